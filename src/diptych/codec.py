@@ -1,0 +1,317 @@
+"""Names and types, JSON and back: an explicit registry, never an import by a stored name."""
+
+from __future__ import annotations
+
+import re
+import types
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+
+import msgspec
+from msgspec import Struct
+
+from diptych.errors import DefinitionError, Invalid, UndecodableEvent, UnknownMessage, place
+from diptych.log import StoredEvent
+from diptych.messages import (
+    Command,
+    Event,
+    Message,
+    Metadata,
+    Query,
+    Recorded,
+    TagField,
+    tag_fields,
+    tagger,
+    type_hints,
+)
+
+M = TypeVar("M", bound=Message)
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+_AT = re.compile(r"(?P<rule>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`\Z")
+_MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`\Z")
+
+_encode = msgspec.json.Encoder().encode
+_metadata = msgspec.json.Decoder(Metadata)
+
+Flaw: TypeAlias = tuple[str, str]
+Check: TypeAlias = Callable[[Any], Flaw | None]
+
+
+class Registered(Struct, frozen=True):
+    """A message type with everything the hot paths need, prepared once."""
+
+    cls: type[Message]
+    name: str
+    version: int
+    tag_fields: tuple[TagField, ...]
+    tags: Callable[[Any], tuple[str, ...]]
+    decode: Callable[[Any], Any]
+    flaw: Check | None
+
+
+class Codec:
+    """The registry of one application's messages, and their JSON."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Registered] = {}
+        self.commands: dict[str, Registered] = {}
+        self.queries: dict[str, Registered] = {}
+        self._of: dict[type, Registered] = {}
+
+    def register(self, types_: Iterable[type[Message]]) -> None:
+        """Register commands, events and queries. Twice the same is fine; two of a name are not."""
+        for cls in types_:
+            if cls in self._of:
+                continue
+            kind = self._kind(cls)
+            name = cls.message_name
+            if not _NAME.match(name):
+                raise DefinitionError(
+                    "A message's name is made of letters, digits, '_', '.' and '-'",
+                    at=place(cls),
+                    name=name,
+                )
+            if name in kind:
+                raise DefinitionError(
+                    "Two messages of one kind bear the same name; give one stored_as=...",
+                    at=place(cls),
+                    name=name,
+                    other=place(kind[name].cls),
+                )
+            kind[name] = self._of[cls] = _registered(cls, name)
+
+    def _kind(self, cls: type[Message]) -> dict[str, Registered]:
+        for root, kind in (
+            (Command, self.commands),
+            (Event, self.events),
+            (Query, self.queries),
+        ):
+            if issubclass(cls, root):
+                return kind
+        raise DefinitionError("A message is a Command, an Event or a Query", at=place(cls))
+
+    def of(self, cls: type) -> Registered:
+        """Return the registration of a message type; ``UnknownMessage`` if there is none."""
+        found = self._of.get(cls)
+        if found is None:
+            raise UnknownMessage(
+                "This type is not registered in the application; handle it in a module, or name "
+                "it in Module(events=[...])",
+                type=cls.__qualname__,
+                at=place(cls),
+            )
+        return found
+
+    # --- messages coming in -----------------------------------------------------------------------
+
+    def validate(self, message: M) -> tuple[M, bytes]:
+        """Return a message as its types say it is, and its JSON; or raise ``Invalid``.
+
+        What is returned went through JSON and back: what is decided or stored is exactly what
+        anyone will read later.
+        """
+        registered = self.of(type(message))
+        try:
+            data = _encode(message)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise _invalid(registered.name, error) from error
+        return self._decode(registered, data), data
+
+    def parse(self, kind: Mapping[str, Registered], name: str, data: bytes | str) -> Any:
+        """Return the message of a registered name from its JSON; or raise ``Invalid``."""
+        registered = kind.get(name)
+        if registered is None:
+            raise UnknownMessage(
+                "There is no such message; see `diptych describe`",
+                name=name,
+                known=", ".join(sorted(kind)) or "none",
+            )
+        return self._decode(registered, data)
+
+    def from_text(
+        self, kind: Mapping[str, Registered], name: str, fields: Mapping[str, Any]
+    ) -> Any:
+        """Like ``parse``, from fields whose values may be text ("3", "true"): a command line."""
+        registered = kind.get(name)
+        if registered is None:
+            return self.parse(kind, name, b"")
+        try:
+            value = msgspec.convert(dict(fields), registered.cls, strict=False)
+        except msgspec.ValidationError as error:
+            raise _invalid(registered.name, error) from error
+        return self.validate(value)[0]
+
+    @staticmethod
+    def _decode(registered: Registered, data: bytes | str) -> Any:
+        try:
+            clean = registered.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise _invalid(registered.name, error) from error
+        if registered.flaw is not None and (flaw := registered.flaw(clean)) is not None:
+            raise Invalid(f"{registered.name} is not valid", field=flaw[0], rule=flaw[1])
+        return clean
+
+    # --- events, stored ---------------------------------------------------------------------------
+
+    def event(self, stored: StoredEvent) -> Event:
+        """Decode a stored event's data."""
+        registered = self.events.get(stored.type)
+        if registered is None:
+            raise UnknownMessage(
+                "The log holds an event of a type that is not registered here",
+                type=stored.type,
+                position=stored.position,
+            )
+        try:
+            event: Event = registered.decode(stored.data)
+        except msgspec.DecodeError as error:
+            raise UndecodableEvent(
+                "A stored event does not fit its type; the type has changed since",
+                type=stored.type,
+                position=stored.position,
+                why=error,
+            ) from error
+        return event
+
+    def recorded(self, stored: StoredEvent) -> Recorded:
+        """Decode a stored event whole."""
+        return Recorded(
+            stored.position,
+            stored.id,
+            self.event(stored),
+            stored.tags,
+            metadata_of(stored),
+        )
+
+
+def metadata_of(stored: StoredEvent) -> Metadata:
+    """Decode a stored event's metadata."""
+    try:
+        return _metadata.decode(stored.metadata)
+    except msgspec.DecodeError as error:
+        raise UndecodableEvent(
+            "A stored event's metadata does not have the fields that it must",
+            type=stored.type,
+            position=stored.position,
+            why=error,
+        ) from error
+
+
+def _registered(cls: type[Message], name: str) -> Registered:
+    fields = tag_fields(cls)
+    try:
+        decoder = msgspec.json.Decoder(cls)
+    except (TypeError, NameError) as error:
+        raise DefinitionError(
+            "A field has a type that messages cannot have", at=place(cls), why=error
+        ) from error
+    return Registered(
+        cls, name, cls.schema_version, fields, tagger(fields), decoder.decode, flaw_finder(cls)
+    )
+
+
+# --- what types cannot say ------------------------------------------------------------------------
+
+
+def flaw_finder(cls: type) -> Check | None:
+    """Return the function that finds a naive datetime or an infinite Decimal in a struct.
+
+    It returns the path to it and the rule; None where there is none. None instead of a function:
+    the struct holds neither type.
+    """
+    return _struct_check(cls, {})
+
+
+def _struct_check(cls: type, known: dict[type, Check]) -> Check | None:
+    if cls in known:  # a struct within itself
+        return lambda value: known[cls](value)
+    checks: list[tuple[str, Check]] = []
+
+    def check(value: Any) -> Flaw | None:
+        if isinstance(value, cls):
+            for name, part in checks:
+                if (flaw := part(getattr(value, name))) is not None:
+                    return _below(name, flaw)
+        return None
+
+    known[cls] = check
+    for name, hint in type_hints(cls).items():
+        if (part := _check_of(hint, known)) is not None:
+            checks.append((name, part))
+    return check if checks else None
+
+
+def _check_of(hint: Any, known: dict[type, Check]) -> Check | None:
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _check_of(args[0], known)
+    if hint is datetime:
+        return _naive
+    if hint is Decimal:
+        return _infinite
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return _struct_check(hint, known)
+    parts = [part for arg in args if (part := _check_of(arg, known)) is not None]
+    if not parts:
+        return None
+    if origin in (Union, types.UnionType):
+        return parts[0] if len(parts) == 1 else _any_of(parts)
+    return _each(parts)
+
+
+def _naive(value: Any) -> Flaw | None:
+    if isinstance(value, datetime) and value.tzinfo is None:
+        return "", "a datetime must carry its time zone"
+    return None
+
+
+def _infinite(value: Any) -> Flaw | None:
+    if isinstance(value, Decimal) and not value.is_finite():
+        return "", "a finite number"
+    return None
+
+
+def _any_of(parts: list[Check]) -> Check:
+    return lambda value: next((f for part in parts if (f := part(value)) is not None), None)
+
+
+def _each(parts: list[Check]) -> Check:
+    """Check the items of a list, or the keys and values of a dict."""
+
+    def check(value: Any) -> Flaw | None:
+        items: list[tuple[Any, Any]] = []
+        if issubclass(type(value), dict):
+            for key, item in value.items():
+                items += [(key, key), (key, item)]
+        elif issubclass(type(value), (list, tuple, set, frozenset)):
+            for item in value:
+                items.append((len(items), item))
+        for index, item in items:
+            for part in parts:
+                if (flaw := part(item)) is not None:
+                    return _below(f"[{index}]", flaw)
+        return None
+
+    return check
+
+
+def _below(name: str, flaw: Flaw) -> Flaw:
+    path, rule = flaw
+    return (f"{name}.{path}" if path and path[0] != "[" else name + path), rule
+
+
+def _invalid(name: str, error: Exception) -> Invalid:
+    """Return ``Invalid`` with field and rule, from msgspec's "rule - at `$.path`"."""
+    match = _AT.match(str(error))
+    rule = match["rule"] if match else str(error)
+    path = (match["path"] if match else None) or ""
+    field = path.removeprefix("$").removeprefix(".")
+    for pattern, text in ((_UNKNOWN, "there is no such field"), (_MISSING, "it is required")):
+        if (found := pattern.match(rule)) is not None:
+            field = f"{field}.{found['field']}" if field else found["field"]
+            rule = text
+    return Invalid(f"{name} is not valid", field=field, rule=rule)

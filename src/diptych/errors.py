@@ -1,0 +1,193 @@
+"""Every error of the library: one root, one class a failure, facts as attributes.
+
+A message states the rule first, then the facts in brackets, then the remedy. ``code`` is stable:
+programs may compare it, and every code has an entry in ``docs/reference/errors.md``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+
+class DiptychError(Exception):
+    """The root of all errors of the library."""
+
+    code: str = "diptych"
+
+    def __init__(self, message: str, /, **facts: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.facts: dict[str, Any] = facts
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what is not an attribute of its own.
+        facts: dict[str, Any] = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__!r} has no attribute or fact {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses have required keywords, which Exception's own way of copying forgets.
+        return _restored, (type(self), self.args, self.__dict__)
+
+    def __str__(self) -> str:
+        if not self.facts:
+            return self.message
+        listed = ", ".join(f"{name}: {value}" for name, value in self.facts.items())
+        return f"{self.message} ({listed})"
+
+
+def _restored(
+    kind: type[DiptychError], args: tuple[Any, ...], state: dict[str, Any]
+) -> DiptychError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+# --- answers to a command -------------------------------------------------------------------------
+
+
+class Rejected(DiptychError):
+    """A business rule said no: an expected answer, not a fault. Raised by decisions.
+
+    ``reason`` is for people; ``code`` is for programs (by default the reason in kebab-case, so give
+    one when the reason has variable parts); every further keyword is a fact about the case.
+    """
+
+    def __init__(self, reason: str, /, *, code: str | None = None, **facts: Any) -> None:
+        super().__init__(reason, **facts)
+        self.reason = reason
+        self.code = code or re.sub(r"[^a-z0-9]+", "-", reason.lower()).strip("-")
+
+
+class Invalid(DiptychError):
+    """Input that does not have the shape its type asks for: names the field and the rule."""
+
+    code = "invalid"
+
+    def __init__(self, message: str, /, *, field: str, rule: str, **facts: Any) -> None:
+        super().__init__(message, field=field or "(the whole message)", rule=rule, **facts)
+        self.field = field
+        self.rule = rule
+
+
+class Conflict(DiptychError):
+    """The append condition failed: an event that matters to this decision came in between."""
+
+    code = "conflict"
+
+    def __init__(self, message: str, /, *, position: int, **facts: Any) -> None:
+        super().__init__(message, position=position, **facts)
+        self.position = position
+
+
+class KeyReused(DiptychError):
+    """An idempotency key was used before, with other content."""
+
+    code = "key-reused"
+
+
+class Overloaded(DiptychError):
+    """A queue is full. Nothing was done; try again later, or send less at a time."""
+
+    code = "overloaded"
+
+
+class OutcomeUnknown(DiptychError):
+    """The connection was lost at COMMIT and the log cannot be reached: stored or not."""
+
+    code = "outcome-unknown"
+
+
+class Unavailable(DiptychError):
+    """The database cannot be reached, or refuses work. Nothing was stored."""
+
+    code = "unavailable"
+
+
+class DecisionFailed(DiptychError):
+    """A decision or a model raised something else than ``Rejected``: a fault in that function."""
+
+    code = "decision-failed"
+
+
+# --- definitions ----------------------------------------------------------------------------------
+
+
+class DefinitionError(DiptychError):
+    """A function or type cannot be used as declared. Found at start-up; names file and line."""
+
+    code = "definition"
+
+    def __init__(self, message: str, /, *, at: str, **facts: Any) -> None:
+        super().__init__(message, at=at, **facts)
+        self.at = at
+
+
+class UnknownMessage(DiptychError):
+    """No command, query or event of that name is registered in this application."""
+
+    code = "unknown-message"
+
+
+class UndecodableEvent(DiptychError):
+    """A stored event does not fit its type: it was written by another version of the type."""
+
+    code = "undecodable-event"
+
+
+def place(thing: Any) -> str:
+    """Return ``file:line`` of a function or class, or its name where there is no source."""
+    code = getattr(inspect.unwrap(thing), "__code__", None) if callable(thing) else None
+    if code is not None:
+        return f"{code.co_filename}:{code.co_firstlineno}"
+    try:
+        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
+    except (OSError, TypeError):
+        return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
+
+
+# --- log and read side ----------------------------------------------------------------------------
+
+
+class LogUnusable(DiptychError):
+    """The log cannot be opened or used like this (fork, network file system, foreign file)."""
+
+    code = "log-unusable"
+
+
+class ForeignCheckpoint(DiptychError):
+    """A checkpoint or token that does not belong to this log: refused, never silently used."""
+
+    code = "foreign-checkpoint"
+
+
+class CheckpointMoved(DiptychError):
+    """Another worker moved this checkpoint first; what was computed here has been thrown away."""
+
+    code = "checkpoint-moved"
+
+
+class ProjectionFailed(DiptychError):
+    """A projection's fold or handler raised: it stands still at the event before."""
+
+    code = "projection-failed"
+
+
+class StaleAnswer(DiptychError):
+    """The read side did not reach the token in time, and the caller asked for nothing less."""
+
+    code = "stale-answer"
+
+
+class Closed(DiptychError):
+    """The application or log has been closed."""
+
+    code = "closed"
+
+
+class SqliteVersionWarning(UserWarning):
+    """The linked SQLite has the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6)."""
