@@ -1,0 +1,143 @@
+"""Pages of events. Everything here runs on the database's reading thread.
+
+A page and the head it is complete up to come from one statement, and so from one snapshot.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
+
+from msgspec import Struct
+from msgspec.json import Decoder
+from msgspec.structs import replace
+
+from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
+from diptych.logs.sqlite.statements import (
+    SQL,
+    is_everything,
+    legs_of,
+    over_legs,
+    points_sql,
+    types_of,
+)
+
+
+class Request(Struct, frozen=True):
+    """A call of ``read``."""
+
+    query: EventQuery
+    after: int
+    until: int
+    limit: int
+
+
+def read_pages(connection: sqlite3.Connection, requests: Sequence[Request]) -> list[Page]:
+    """Answer requests that wait at the same time: the points among them by few statements."""
+    pages: dict[int, Page] = {}
+    points = [index for index, request in enumerate(requests) if _is_point(request.query)]
+    for start in range(0, len(points) if len(points) > 1 else 0, _POINTS_AT_ONCE):
+        some = points[start : start + _POINTS_AT_ONCE]
+        answers = _read_points(connection, [requests[index] for index in some])
+        pages.update(zip(some, answers, strict=True))
+    return [
+        pages[index] if index in pages else read_page(connection, request)
+        for index, request in enumerate(requests)
+    ]
+
+
+def read_inside(connection: sqlite3.Connection, after: int, until: int) -> list[StoredEvent]:
+    """Return the events in (after, until], as the open transaction sees them."""
+    return read_page(connection, Request(EVERY_EVENT, after, until, until - after)).events
+
+
+def _is_point(query: EventQuery) -> bool:
+    ranges = 0
+    for item in query.items:
+        if len(item.tags) != 1 or not item.types:
+            return False
+        ranges += len(item.types)
+    return 0 < ranges <= _RANGES_OF_A_POINT
+
+
+def read_page(connection: sqlite3.Connection, request: Request) -> Page:
+    """Answer one request by statements of its own."""
+    try:
+        return _read_page(connection, request)
+    except sqlite3.DataError:  # the page is longer than SQLite lets a value be
+        if request.limit == 1:
+            raise
+        return read_page(connection, replace(request, limit=request.limit // 2))
+
+
+def _read_page(connection: sqlite3.Connection, request: Request) -> Page:
+    after, until, limit = request.after, request.until, request.limit
+    if is_everything(request.query):
+        bounds = (after, min(until, after + limit))
+        head, found = connection.execute(_READ_ALL, bounds).fetchone()
+        return _page(request, min(head, until), _events.decode(found))
+
+    def types_at_the_start(tag: str) -> Iterable[str]:
+        # A type that occurs for the first time after this look is not read: nor is its position.
+        nonlocal until
+        head, types = types_of(connection, tag)
+        until = min(until, head)
+        return types
+
+    legs = legs_of(request.query.items, types_at_the_start)
+    if not legs:
+        return _page(request, until, [])
+    upto = until
+    events: dict[int, StoredEvent] = {}
+    for statement in over_legs("read_legs", legs, after, until, limit):
+        head, found = connection.execute(*statement).fetchone()
+        some = _events.decode(found)
+        upto = min(upto, head)
+        events.update((event.position, event) for event in some)
+    return _page(request, upto, list(events.values()))
+
+
+def _read_points(connection: sqlite3.Connection, requests: Sequence[Request]) -> list[Page]:
+    legs: list[object] = []
+    for number, request in enumerate(requests):
+        for item in request.query.items:
+            for tag in item.tags:
+                for name in item.types:
+                    legs += (number, tag, name, request.after, request.until)
+    # Rounded up with legs that find nothing, so that few statements are ever compiled.
+    rows = 1 << (len(legs) // 5 - 1).bit_length()
+    legs += (0, "", "", 0, 0) * (rows - len(legs) // 5)
+    legs.append(max(request.limit for request in requests))
+    try:
+        head, found = connection.execute(points_sql(rows), legs).fetchone()
+    except sqlite3.DataError:  # together they are too long; each alone is perhaps not
+        return [read_page(connection, request) for request in requests]
+    events: list[dict[int, StoredEvent]] = [{} for _ in requests]
+    for number, some in _legs.decode(found):
+        events[number].update((event.position, event) for event in some)
+    return [
+        _page(request, min(head, request.until), list(own.values()))
+        for request, own in zip(requests, events, strict=True)
+    ]
+
+
+def _page(request: Request, upto: int, events: list[StoredEvent]) -> Page:
+    """Return the page of these events, which are all there are up to ``upto`` or ``limit`` more."""
+    events.sort(key=_position)  # whatever plan SQLite chose
+    while events and events[-1].position > upto:
+        events.pop()  # a later statement saw more than an earlier one
+    if len(events) >= request.limit:
+        events = events[: request.limit]
+        upto = events[-1].position
+    return Page(events, upto=max(request.after, upto))
+
+
+_READ_ALL = SQL["read_all"].format(event=SQL["event"])
+
+_POINTS_AT_ONCE = 128
+_RANGES_OF_A_POINT = 16  # more go by a statement of their own
+
+_position = attrgetter("position")
+_events: Decoder[list[StoredEvent]] = Decoder(list[StoredEvent])
+_legs: Decoder[list[tuple[int, list[StoredEvent]]]] = Decoder(list[tuple[int, list[StoredEvent]]])

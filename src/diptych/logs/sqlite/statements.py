@@ -1,0 +1,131 @@
+"""The statements of ``statements.sql`` by name, and the SQL text for a query of any shape."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from msgspec.json import Decoder, Encoder
+
+from diptych.log import Appended, EventQuery, QueryItem
+
+FOREVER = 2**63 - 1
+"""The highest position there can be."""
+
+_LEGS_AT_ONCE = 400  # SQLite joins at most 500 SELECTs to one statement
+_ROWS_AT_ONCE = 256
+
+Leg: TypeAlias = tuple[str, str, tuple[str, ...]]
+"""One range of the tag index: a tag, a type, and the tags that each event must bear besides."""
+
+
+def _load() -> dict[str, str]:
+    text = files("diptych.logs.sqlite").joinpath("statements.sql").read_text(encoding="utf-8")
+    text = re.sub(r"^--(?! name:).*\n", "", text, flags=re.MULTILINE)
+    named = re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name:|\Z)", text, re.MULTILINE | re.DOTALL)
+    return {name: body.strip() for name, body in named}
+
+
+def schema() -> str:
+    """Return the script that makes a file a log."""
+    return files("diptych.logs.sqlite").joinpath("schema.sql").read_text(encoding="utf-8")
+
+
+SQL = _load()
+
+
+def is_everything(query: EventQuery) -> bool:
+    """Whether every event matches."""
+    return not query.items or any(not item.types and not item.tags for item in query.items)
+
+
+def legs_of(items: Iterable[QueryItem], types_of: Callable[[str], Iterable[str]]) -> list[Leg]:
+    """Return the index ranges of a query; ``types_of`` gives the types that occur with a tag."""
+    legs: dict[Leg, None] = {}
+    for item in items:
+        tag, *others = sorted(item.tags) or [""]
+        for name in sorted(item.types or types_of(tag)):
+            legs[tag, name, tuple(others)] = None
+    return list(legs)
+
+
+def over_legs(
+    statement: str, legs: Sequence[Leg], after: int, until: int, limit: int
+) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the statements, with parameters, that together read these ranges."""
+    for start in range(0, len(legs), _LEGS_AT_ONCE):
+        some = legs[start : start + _LEGS_AT_ONCE]
+        parameters: list[Any] = [after, until, limit]
+        for tag, name, others in some:
+            parameters += (tag, name, *others)
+        # Legs that differ in nothing but the type never meet, so nothing is found twice.
+        apart = len({(tag, others) for tag, _, others in some}) == 1
+        shape = tuple(len(others) for _, _, others in some)
+        yield _legs_sql(statement, shape, "UNION ALL" if apart else "UNION"), parameters
+
+
+@lru_cache(maxsize=1024)
+def _legs_sql(statement: str, shape: tuple[int, ...], union: str) -> str:
+    number = 4  # after the three bounds
+    texts: list[str] = []
+    for others in shape:
+        also = " ".join(SQL["leg_also"].format(tag=f"?{number + 2 + n}") for n in range(others))
+        texts.append(SQL["leg"].format(tag=f"?{number}", type=f"?{number + 1}", also=also))
+        number += 2 + others
+    return SQL[statement].format(legs=f"\n{union} ".join(texts), event=SQL["event"])
+
+
+def inserts(statement: str, width: int, values: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield few INSERT statements for many rows, in sizes that SQLite has compiled before."""
+    start, rows = 0, len(values) // width
+    while rows:
+        count = min(_ROWS_AT_ONCE, 1 << (rows.bit_length() - 1))
+        yield _insert_sql(statement, width, count), values[start : start + count * width]
+        start += count * width
+        rows -= count
+
+
+@lru_cache(maxsize=64)
+def _insert_sql(statement: str, width: int, count: int) -> str:
+    return SQL[statement].format(rows=_rows(width, count))
+
+
+@lru_cache(maxsize=16)
+def points_sql(ranges: int) -> str:
+    """Return the statement that reads so many ranges of five parameters, and a limit."""
+    return SQL["read_points"].format(rows=_rows(5, ranges), event=SQL["event"])
+
+
+def _rows(width: int, count: int) -> str:
+    return ",".join(["(" + ",".join("?" * width) + ")"] * count)
+
+
+def recall(
+    connection: sqlite3.Connection, keys: Sequence[str]
+) -> dict[str, tuple[bytes, Appended]]:
+    """Return content and first answer of those keys that were used."""
+    (found,) = connection.execute(SQL["recall"], (_json.encode(keys).decode(),)).fetchone()
+    return {
+        key: (
+            bytes.fromhex(content),
+            Appended(first, last, True, None if rejection is None else rejection.encode()),
+        )
+        for key, content, first, last, rejection in _kept.decode(found)
+    }
+
+
+def types_of(connection: sqlite3.Connection, tag: str) -> tuple[int, list[str]]:
+    """Return the head, and the types that occur with a tag."""
+    head, found = connection.execute(SQL["types_of_tag"], (tag,)).fetchone()
+    return head, _names.decode(found)
+
+
+_kept: Decoder[list[tuple[str, str, int, int, str | None]]] = Decoder(
+    list[tuple[str, str, int, int, str | None]]
+)
+_names: Decoder[list[str]] = Decoder(list[str])
+_json = Encoder()

@@ -1,0 +1,59 @@
+"""The test kit: scenarios for applications, and the contracts that every adapter must pass.
+
+Importing it is cheap; what needs hypothesis or pytest is loaded when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from diptych.testing.differences import ScenarioFailed
+    from diptych.testing.laws import LawBroken, Story, check_codec, check_folds, check_invariant
+    from diptych.testing.scenario import Scenario, Scenarios, rejected, scenarios
+    from diptych.testing.strategies import commands_of, events_of, strategy
+
+_HOMES = {
+    "diptych.testing.differences": ("ScenarioFailed",),
+    "diptych.testing.laws": (
+        "LawBroken",
+        "Story",
+        "check_codec",
+        "check_folds",
+        "check_invariant",
+    ),
+    "diptych.testing.scenario": ("Scenario", "Scenarios", "rejected", "scenarios"),
+    "diptych.testing.strategies": ("commands_of", "events_of", "strategy"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "LawBroken",
+    "Scenario",
+    "ScenarioFailed",
+    "Scenarios",
+    "Story",
+    "check_codec",
+    "check_folds",
+    "check_invariant",
+    "commands_of",
+    "events_of",
+    "rejected",
+    "scenarios",
+    "strategy",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for."""
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'diptych.testing' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(home), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,40 @@
+"""Both logs keep the shipped contract."""
+
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from diptych.log import Log
+from diptych.logs.memory import MemoryLog
+from diptych.logs.sqlite import SqliteLog
+from diptych.testing.contracts import LogContract
+
+
+class TestMemoryLog(LogContract):
+    async def make_log(self) -> Log:
+        return MemoryLog()
+
+
+class TestSqliteLog(LogContract):
+    remembered = 25_000
+
+    @pytest.fixture(autouse=True)
+    def _in_folder(self, tmp_path: Path) -> None:
+        self.folder = tmp_path
+        self.paths: dict[str, Path] = {}
+
+    async def make_log(self) -> Log:
+        path = self.folder / f"{uuid4()}.db"
+        log = await SqliteLog.open(path, remembered=self.remembered)
+        self.paths[log.identity] = path
+        return log
+
+    async def reopen(self, log: Log) -> Log | None:
+        return await SqliteLog.open(self.paths[log.identity], remembered=self.remembered)
+
+
+class TestForgetfulSqliteLog(TestSqliteLog):
+    """The same with a memory so short that most conditions are checked by SQL."""
+
+    remembered = 3
