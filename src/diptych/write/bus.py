@@ -1,0 +1,453 @@
+"""The command side at work: order by boundary, decide, append in groups, answer.
+
+A command is decided as soon as all it asks for is at hand, on states that hold what earlier
+commands have decided but not yet committed. Its append says what it was decided on, so that the
+log refuses it when any of that fails to be committed; then it is decided again, in its old place.
+A rejection is checked in the same way before it is given: it must not rest on what never happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from diptych.codec import Codec, Registered
+from diptych.errors import (
+    Closed,
+    Conflict,
+    DiptychError,
+    Invalid,
+    KeyReused,
+    OutcomeUnknown,
+    Overloaded,
+    ProjectionFailed,
+    Rejected,
+)
+from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
+from diptych.messages import Command, Event, Metadata, new_id
+from diptych.write.cache import MAX_TAIL, Cache, Slot
+from diptych.write.deciding import decide, faulty, to_json, undecided
+from diptych.write.definitions import Decision, Tags, WriteSide
+from diptych.write.entry import Entry, Receipt
+
+READ_PAGE = 2000
+"""Events read at a time when a model's state is folded from the log."""
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds of the command side.
+
+    ``waiting``: commands accepted and not yet answered; one more is ``Overloaded``.
+    ``batch``: appends in one transaction. ``attempts``: how often a command is decided before it
+    is answered with ``Conflict``. ``states``: model instances kept in memory.
+    """
+
+    waiting: int = 16_384
+    batch: int = 2_048
+    attempts: int = 64
+    states: int = 50_000
+
+
+class CommandBus:
+    """Takes commands, answers with receipts. Lives on one event loop."""
+
+    def __init__(
+        self, write_side: WriteSide, codec: Codec, log: Log, limits: Limits | None = None
+    ) -> None:
+        self.limits = limits or Limits()
+        self._side = write_side
+        self._codec = codec
+        self._log = log
+        self._cache = Cache(max(64, self.limits.states))
+        self._open = 0
+        self._queue: deque[Entry] = deque()
+        self._ready: deque[Entry] = deque()
+        self._writing: asyncio.Task[None] | None = None
+        self._loads: set[asyncio.Future[Page]] = set()
+        self._closed = False
+
+    # --- arrival ----------------------------------------------------------------------------------
+
+    def submit(
+        self,
+        command: Command,
+        *,
+        key: str | None = None,
+        actor: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+    ) -> asyncio.Future[Receipt]:
+        """Accept a command; the future gives its receipt or raises what became of it.
+
+        Commands of one boundary take effect in the order of these calls. Raises ``Invalid``,
+        ``UnknownMessage`` and ``Overloaded`` at once.
+        """
+        if self._closed:
+            raise Closed("The application has been closed")
+        if self._open >= self.limits.waiting:
+            raise Overloaded(
+                "Too many commands wait for their answer; send again later, or fewer at a time",
+                waiting=self._open,
+                limit=self.limits.waiting,
+            )
+        decision = self._side.decisions.get(type(command))
+        if decision is None:
+            raise undecided(command)
+        command, payload = self._codec.validate(command)
+        if not (key is actor is correlation_id is causation_id is None):
+            _require_text(
+                key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            )
+        content = b""
+        if key is not None:
+            name = decision.command.message_name.encode()
+            content = blake2b(name + b"\0" + payload, digest_size=16).digest()
+        command_id = new_id()
+        metadata = Metadata(
+            time=datetime.now(UTC),
+            command_id=command_id,
+            correlation_id=correlation_id or command_id,
+            causation_id=causation_id,
+            actor=actor,
+        )
+        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        states: list[Slot | None] = []
+        slots: list[Slot] = []
+        ready = True
+        for need in decision.needs:
+            tags = need.tags(command)
+            slot = None if tags is None else self._cache.take(need.model, tags)
+            states.append(slot)
+            if slot is not None and slot not in slots:
+                slots.append(slot)
+                ready = ready and slot.loaded and not slot.queue
+        entry = Entry(
+            command, decision, metadata, key, content, answer, tuple(states), tuple(slots)
+        )
+        self._open += 1
+        if ready:
+            self._decide(entry)
+            return answer
+        for slot in slots:
+            slot.enqueue(entry)
+            self._load(slot)
+        return answer
+
+    async def close(self) -> None:
+        """Answer what was accepted, then stop."""
+        self._closed = True
+        while self._loads or self._writing is not None:
+            waiting: list[asyncio.Future[Any]] = [*self._loads]
+            if self._writing is not None:
+                waiting.append(self._writing)
+            await asyncio.wait(waiting)
+
+    # --- states from the log ----------------------------------------------------------------------
+
+    def _load(self, slot: Slot) -> None:
+        if not slot.loaded and not slot.loading:
+            slot.loading = True
+            self._read(slot, slot.base, [])
+
+    def _read(self, slot: Slot, after: int, found: list[tuple[StoredEvent, Event]]) -> None:
+        """Read a page of a slot's events; where the log gives a future, no task is needed."""
+        try:
+            page = self._log.read(slot.query, after=after, limit=READ_PAGE)
+        except DiptychError as error:
+            asyncio.get_running_loop().call_soon(self._cannot_read, slot, error)
+            return
+        reading = asyncio.ensure_future(page)
+        self._loads.add(reading)
+        reading.add_done_callback(lambda done: self._have_read(slot, found, done))
+
+    def _have_read(
+        self,
+        slot: Slot,
+        found: list[tuple[StoredEvent, Event]],
+        reading: asyncio.Future[Page],
+    ) -> None:
+        self._loads.discard(reading)
+        try:
+            page = reading.result()
+            found.extend((stored, self._codec.event(stored)) for stored in page.events)
+            if len(page.events) == READ_PAGE:
+                self._read(slot, page.upto, found)
+                return
+            slot.advance(found, page.upto)
+        except Exception as error:
+            self._cannot_read(slot, error)
+            return
+        slot.loading = False
+        self._pump([slot])
+
+    def _cannot_read(self, slot: Slot, error: Exception) -> None:
+        """Tell everybody who waits for this state."""
+        slot.loading = False
+        self._cache.forget(slot)
+        self._fail_waiting(slot, error)
+
+    def _fail_waiting(self, slot: Slot, error: Exception) -> None:
+        failed = list(slot.queue or ())
+        others = {other for entry in failed for other in entry.slots if other is not slot}
+        slot.queue = None
+        for other in others:
+            other.queue = deque(e for e in other.queue or () if e not in failed) or None
+        for entry in failed:
+            self._answer(entry, faulty(entry.decision, error))
+        self._pump(others)
+
+    def _pump(self, slots: Iterable[Slot]) -> None:
+        """Decide every command that is first in all its slots, which are all loaded."""
+        todo = deque(slots)
+        while todo:
+            slot = todo.popleft()
+            while slot.queue:
+                entry = slot.queue[0]
+                if not all(s.loaded and s.queue and s.queue[0] is entry for s in entry.slots):
+                    if not slot.loaded:
+                        self._load(slot)
+                    break
+                for other in entry.slots:
+                    other.dequeue()
+                    if other is not slot:
+                        todo.append(other)
+                self._decide(entry)
+
+    # --- deciding ---------------------------------------------------------------------------------
+
+    def _decide(self, entry: Entry) -> None:
+        decision = entry.decision
+        try:
+            produced = self._run(entry, decision)
+            effects = self._effects(entry, produced)
+        except Rejected as rejection:
+            if entry.events:  # a model raised it, on what was decided: models do not reject
+                self._answer(entry, faulty(decision, rejection))
+                return
+            # Without its traceback: an expected answer need not keep frames alive.
+            entry.rejection = rejection.with_traceback(None)
+            effects = []
+        except Exception as error:  # a fault in the users' function concerns this command only
+            self._answer(entry, faulty(decision, error))
+            return
+        entry.remember()
+        for slot, events, state in effects:
+            slot.push(entry, events, state, checked=slot in entry.slots)
+        entry.touched = tuple([slot for slot, _, _ in effects])
+        self._queue.append(entry)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().create_task(self._write())
+
+    def _run(self, entry: Entry, decision: Decision) -> list[tuple[Event, Registered]]:
+        states: list[Any] = [
+            need.model.initial if slot is None else slot.state
+            for need, slot in zip(decision.needs, entry.states, strict=True)
+        ]
+        command, metadata = entry.command, entry.metadata
+        entry.events, produced = decide(decision, self._codec, command, states, metadata)
+        entry.event_ids = frozenset([event.id for event in entry.events])
+        return produced
+
+    def _effects(
+        self, entry: Entry, produced: list[tuple[Event, Registered]]
+    ) -> list[tuple[Slot, tuple[Event, ...], Any]]:
+        """Return the new state of every slot at hand that the events touch."""
+        effects: dict[tuple[str, Tags], tuple[Slot, tuple[Event, ...], Any]] = {}
+        for event, _ in produced:
+            for model, instance in self._side.touched.get(type(event), ()):
+                tags = instance(event)
+                slot = None if tags is None else self._cache.get(model, tags)
+                if slot is None:
+                    continue
+                known = effects.get(slot.key)
+                events: tuple[Event, ...]
+                if known is None:
+                    events, state = (event,), slot.state
+                elif known[1][-1] is event:
+                    continue  # two fields of one event lead to the same instance
+                else:
+                    events, state = (*known[1], event), known[2]
+                if slot.loaded:
+                    state = model.evolve(state, event)
+                effects[slot.key] = (slot, events, state)
+        return list(effects.values())
+
+    # --- appending --------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """Append all that waits, again and again; the next batch gathers meanwhile. No timer."""
+        try:
+            while self._queue:
+                count = min(len(self._queue), self.limits.batch)
+                batch = [self._queue.popleft() for _ in range(count)]
+                for index, entry in enumerate(batch):
+                    entry.index = index
+                appends = [entry.append(_rejection_json(entry)) for entry in batch]
+                try:
+                    outcomes = await self._log.append(appends)
+                except Exception as error:  # the batch was not stored: each caller is told
+                    self._settle_failure(batch, error)
+                else:
+                    self._settle(batch, outcomes)
+        finally:
+            self._writing = None
+
+    def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
+        lost: list[Entry] = []
+        again: list[Entry] = []
+        for entry, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Appended):
+                if outcome.replayed:
+                    lost.append(entry)
+                    self._answer_replay(entry, outcome)
+                else:
+                    self._settle_one(entry, outcome)
+                continue
+            lost.append(entry)
+            if outcome.reason == "unfounded":
+                again.append(entry)
+            elif outcome.reason == "conflict":
+                entry.reads[outcome.condition].slot.loaded = False
+                entry.attempts += 1
+                if entry.attempts < self.limits.attempts:
+                    again.append(entry)
+                else:
+                    self._answer(entry, self._conflict(entry, outcome))
+            else:
+                self._answer(entry, _refusal(entry, outcome))
+        if lost:
+            self._undo(lost, again)
+
+    def _settle_one(self, entry: Entry, outcome: Appended) -> None:
+        entry.outcome = outcome
+        if entry.events:
+            for slot in entry.touched:
+                slot.settle(entry, outcome.last)
+                if len(slot.tail) > MAX_TAIL and slot.idle:
+                    self._cache.forget(slot)
+        else:
+            for slot in entry.slots:
+                slot.confirm(outcome.last)
+        if entry.rejection is not None:
+            self._answer(entry, entry.rejection)
+        else:
+            self._answer(entry, self._receipt(entry, outcome))
+        entry.release()
+
+    def _settle_failure(self, batch: Sequence[Entry], error: Exception) -> None:
+        if isinstance(error, OutcomeUnknown):
+            for slot in {slot for entry in batch for slot in entry.touched}:
+                slot.loaded = False
+        for entry in batch:
+            self._answer(entry, error)
+        self._undo(list(batch), [])
+
+    def _undo(self, lost: list[Entry], again: list[Entry]) -> None:
+        """Take lost entries out of all states; decide again, in order, all that built on them."""
+        gone = set(lost)
+        kept: deque[Entry] = deque()
+        for entry in self._queue:
+            if entry.builds_on(gone):
+                gone.add(entry)
+                again.append(entry)
+            else:
+                kept.append(entry)
+        self._queue = kept
+        for entry in gone:
+            for slot in entry.touched:
+                slot.drop(entry)
+        for entry in gone.difference(again):
+            entry.release()
+        slots: dict[Slot, None] = {}
+        direct: list[Entry] = []
+        for entry in reversed(again):
+            entry.forget()
+            if not entry.slots:
+                direct.append(entry)
+            for slot in entry.slots:
+                slot.enqueue(entry, first=True)
+                slots[slot] = None
+        for slot in slots:
+            self._load(slot)
+        self._pump(reversed(slots))
+        for entry in reversed(direct):
+            self._decide(entry)
+
+    # --- answers ----------------------------------------------------------------------------------
+
+    def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
+        return Receipt(
+            self._log.identity,
+            entry.metadata.command_id,
+            outcome.first,
+            outcome.last,
+            outcome.replayed,
+        )
+
+    def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
+        self._open -= 1
+        if entry.answer.done():
+            return  # the caller was cancelled; what was decided stands
+        if isinstance(result, Receipt):
+            entry.answer.set_result(result)
+        else:
+            entry.answer.set_exception(result)
+
+    def _answer_replay(self, entry: Entry, outcome: Appended) -> None:
+        if outcome.rejection is None:
+            self._answer(entry, self._receipt(entry, outcome))
+            return
+        kept = msgspec.json.decode(outcome.rejection)
+        self._answer(entry, Rejected(kept["reason"], code=kept["code"], **kept["facts"]))
+
+    def _conflict(self, entry: Entry, outcome: Refused) -> Conflict:
+        slot = entry.reads[outcome.condition].slot
+        return Conflict(
+            f"{entry.decision.command.__name__} was overtaken by other events each time it was "
+            "decided; send it again",
+            position=outcome.position,
+            boundary=" ".join((slot.model.name, *slot.key[1])),
+            attempts=entry.attempts,
+        )
+
+
+def _require_text(**fields: str | None) -> None:
+    """Raise ``Invalid`` for what could not be kept beside an event for ever."""
+    for field, text in fields.items():
+        if text is not None and (type(text) is not str or not text or not text.isprintable()):
+            raise Invalid(
+                f"That is no {field.replace('_', ' ')}",
+                field=field,
+                rule="a text, not empty, printable characters only",
+                got=repr(text),
+            )
+
+
+def _rejection_json(entry: Entry) -> bytes | None:
+    rejection = entry.rejection
+    if rejection is None or entry.key is None:
+        return None
+    return to_json({"reason": rejection.reason, "code": rejection.code, "facts": rejection.facts})
+
+
+def _refusal(entry: Entry, outcome: Refused) -> DiptychError:
+    if outcome.reason == "key-reused":
+        return KeyReused(
+            "The idempotency key was used before, with other content; use a new key for a new "
+            "command",
+            key=entry.key,
+            position=outcome.position,
+        )
+    failure = ProjectionFailed(
+        "An inline projection failed on this command's events; nothing was stored",
+        command=entry.decision.command.__name__,
+        why=outcome.error,
+    )
+    failure.__cause__ = outcome.error
+    return failure

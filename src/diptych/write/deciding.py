@@ -1,0 +1,74 @@
+"""A decision, run: what the command bus and the test kit both do with a command and its states."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from diptych.codec import Codec, Registered
+from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
+from diptych.log import NewEvent
+from diptych.messages import Command, Event, Metadata, event_id
+from diptych.write.definitions import Decision
+
+to_json = msgspec.json.Encoder(enc_hook=str).encode
+
+
+def decide(
+    decision: Decision,
+    codec: Codec,
+    command: Command,
+    states: Sequence[Any],
+    metadata: Metadata,
+) -> tuple[tuple[NewEvent, ...], list[tuple[Event, Registered]]]:
+    """Run a decision on the states of the models it asks for, in their order.
+
+    Returns its events, validated, and the same as they are to be appended. Raises what the users'
+    function raises, ``Rejected`` first of all, and ``Invalid``, ``UnknownMessage`` for an event.
+    """
+    if decision.wants_metadata is not None:
+        states = list(states)
+        states.insert(decision.wants_metadata, metadata)
+    made = decision.function(command, *states)
+    if made is None:
+        return (), []
+    produced: list[tuple[Event, Registered]] = []
+    new: list[NewEvent] = []
+    plain: bytes | None = None
+    for raw in made:
+        registered = codec.of(type(raw))
+        event, data = codec.validate(raw)
+        if registered.version == 1:
+            encoded = plain = plain or to_json(metadata)
+        else:
+            encoded = to_json(msgspec.structs.replace(metadata, schema_version=registered.version))
+        tags = registered.tags(event)
+        if b"\\u0000" in data and "\0" in "".join(tags):
+            raise Invalid(f"{registered.name} is not valid", field="tags", rule="no NUL characters")
+        identity = event_id(metadata.command_id, len(new) + 1)
+        new.append(NewEvent(identity, registered.name, tags, data, encoded))
+        produced.append((event, registered))
+    return tuple(new), produced
+
+
+def undecided(command: Command) -> UnknownMessage:
+    """Return the error for a command that no decision is registered for."""
+    return UnknownMessage(
+        "No decision is registered for this command; see `diptych describe`",
+        command=type(command).__name__,
+    )
+
+
+def faulty(decision: Decision, error: Exception) -> Exception:
+    """Return what the caller of a command gets for an error on the way to its decision."""
+    if isinstance(error, DiptychError) and not isinstance(error, Rejected):
+        return error
+    failure = DecisionFailed(
+        f"Deciding {decision.command.__name__} failed; nothing was stored",
+        at=decision.at,
+        why=f"{type(error).__name__}: {error}",
+    )
+    failure.__cause__ = error
+    return failure
