@@ -1,0 +1,467 @@
+"""The engine: follows the log for all projections of one view store.
+
+Each turn takes the projection furthest behind, reads one page of the log, decodes it once for all
+projections near by, folds it for each, and writes rows and checkpoints in one transaction, while
+the next page is being folded. Correctness rests on the checkpoints' compare-and-set alone: any
+number of engines may run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Final, TypeAlias
+
+from diptych.codec import Codec
+from diptych.errors import (
+    Closed,
+    ForeignCheckpoint,
+    LogUnusable,
+    ProjectionFailed,
+    Unavailable,
+)
+from diptych.log import Log, StoredEvent
+from diptych.read.fold import Used
+from diptych.read.follower import Follower
+from diptych.read.handling import handle_page
+from diptych.read.pages import decode_page, event_before, fold_page
+from diptych.read.port import Change, ViewStore
+from diptych.read.projections import Handler, Keyed, Projection, check_projections
+from diptych.read.status import Status, status_of
+
+PAGE: Final = 2000
+CACHE_ROWS: Final = 20_000
+GATHER_SECONDS: Final = 0.01
+"""Under a steady stream of small appends, how long events gather when no query waits for them."""
+
+SETTLE_SECONDS: Final = 0.25
+"""How long a checkpoint may lie behind over events that its projection does not use."""
+
+POLL_SECONDS: Final = 0.05
+INLINE_SECONDS: Final = 1.0
+
+_Step: TypeAlias = tuple[Follower, int, Change]
+"""A step, and the follower's epoch in which it was made."""
+
+
+class Engine:
+    """Keeps the projections of one store current. ``open``, then ``start`` or ``catch_up``."""
+
+    def __init__(
+        self,
+        log: Log,
+        codec: Codec,
+        store: ViewStore,
+        projections: Sequence[Projection],
+        *,
+        page: int = PAGE,
+        cache_rows: int = CACHE_ROWS,
+    ) -> None:
+        check_projections(projections)
+        self.log = log
+        self.codec = codec
+        self.store = store
+        self.page = page
+        self.followers = {p.name: Follower(p, codec, cache_rows) for p in projections}
+        self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Task[bool] | None = None
+        self._turning = asyncio.Lock()
+        self._hurry = asyncio.Event()
+        self._waiters: dict[asyncio.Future[None], tuple[frozenset[str], int]] = {}
+        self._inline_at = 0.0
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make tables, read checkpoints. A foreign checkpoint stops its projection only."""
+        await self.store.open(
+            self.log.identity, {n: f.projection.views for n, f in self.followers.items()}
+        )
+        for follower in self.followers.values():
+            await self._reload(follower)
+
+    async def start(self) -> None:
+        """Follow the log in the background until ``stop``."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="diptych-engine")
+
+    async def stop(self) -> None:
+        """Stop after the step that is being written. What is unwritten is done again next time."""
+        if self._task is not None:
+            task, self._task = self._task, None
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
+            self._writing = None
+        for follower in self.followers.values():
+            follower.forget()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    @property
+    def running(self) -> bool:
+        """Whether this engine follows the log."""
+        return self._task is not None and not self._task.done()
+
+    async def catch_up(self) -> None:
+        """Bring every projection to where the head is now, inline ones too.
+
+        One that cannot go on does not hold up the others; its error is raised at the end.
+        Raises ``ProjectionFailed``, ``ForeignCheckpoint``, ``Unavailable``.
+        """
+        head = await self.log.head()
+        await self._refresh_inline(force=True)
+        for follower in self.followers.values():
+            if follower.state == "failed" and not self.running:
+                follower.state = "running"
+        while behind := [f for f in self.followers.values() if f.checkpoint.position < head]:
+            able = [f for f in behind if f.state not in ("failed", "refused")]
+            if not able:
+                await self._written()
+                raise next(f.error for f in behind if f.error is not None)
+            if self.running:
+                for follower in able:
+                    if isinstance(follower.error, LogUnusable):
+                        raise follower.error
+                await self.wait_for([f.name for f in able], head, time.monotonic() + 1.0)
+                await self._refresh_inline(force=True)
+                continue
+            now = time.monotonic()
+            able = [f for f in able if f.state != "standby" or f.retry_at <= now]
+            if not await self._turn(able, head, settle=True):
+                await asyncio.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)
+        if not self.running:
+            await self._written()
+
+    # --- the loop ---------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        failures = 0
+        while True:
+            try:
+                if not await self._turn(self._able(), None, settle=False):
+                    await self._rest()
+                failures = 0
+            except Closed:
+                return
+            except Exception as error:
+                # The database is away or full, most likely: everything waits, and is read anew.
+                for follower in self.followers.values():
+                    follower.forget()
+                    follower.error = follower.error or error
+                failures = min(failures + 1, 8)
+                await asyncio.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**failures)
+
+    def _able(self) -> list[Follower]:
+        now = time.monotonic()
+        return [
+            f
+            for f in self.followers.values()
+            if f.state != "refused"
+            and not f.projection.inline
+            and not (f.state in ("failed", "standby") and f.retry_at > now)
+        ]
+
+    async def _turn(self, able: Sequence[Follower], until: int | None, *, settle: bool) -> bool:
+        """Take the one furthest behind, and those near it, through a page; False: nothing to do."""
+        async with self._turning:
+            for follower in able:
+                if follower.lost:
+                    await self._written()
+                    await self._reload(follower)
+            able = [f for f in able if f.state != "refused"]
+            if not able:
+                return False
+            start = min(f.position for f in able)
+            page = await self.log.read(after=start, until=until, limit=self.page)
+            if not page.events:
+                return await self._settle(able, settle=settle)
+            progress = await self._page(page.events, able, settle=settle)
+        if len(page.events) < self.page // 4 and not settle and not self._waiters:
+            await self._hurried(GATHER_SECONDS)
+        return progress
+
+    async def _page(
+        self, events: Sequence[StoredEvent], able: Sequence[Follower], *, settle: bool
+    ) -> bool:
+        last = events[-1].position
+        members = [f for f in able if f.position < last]
+        used = await decode_page(self.codec, events, members)
+        steps: list[_Step] = []
+        progress = False
+        try:
+            for follower in members:
+                before = follower.position
+                step = await self._step(follower, events, used[follower.name], settle=settle)
+                if step is not None:
+                    steps.append(step)
+                progress |= follower.position > before or follower.lost
+        except BaseException:
+            for follower, _, _ in steps:  # they stand beyond what will be written
+                follower.forget()
+            raise
+        await self._write(steps)
+        return progress
+
+    async def _step(
+        self,
+        follower: Follower,
+        events: Sequence[StoredEvent],
+        used: list[Used],
+        *,
+        settle: bool,
+    ) -> _Step | None:
+        one = follower.projection
+        if isinstance(one, Handler):
+            await self._written()
+            if not follower.lost:
+                await handle_page(follower, one, self.store, events, used, self._fail)
+                self._notify()
+            return None
+        assert isinstance(one, Keyed)
+        epoch = follower.epoch
+        change = await self._fold(follower, one, events, used, settle=settle)
+        return None if change is None else (follower, epoch, change)
+
+    async def _fold(
+        self,
+        follower: Follower,
+        one: Keyed,
+        events: Sequence[StoredEvent],
+        used: list[Used],
+        *,
+        settle: bool,
+    ) -> Change | None:
+        """Fold a page; return what is to be committed, or None where there is nothing yet."""
+        upto = events[-1]
+        if follower.limit is not None and len(used) > follower.limit:
+            upto = used[follower.limit - 1][0]
+            used = used[: follower.limit]
+        if not used:
+            follower.seen = upto
+            if settle or self._must_settle(follower):
+                return follower.advance(upto, None)
+            return None
+        folded = await fold_page(one, follower, self.store, used)
+        if folded.failed:
+            assert folded.error is not None
+            if await self._overtaken(follower):
+                return None
+            self._fail(follower, folded.failed, folded.error)
+            before = event_before(events, folded.failed)
+            if before is None or before.position <= follower.position:
+                return None
+            upto = before
+        return follower.advance(upto, folded)
+
+    async def _overtaken(self, follower: Follower) -> bool:
+        """Whether another worker has moved the checkpoint: what was folded were not its rows."""
+        await self._written()
+        if not follower.lost:
+            stored = (await self.store.checkpoints()).get(follower.name)
+            if stored is None or stored.position != follower.checkpoint.position:
+                follower.stand_by(time.monotonic())
+        return follower.lost
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    async def _write(self, steps: list[_Step]) -> None:
+        """Have steps written while the next page is folded; only one transaction is under way."""
+        await self._written()
+        # A step that builds on one that failed is dropped; the store's checkpoint would refuse it.
+        steps = [step for step in steps if step[0].epoch == step[1]]
+        if steps:
+            self._writing = asyncio.create_task(self._commit(steps), name="diptych-commit")
+
+    async def _written(self) -> bool:
+        """Wait for the transaction under way; raise ``Unavailable`` when it failed."""
+        writing, self._writing = self._writing, None
+        return await writing if writing is not None else False
+
+    async def _commit(self, steps: Sequence[_Step]) -> bool:
+        try:
+            moved = await self.store.apply([change for _, _, change in steps])
+        except Unavailable:
+            for follower, _, _ in steps:
+                follower.forget()
+            raise
+        except Exception as error:
+            if len(steps) > 1:  # find out whose it is
+                return any([await self._commit([step]) for step in steps])
+            follower, _, change = steps[0]
+            self._unwritable(follower, change, error)
+            return True
+        now = time.monotonic()
+        for (follower, _, change), went in zip(steps, moved, strict=True):
+            if went:
+                follower.committed(change, now)
+            else:
+                follower.stand_by(now)
+        self._notify()
+        return any(moved)
+
+    def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
+        """Narrow down to the event whose row cannot be written."""
+        follower.forget()
+        effects = change.after.count - change.before.count
+        if follower.limit == 1 or effects <= 1:
+            self._fail(follower, change.after.position, error)
+        else:
+            follower.limit = max(1, min(effects, follower.limit or effects) // 2)
+
+    def _must_settle(self, follower: Follower) -> bool:
+        return (
+            follower.position - follower.tip.position >= self.page
+            or time.monotonic() - follower.written_at > SETTLE_SECONDS
+            or any(follower.name in names for names, _ in self._waiters.values())
+        )
+
+    async def _settle(self, able: Sequence[Follower], *, settle: bool) -> bool:
+        """Write the checkpoints that lie behind over unused events, where it is time to."""
+        wrote = await self._written()
+        await self._write(
+            [
+                (f, f.epoch, f.advance(f.seen, None))
+                for f in able
+                if f.seen is not None and not f.lost and (settle or self._must_settle(f))
+            ]
+        )
+        return await self._written() or wrote
+
+    def _fail(self, follower: Follower, position: int, error: Exception) -> None:
+        if not isinstance(error, ProjectionFailed):
+            failure = ProjectionFailed(
+                "The projection cannot apply this event; it stands still before it and tries again "
+                "from time to time. Correct the function and restart",
+                projection=follower.name,
+                position=position,
+                why=f"{type(error).__name__}: {error}",
+                at=follower.projection.at,
+            )
+            failure.__cause__ = error
+            error = failure
+        follower.fail(position, error, time.monotonic())
+
+    # --- resting and waking -----------------------------------------------------------------------
+
+    async def _rest(self) -> None:
+        """Wait for new events, for a query in a hurry, or for the next attempt that is due."""
+        now = time.monotonic()
+        able = self._able()
+        timeout = INLINE_SECONDS
+        for follower in self.followers.values():
+            if follower.state in ("failed", "standby"):
+                timeout = min(timeout, max(follower.retry_at - now, 0.001))
+            elif follower.seen is not None:
+                timeout = min(timeout, SETTLE_SECONDS)
+        await self._refresh_inline()
+        if not able:
+            await self._hurried(timeout)
+            return
+        events = asyncio.ensure_future(
+            self.log.wait(min(f.position for f in able), timeout=timeout)
+        )
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        try:
+            await asyncio.wait((events, hurry), return_when=asyncio.FIRST_COMPLETED)
+            self._hurry.clear()
+        finally:
+            for task in (events, hurry):
+                task.cancel()
+            await asyncio.gather(events, hurry, return_exceptions=True)
+
+    async def _hurried(self, timeout: float) -> None:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._hurry.wait(), timeout)
+        self._hurry.clear()
+
+    async def _refresh_inline(self, *, force: bool = False) -> None:
+        """Look where inline projections are: they move in the appends' own transactions."""
+        inline = [
+            f for f in self.followers.values() if f.projection.inline and f.state != "refused"
+        ]
+        now = time.monotonic()
+        if not inline or (now - self._inline_at < INLINE_SECONDS and not force):
+            return
+        self._inline_at = now
+        for follower in inline:
+            await self._reload(follower)
+        head = await self.log.head()
+        # A process without these projections has appended.
+        behind = [f for f in inline if f.checkpoint.position < head]
+        if behind:
+            await self._turn(behind, head, settle=True)
+
+    async def _reload(self, follower: Follower) -> None:
+        try:
+            await follower.reload(self.log, self.store)
+        except ForeignCheckpoint as error:
+            follower.refuse(error)
+            return
+        if follower.state in ("standby", "new"):
+            follower.state = "running"
+
+    # --- waiting for a position -------------------------------------------------------------------
+
+    async def wait_for(self, names: Iterable[str], position: int, deadline: float) -> bool:
+        """Wait until all these projections have reached a position; False: not in time.
+
+        ``deadline`` is in seconds of ``time.monotonic()``.
+        """
+        wanted = frozenset(names)
+        while not self._reached(wanted, position):
+            if not (here := self._done_here(wanted)):
+                stored = await self.store.checkpoints()
+                if all(n in stored and stored[n].position >= position for n in wanted):
+                    return True
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or any(self.followers[n].state == "refused" for n in wanted):
+                return False
+            if here:
+                await self._wait(wanted, position, remaining)
+            else:
+                await asyncio.sleep(min(POLL_SECONDS, remaining))
+        return True
+
+    async def _wait(self, wanted: frozenset[str], position: int, timeout: float) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters[waiter] = (wanted, position)
+        self._hurry.set()
+        try:
+            await asyncio.wait((waiter,), timeout=timeout)
+        finally:
+            self._waiters.pop(waiter, None)
+
+    def _done_here(self, names: Iterable[str]) -> bool:
+        """Whether this engine is the one that will reach the position, as far as it knows."""
+        return self.running and all(
+            f.state != "standby" and not f.projection.inline
+            for f in (self.followers[name] for name in names)
+        )
+
+    def require_own(self, names: Iterable[str]) -> None:
+        """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
+        for name in names:
+            follower = self.followers[name]
+            if follower.state == "refused" and follower.error is not None:
+                raise follower.error
+
+    def _reached(self, names: Iterable[str], position: int) -> bool:
+        return all(self.followers[name].checkpoint.position >= position for name in names)
+
+    def _notify(self) -> None:
+        for waiter, (names, position) in list(self._waiters.items()):
+            if not waiter.done() and (self._reached(names, position) or not self._done_here(names)):
+                waiter.set_result(None)
+
+    # --- status -----------------------------------------------------------------------------------
+
+    async def status(self) -> list[Status]:
+        """Return the state of every projection, from the checkpoints in the store."""
+        return await status_of(self.log, self.store, self.followers.values())

@@ -1,0 +1,206 @@
+"""The port of view stores: where rows and checkpoints are kept, together.
+
+An adapter writes rows and checkpoint in one transaction and moves a checkpoint only by comparing
+it with what the writer believed it to be. On that alone rests "exactly once". Everything that an
+adapter needs can be imported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from msgspec import Struct
+
+from diptych.read.kinds import DECIMAL_COLLATION, compare_decimals
+from diptych.read.proof import Tally
+from diptych.read.views import Definition, View, definition_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+
+    from diptych.read.select import SelectOf
+
+V = TypeVar("V", bound=View)
+
+
+class Checkpoint(Struct, frozen=True):
+    """How far a projection is in which log, and the proof of what it has applied.
+
+    ``event_id`` and ``time`` are those of the event at ``position``; position 0 has neither.
+    """
+
+    projection: str
+    log: str
+    position: int = 0
+    event_id: str = ""
+    count: int = 0
+    digest: int = 0
+    time: datetime | None = None
+    slice: int = 0
+
+
+class Writes(Struct, frozen=True):
+    """What changes in one view: rows to insert or update, keys of rows to delete."""
+
+    view: type[View]
+    rows: list[Any]
+    deleted: list[Any]
+
+
+class Change(Struct, frozen=True):
+    """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
+
+    ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    """
+
+    before: Checkpoint
+    after: Checkpoint
+    blocks: dict[int, Tally]
+    writes: tuple[Writes, ...] = ()
+
+
+class Found(Struct, frozen=True):
+    """The rows of a select, and each projection's position in the same snapshot."""
+
+    rows: list[Any]
+    positions: dict[str, int]
+
+
+class Transaction(Protocol):
+    """A transaction of the view store, as a handler gets it. Its rows and checkpoint are one."""
+
+    async def execute(self, statement: Executable) -> int:
+        """Run an insert, update or delete of SQLAlchemy Core; return how many rows it touched."""
+        ...
+
+    async def all(self, statement: SelectOf[V]) -> list[V]:
+        """Return the rows of a select of one view."""
+        ...
+
+    async def rows(self, statement: Executable) -> list[tuple[Any, ...]]:
+        """Return the rows of any select."""
+        ...
+
+    async def get(self, view: type[V], key: Any) -> V | None:
+        """Return the row of a key (a tuple where the view has several key fields)."""
+        ...
+
+    async def put(self, row: View) -> None:
+        """Insert a row, or replace the one of the same key."""
+        ...
+
+    async def delete(self, view: type[View], key: Any) -> None:
+        """Delete the row of a key, if there is one."""
+        ...
+
+
+class Session(Transaction, Protocol):
+    """A transaction as the engine holds it."""
+
+    async def move(self, change: Change) -> None:
+        """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
+        ...
+
+    def own(self, views: Iterable[type[View]]) -> None:
+        """From now on, let ``put`` and ``delete`` write these views only."""
+        ...
+
+
+class InsideStore(Protocol):
+    """The store within a transaction of somebody else's: an append's. Not async: in its thread."""
+
+    def checkpoint(self, projection: str) -> Checkpoint | None:
+        """Return a projection's checkpoint."""
+        ...
+
+    def block(self, projection: str, number: int) -> Tally:
+        """Return the tally of one block."""
+        ...
+
+    def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        ...
+
+    def apply(self, change: Change) -> bool:
+        """Make a step; False, and nothing done, when its checkpoint has been moved."""
+        ...
+
+
+class ViewStore(Protocol):
+    """What an adapter offers."""
+
+    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
+        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection."""
+        ...
+
+    async def checkpoints(self) -> dict[str, Checkpoint]:
+        """Return every projection's checkpoint, by name."""
+        ...
+
+    async def proof(self, projection: str) -> tuple[Checkpoint, dict[int, Tally]]:
+        """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+        ...
+
+    async def block(self, projection: str, number: int) -> Tally:
+        """Return the tally of one block."""
+        ...
+
+    async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        ...
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Make all steps in one transaction; tell for each whether its checkpoint stood right.
+
+        Raises ``Unavailable``: nothing has been written.
+        """
+        ...
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """Open a transaction; it commits at the end, or rolls back when something raises."""
+        ...
+
+    async def all(self, statement: Any) -> Found:
+        """Run a select of one view; ``rows`` are rows of it."""
+        ...
+
+    async def rows(self, statement: Any) -> Found:
+        """Run any select; ``rows`` are tuples."""
+        ...
+
+    async def get(self, view: type[View], key: Any) -> Found:
+        """Read one row by its key."""
+        ...
+
+    def plan(self, statement: Any) -> Any:
+        """Look at a statement once; what is returned may be passed on in its place."""
+        ...
+
+    def views_of(self, statement: Any) -> Iterable[type[View]]:
+        """Return the views whose tables a statement names."""
+        ...
+
+    async def close(self) -> None:
+        """Release everything. May be called twice."""
+        ...
+
+
+__all__ = [
+    "DECIMAL_COLLATION",
+    "Change",
+    "Checkpoint",
+    "Definition",
+    "Found",
+    "InsideStore",
+    "Session",
+    "Tally",
+    "Transaction",
+    "View",
+    "ViewStore",
+    "Writes",
+    "compare_decimals",
+    "definition_of",
+]

@@ -1,0 +1,367 @@
+"""Queries: a typed question, the function that answers it, and how fresh the answer is.
+
+An application wires the read side so::
+
+    store = SqliteViews(Database(path, durable=False))   # or owned=False on the log's database
+    engine = Engine(log, codec, store, projections)
+    await engine.open(); await engine.start()
+    queries = Queries(log, codec, store, engine, answers)
+    found = await queries.ask(OrdersOf("ada"), after=token)
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
+
+from msgspec import Struct
+
+from diptych.codec import Codec
+from diptych.errors import (
+    DefinitionError,
+    ForeignCheckpoint,
+    Invalid,
+    StaleAnswer,
+    UnknownMessage,
+    place,
+)
+from diptych.log import EventQuery, Log, Token
+from diptych.messages import Event, Query, Recorded
+from diptych.read.engine import Engine
+from diptych.read.kinds import bare
+from diptych.read.port import View, ViewStore, definition_of
+from diptych.read.status import age_after
+from diptych.signatures import Signature, members, signature_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Executable
+
+    from diptych.read.select import SelectOf
+
+R = TypeVar("R")
+V = TypeVar("V", bound=View)
+
+
+class Answer(Struct, Generic[R], frozen=True):
+    """What a query was answered, and how fresh that is.
+
+    ``as_of`` is the log position that every view used had reached, ``age`` (seconds) that of the
+    oldest event after it, 0.0 where it is the log's head. ``stale``: the token was not reached in
+    time. ``token`` stands for ``as_of``.
+    """
+
+    value: R
+    as_of: int
+    age: float
+    stale: bool
+    token: Token
+
+
+class Events:
+    """The log, for queries: events as they were recorded."""
+
+    def __init__(self, log: Log, codec: Codec) -> None:
+        self._log = log
+        self._codec = codec
+
+    async def read(
+        self,
+        types: Iterable[type[Event]] = (),
+        tags: Iterable[str] = (),
+        *,
+        after: int = 0,
+        until: int | None = None,
+        limit: int = 1000,
+    ) -> list[Recorded]:
+        """Return the next events of these types that bear all these tags, at most ``limit``."""
+        page = await self._log.read(self._query(types, tags), after=after, until=until, limit=limit)
+        return [self._codec.recorded(stored) for stored in page.events]
+
+    async def all(
+        self,
+        types: Iterable[type[Event]] = (),
+        tags: Iterable[str] = (),
+        *,
+        after: int = 0,
+        until: int | None = None,
+    ) -> AsyncIterator[Recorded]:
+        """Iterate over all such events up to ``until`` (default: the head now), page by page."""
+        query = self._query(types, tags)
+        until = await self._log.head() if until is None else until
+        while after < until:
+            page = await self._log.read(query, after=after, until=until)
+            for stored in page.events:
+                yield self._codec.recorded(stored)
+            after = page.upto
+
+    def _query(self, types: Iterable[type[Event]], tags: Iterable[str]) -> EventQuery:
+        return EventQuery.of([self._codec.of(t).name for t in types], list(tags))
+
+
+class Views:
+    """The views, for one query: each read first waits for the query's token."""
+
+    def __init__(
+        self,
+        store: ViewStore,
+        engine: Engine,
+        owners: dict[type[View], str],
+        position: int,
+        deadline: float,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._owners = owners
+        self._position = position
+        self._deadline = deadline
+        self.as_of: int | None = None
+        self.stale = False
+
+    async def all(self, statement: SelectOf[V]) -> list[V]:
+        """Return the rows of a select of one view."""
+        return await self._read(statement, self._store.all)
+
+    async def first(self, statement: SelectOf[V]) -> V | None:
+        """Return the first row, or None."""
+        found = await self._read(statement.limit(1), self._store.all)
+        return found[0] if found else None
+
+    async def one(self, statement: SelectOf[V]) -> V:
+        """Return the only row; ``Invalid`` when there is none, or more than one."""
+        found: list[V] = await self._read(statement.limit(2), self._store.all)
+        if len(found) != 1:
+            raise Invalid(
+                "The statement was to find exactly one row",
+                field="statement",
+                rule="one row",
+                found="none" if not found else "more than one",
+            )
+        return found[0]
+
+    async def get(self, view: type[V], key: Any) -> V | None:
+        """Return the row of a key (a tuple where the view has several key fields), or None."""
+        names = self._names((view,))
+        await self._reach(names)
+        found = await self._store.get(view, key)
+        self._note(names, found.positions)
+        row: V | None = found.rows[0] if found.rows else None
+        return row
+
+    async def rows(self, statement: Executable) -> list[tuple[Any, ...]]:
+        """Return the rows of any select over views, as tuples."""
+        return await self._read(statement, self._store.rows)
+
+    async def _read(self, statement: Any, run: Callable[[Any], Any]) -> list[Any]:
+        planned = self._store.plan(statement)
+        names = self._names(self._store.views_of(planned))
+        await self._reach(names)
+        found = await run(planned)
+        self._note(names, found.positions)
+        rows: list[Any] = found.rows
+        return rows
+
+    def _names(self, views: Iterable[type[View]]) -> set[str]:
+        try:
+            return {self._owners[view] for view in views}
+        except KeyError as missing:
+            view = missing.args[0]
+            raise Invalid(
+                "No projection keeps this view in the application",
+                field="statement",
+                rule="a view that is projected",
+                view=view.__name__,
+                at=definition_of(view).at,
+            ) from None
+
+    async def _reach(self, names: set[str]) -> None:
+        self._engine.require_own(names)
+        if self._position and not await self._engine.wait_for(
+            names, self._position, self._deadline
+        ):
+            self.stale = True
+
+    def _note(self, names: set[str], positions: dict[str, int]) -> None:
+        for name in names:
+            reached = positions.get(name, 0)
+            self.as_of = reached if self.as_of is None else min(self.as_of, reached)
+
+
+# --- definitions ----------------------------------------------------------------------------------
+
+
+class Answering(Struct, frozen=True):
+    """A function that answers a type of query; ``asks`` tells what each parameter gets."""
+
+    query: type[Query[Any]]
+    function: Callable[..., Any]
+    asks: tuple[str, ...]
+    is_async: bool
+    at: str
+
+
+def answering(function: Callable[..., Any]) -> Answering:
+    """Define what a module's ``answers`` decorates; ``DefinitionError`` when it cannot be used."""
+    signature = signature_of(function)
+    asks: list[str] = []
+    query: type[Query[Any]] | None = None
+    for parameter in signature.parameters:
+        annotation = parameter.annotation
+        if annotation is Views:
+            asks.append("views")
+        elif annotation is Events:
+            asks.append("events")
+        elif query is None and _is_query(annotation):
+            query = annotation
+            asks.append("query")
+        else:
+            raise DefinitionError(
+                "An answer takes one query, and Views or Events",
+                at=signature.at,
+                parameter=parameter.name,
+            )
+    if query is None:
+        raise DefinitionError("An answer takes the query that it answers", at=signature.at)
+    _check_result(signature, query)
+    return Answering(
+        query, function, tuple(asks), inspect.iscoroutinefunction(function), signature.at
+    )
+
+
+def _is_query(annotation: Any) -> TypeGuard[type[Query[Any]]]:
+    return isinstance(annotation, type) and issubclass(annotation, Query)
+
+
+def result_of(query: type[Query[Any]]) -> Any:
+    """Return R of a ``class X(Query[R])``."""
+    for cls in query.__mro__:
+        for base in getattr(cls, "__orig_bases__", ()):
+            if get_origin(base) is Query and not isinstance(get_args(base)[0], TypeVar):
+                return get_args(base)[0]
+    raise DefinitionError(
+        "A query says what it is answered with: class OrdersOf(Query[list[OrderSummary]])",
+        at=place(query),
+    )
+
+
+def _check_result(signature: Signature, query: type[Query[Any]]) -> None:
+    promised = result_of(query)
+    if set(members(bare(signature.returns))) != set(members(bare(promised))):
+        raise DefinitionError(
+            "An answer's return annotation is what its query promises",
+            at=signature.at,
+            promised=promised,
+            got=signature.returns,
+        )
+
+
+def check_answers(answers: Iterable[Answering], queries: Iterable[type[Query[Any]]] = ()) -> None:
+    """Check that each query has exactly one answer."""
+    found: dict[type, Answering] = {}
+    for one in answers:
+        if (other := found.setdefault(one.query, one)) is not one:
+            raise DefinitionError(
+                "Two functions answer the same query",
+                at=one.at,
+                query=one.query.__name__,
+                other=other.at,
+            )
+    for query in queries:
+        if query not in found:
+            raise DefinitionError(
+                "No function answers this query; write one and decorate it with answers",
+                at=place(query),
+                query=query.__name__,
+            )
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+class Queries:
+    """Answers the queries of one application."""
+
+    def __init__(
+        self,
+        log: Log,
+        codec: Codec,
+        store: ViewStore,
+        engine: Engine,
+        answers: Sequence[Answering],
+    ) -> None:
+        check_answers(answers)
+        self._log = log
+        self._codec = codec
+        self._store = store
+        self._engine = engine
+        self._answers = {one.query: one for one in answers}
+        self._events = Events(log, codec)
+        self._owners = {
+            view: f.name for f in engine.followers.values() for view in f.projection.views
+        }
+
+    def views(self, position: int = 0, deadline: float = 0.0) -> Views:
+        """Return the views, to be read when they reach a position, or the deadline is over."""
+        return Views(self._store, self._engine, self._owners, position, deadline)
+
+    async def ask(
+        self,
+        query: Query[R],
+        *,
+        after: Token | None = None,
+        wait: float = 5.0,
+        strict: bool = False,
+    ) -> Answer[R]:
+        """Answer a query, after waiting at most ``wait`` seconds until its views reach ``after``.
+
+        Not reached in time: the answer is ``stale``, or with ``strict`` it is ``StaleAnswer``.
+        Raises ``Invalid``, ``UnknownMessage``, and ``ForeignCheckpoint`` for a token of another
+        log or beyond the head of this one.
+        """
+        answer = self._answers.get(type(query))
+        if answer is None:
+            raise UnknownMessage(
+                "There is no answer to this query in the application", name=type(query).__name__
+            )
+        clean, _ = self._codec.validate(query)
+        head = await self._log.head()
+        if after is not None:
+            after.require(self._log.identity)
+            if after.position > head:
+                raise ForeignCheckpoint(
+                    "The token lies beyond the head of this log: it was restored from a backup or "
+                    "failed over, and what the token stands for is lost",
+                    position=after.position,
+                    head=head,
+                )
+        position = 0 if after is None else after.position
+        views = self.views(position, time.monotonic() + wait)
+        given = {"query": clean, "views": views, "events": self._events}
+        value: Any = answer.function(*[given[ask] for ask in answer.asks])
+        if answer.is_async:
+            value = await value
+        if views.stale and strict:
+            raise StaleAnswer(
+                "The views have not reached the token in time; ask again, or without strict",
+                position=position,
+                reached=views.as_of,
+                waited=wait,
+            )
+        as_of = head if views.as_of is None else views.as_of
+        age = 0.0
+        if views.as_of is not None and as_of < await self._log.head():
+            age = await age_after(self._log, as_of)
+        return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
+
+
+__all__ = [
+    "Answer",
+    "Answering",
+    "Events",
+    "Queries",
+    "Views",
+    "answering",
+    "check_answers",
+    "result_of",
+]

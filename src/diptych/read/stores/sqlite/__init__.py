@@ -1,0 +1,304 @@
+"""Views in a SQLite database: a file, or a private one in memory."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from diptych.errors import CheckpointMoved, DefinitionError
+from diptych.read.port import Change, Checkpoint, Definition, Found, Tally, View, definition_of
+from diptych.read.stores.sqlite import rows as sql
+from diptych.read.stores.sqlite.rows import Rows, flat
+from diptych.sql.sqlite import Database, Session, transaction
+
+if TYPE_CHECKING:
+    from diptych.read.stores.sqlite.plans import Plans, Runner
+
+T = TypeVar("T")
+V = TypeVar("V", bound=View)
+
+_Prepared = list[tuple[Rows, list[Any], list[Any]]]
+
+
+class SqliteViews:
+    """The view store on one ``Database``.
+
+    ``owned``: nobody else uses the database, and closing the store closes it. Where the log lives
+    in the same database, pass ``owned=False``.
+    """
+
+    def __init__(self, database: Database, *, owned: bool = True) -> None:
+        self.database = database
+        self.owned = owned
+        self._rows: dict[type[View], Rows] = {}
+        self._plans: Plans | None = None
+        self._reading: Runner | None = None
+        self._writing: Runner | None = None
+
+    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
+        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection."""
+        from diptych.read.stores.sqlite.schema import make_table
+
+        views = [definition_of(v) for owned in projections.values() for v in owned]
+
+        def job(connection: sqlite3.Connection) -> None:
+            sql.prepare(connection)
+            with transaction(connection):
+                for statement in sql.TABLES.split(";\n"):
+                    connection.execute(statement)
+                for definition in views:
+                    make_table(connection, definition)
+                for name in projections:
+                    connection.execute(sql.SQL["start"], (name, log))
+
+        await self.database.write(job)
+        await self.database.read(sql.prepare)
+
+    # --- checkpoints and rows, for the engine -----------------------------------------------------
+
+    async def checkpoints(self) -> dict[str, Checkpoint]:
+        """Return every projection's checkpoint, by name."""
+        return await self.database.read(sql.read_checkpoints)
+
+    async def proof(self, projection: str) -> tuple[Checkpoint, dict[int, Tally]]:
+        """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+        return await self.database.read(lambda c: sql.read_proof(c, projection))
+
+    async def block(self, projection: str, number: int) -> Tally:
+        """Return the tally of one block."""
+        return await self.database.read(lambda c: sql.read_block(c, projection, number))
+
+    async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        rows = self.rows_of(view)
+        columns = rows.definition.keys_to_columns(keys)
+        # Beside a log the writing thread is kept free for appends.
+        thread = self.database.write if self.owned else self.database.read
+        found = rows.definition.from_rows(await thread(lambda c: rows.load(c, columns)))
+        return dict(zip(map(rows.definition.key_of, found), found, strict=True))
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        """Make all steps in one transaction; tell for each whether its checkpoint stood right."""
+        prepared = [self.prepared(change) for change in changes]
+
+        def job(connection: sqlite3.Connection) -> list[bool]:
+            with transaction(connection):
+                return [
+                    apply_prepared(connection, change, values)
+                    for change, values in zip(changes, prepared, strict=True)
+                ]
+
+        return await self.database.write(job)
+
+    def prepared(self, change: Change) -> _Prepared:
+        """Return a step's rows as SQL values; ``Invalid`` when one cannot be stored."""
+        found: _Prepared = []
+        for writes in change.writes:
+            rows = self.rows_of(writes.view)
+            put = flat(rows.definition.to_columns(writes.rows)) if writes.rows else []
+            gone = flat(rows.definition.keys_to_columns(writes.deleted)) if writes.deleted else []
+            found.append((rows, put, gone))
+        return found
+
+    def inside(self, connection: sqlite3.Connection) -> SqliteInside:
+        """Return the store within a transaction that is open on a connection to its database."""
+        return SqliteInside(self, connection)
+
+    def rows_of(self, view: type[View]) -> Rows:
+        """Return the SQL of a view."""
+        found = self._rows.get(view)
+        if found is None:
+            found = self._rows[view] = Rows(definition_of(view))
+        return found
+
+    @asynccontextmanager
+    async def session(self) -> AsyncGenerator[SqliteTransaction]:
+        """Open a transaction; it commits at the end, or rolls back when something raises."""
+        from diptych.read.stores.sqlite.plans import Runner
+
+        if self._writing is None:
+            self._writing = Runner()
+        runner = self._writing
+        async with self.database.session() as held:
+            await held.run(lambda c: runner.begin(c, "BEGIN IMMEDIATE"))
+            yield SqliteTransaction(self, held, runner)
+            await held.run(lambda c: c.execute("COMMIT"))
+
+    # --- queries ----------------------------------------------------------------------------------
+
+    @property
+    def plans(self) -> Plans:
+        """The compiled statements."""
+        if self._plans is None:
+            from diptych.read.stores.sqlite.plans import Plans
+
+            self._plans = Plans()
+        return self._plans
+
+    @property
+    def runner(self) -> Runner:
+        """What runs statements on the reading thread."""
+        if self._reading is None:
+            from diptych.read.stores.sqlite.plans import Runner
+
+            self._reading = Runner()
+        return self._reading
+
+    def plan(self, statement: Any) -> Any:
+        """Return what may be passed on instead of a statement: it has been looked at already."""
+        return self.plans.of(statement)
+
+    def views_of(self, statement: Any) -> Iterable[type[View]]:
+        """Return the views whose tables a statement names."""
+        return self.plans.of(statement).plan.views
+
+    async def all(self, statement: Any) -> Found:
+        """Run a select of one view; ``rows`` are rows of it."""
+        from diptych.read.stores.sqlite.plans import view_selected
+
+        planned, runner = self.plans.of(statement), self.runner
+        view_selected(planned)
+        return Found(
+            *await self.database.read(lambda c: runner.view_rows_and_positions(c, planned))
+        )
+
+    async def rows(self, statement: Any) -> Found:
+        """Run any select; ``rows`` are tuples."""
+        planned, runner = self.plans.of(statement), self.runner
+        return Found(*await self.database.read(lambda c: runner.tuples_and_positions(c, planned)))
+
+    async def get(self, view: type[View], key: Any) -> Found:
+        """Read one row by its key."""
+        rows = self.rows_of(view)
+        text, values = rows.by_key_with_positions, key_values(rows.definition, key)
+
+        def job(connection: sqlite3.Connection) -> tuple[Any, ...]:
+            found: tuple[Any, ...] = connection.execute(text, values).fetchone()
+            return found
+
+        positions, *row = await self.database.read(job)
+        missing = row[-1] is None
+        return Found(
+            [] if missing else rows.definition.from_rows([row[:-1]]), sql.positions_of(positions)
+        )
+
+    async def close(self) -> None:
+        """Release everything. May be called twice."""
+        if self.owned:
+            await self.database.close()
+
+
+def apply_prepared(connection: sqlite3.Connection, change: Change, values: _Prepared) -> bool:
+    """Make a step within the caller's transaction, unless the checkpoint has moved."""
+    if not sql.move(connection, change):
+        return False
+    for rows, put, gone in values:
+        if gone:
+            rows.remove(connection, gone)
+        if put:
+            rows.put(connection, put)
+    return True
+
+
+def key_values(definition: Definition, key: Any) -> list[Any]:
+    """Return a key's SQL values."""
+    return [column[0] for column in definition.keys_to_columns([key])]
+
+
+class SqliteInside:
+    """The store within an append's transaction, on the append's connection and thread."""
+
+    def __init__(self, store: SqliteViews, connection: sqlite3.Connection) -> None:
+        self._store = store
+        self._connection = connection
+
+    def checkpoint(self, projection: str) -> Checkpoint | None:
+        """Return a projection's checkpoint."""
+        return sql.read_checkpoint(self._connection, projection)
+
+    def block(self, projection: str, number: int) -> Tally:
+        """Return the tally of one block."""
+        return sql.read_block(self._connection, projection, number)
+
+    def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        rows = self._store.rows_of(view)
+        definition = rows.definition
+        values = rows.load(self._connection, definition.keys_to_columns(keys))
+        found = definition.from_rows(values)
+        return dict(zip(map(definition.key_of, found), found, strict=True))
+
+    def apply(self, change: Change) -> bool:
+        """Make a step; False, and nothing done, when its checkpoint has been moved."""
+        return apply_prepared(self._connection, change, self._store.prepared(change))
+
+
+class SqliteTransaction:
+    """A transaction on the writing thread, for a handler."""
+
+    def __init__(self, store: SqliteViews, held: Session, runner: Runner) -> None:
+        self._store = store
+        self._held = held
+        self._runner = runner
+        self.owned: frozenset[type[View]] | None = None
+
+    async def move(self, change: Change) -> None:
+        """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
+        if not await self._held.run(lambda c: sql.move(c, change)):
+            raise CheckpointMoved(
+                "Another worker moved this checkpoint first",
+                projection=change.before.projection,
+                position=change.before.position,
+            )
+
+    def own(self, views: Iterable[type[View]]) -> None:
+        """From now on, let ``put`` and ``delete`` write these views only."""
+        self.owned = frozenset(views)
+
+    async def execute(self, statement: Any) -> int:
+        """Run an insert, update or delete of SQLAlchemy Core; return how many rows it touched."""
+        count: int = await self._held.run(
+            lambda c: self._runner.alchemy(c).execute(statement).rowcount
+        )
+        return count
+
+    async def all(self, statement: Any) -> list[Any]:
+        """Return the rows of a select of one view."""
+        planned = self._store.plans.of(statement)
+        return await self._held.run(lambda c: self._runner.view_rows(c, planned))
+
+    async def rows(self, statement: Any) -> list[tuple[Any, ...]]:
+        """Return the rows of any select."""
+        planned = self._store.plans.of(statement)
+        return await self._held.run(lambda c: self._runner.tuples(c, planned))
+
+    async def get(self, view: type[V], key: Any) -> V | None:
+        """Return the row of a key (a tuple where the view has several key fields)."""
+        rows = self._store.rows_of(view)
+        values = key_values(rows.definition, key)
+        found = await self._held.run(lambda c: c.execute(rows.by_key, values).fetchall())
+        listed = rows.definition.from_rows(found)
+        return listed[0] if listed else None
+
+    async def put(self, row: View) -> None:
+        """Insert a row, or replace the one of the same key."""
+        rows = self._own(type(row))
+        values = flat(rows.definition.to_columns([row]))
+        await self._held.run(lambda c: rows.put(c, values))
+
+    async def delete(self, view: type[View], key: Any) -> None:
+        """Delete the row of a key, if there is one."""
+        rows = self._own(view)
+        values = key_values(rows.definition, key)
+        await self._held.run(lambda c: rows.remove(c, values))
+
+    def _own(self, view: type[View]) -> Rows:
+        if self.owned is not None and view not in self.owned:
+            raise DefinitionError(
+                "A handler writes the views that it names; add this one to handles(...)",
+                at=definition_of(view).at,
+                view=view.__name__,
+            )
+        return self._store.rows_of(view)

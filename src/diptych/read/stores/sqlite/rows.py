@@ -1,0 +1,241 @@
+"""Rows of views and checkpoints in a SQLite connection. Runs on the database's threads.
+
+Few steps: every step gives up the interpreter's lock and must win it back (see `sql.sqlite`).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from diptych.read.port import (
+    DECIMAL_COLLATION,
+    Change,
+    Checkpoint,
+    Definition,
+    Tally,
+    compare_decimals,
+)
+
+LARGEST_CHUNK = 512
+MOST_VALUES = 32_766
+"""SQLITE_MAX_VARIABLE_NUMBER, by default."""
+
+_encode = msgspec.json.Encoder().encode
+_decode: Callable[[str], list[Any]] = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
+positions_of = msgspec.json.Decoder(dict[str, int]).decode
+
+
+def _named(name: str) -> dict[str, str]:
+    text = (files(__name__.rpartition(".")[0]) / name).read_text(encoding="utf-8")
+    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
+    return {title.strip(): sql.strip() for title, _, sql in parts}
+
+
+SQL = _named("checkpoints.sql")
+TABLES = (files(__name__.rpartition(".")[0]) / "tables.sql").read_text(encoding="utf-8")
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Teach a connection to compare decimals."""
+    connection.create_collation(DECIMAL_COLLATION, compare_decimals)
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def chunks(count: int, width: int) -> Iterator[tuple[int, int]]:
+    """Return (start, size) of chunks whose sizes are powers of two: few distinct statements."""
+    size = LARGEST_CHUNK
+    while size > 1 and size * width > MOST_VALUES:
+        size //= 2
+    start = 0
+    while start < count:
+        while size > count - start:
+            size //= 2
+        yield start, size
+        start += size
+
+
+class Rows:
+    """The SQL of one view."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.table = quoted(definition.table_name)
+        self.columns = ", ".join(quoted(name) for name in definition.names)
+        self.keys = tuple(quoted(f.name) for f in definition.key_fields)
+        # SQLite writes floats into JSON with 15 digits only.
+        self.as_json = not any(k.storage == "REAL" for k in definition.kinds)
+        self._upserts: dict[int, str] = {}
+        self._deletes: dict[int, str] = {}
+
+    @cached_property
+    def by_keys(self) -> str:
+        """The select of the rows whose keys are in a JSON array."""
+        # Qualified throughout: a view may have fields named like json_each's columns.
+        keys = [f"{self.table}.{key}" for key in self.keys]
+        given = (
+            [f"{keys[0]} = diptych_keys.value"]
+            if len(keys) == 1
+            else [f"{k} = json_extract(diptych_keys.value, '$[{i}]')" for i, k in enumerate(keys)]
+        )
+        columns = ", ".join(f"{self.table}.{quoted(n)}" for n in self.definition.names)
+        found = f"json_group_array(json_array({columns}))" if self.as_json else columns
+        return (
+            f"SELECT {found} FROM json_each(?) AS diptych_keys CROSS JOIN {self.table} ON "
+            + " AND ".join(given)
+        )
+
+    @cached_property
+    def by_key(self) -> str:
+        """The select of one row by its key."""
+        return f"SELECT {self.columns} FROM {self.table} WHERE " + " AND ".join(
+            f"{key} = ?" for key in self.keys
+        )
+
+    @cached_property
+    def by_key_with_positions(self) -> str:
+        """All projections' positions, and the row of a key if there is one (last column: 1)."""
+        return (
+            f"SELECT p.*, r.* FROM ({SQL['positions']}) AS p LEFT JOIN "
+            f"(SELECT {self.columns}, 1 FROM {self.table} WHERE "
+            + " AND ".join(f"{key} = ?" for key in self.keys)
+            + ") AS r"
+        )
+
+    def upsert(self, rows: int) -> str:
+        """Return the statement that inserts or replaces so many rows."""
+        if (sql := self._upserts.get(rows)) is None:
+            one = "(" + ", ".join("?" * len(self.definition.names)) + ")"
+            keys = {f.name for f in self.definition.key_fields}
+            others = [quoted(n) for n in self.definition.names if n not in keys]
+            action = (
+                "UPDATE SET " + ", ".join(f"{n} = excluded.{n}" for n in others)
+                if others
+                else "NOTHING"
+            )
+            sql = self._upserts[rows] = (
+                f"INSERT INTO {self.table} ({self.columns}) VALUES {', '.join([one] * rows)} "
+                f"ON CONFLICT ({', '.join(self.keys)}) DO {action}"
+            )
+        return sql
+
+    def delete(self, keys: int) -> str:
+        """Return the statement that deletes the rows of so many keys."""
+        if (sql := self._deletes.get(keys)) is None:
+            one = "(" + " AND ".join(f"{key} = ?" for key in self.keys) + ")"
+            sql = self._deletes[keys] = (
+                f"DELETE FROM {self.table} WHERE {' OR '.join([one] * keys)}"
+            )
+        return sql
+
+    def put(self, connection: sqlite3.Connection, values: list[Any]) -> None:
+        """Insert or replace rows, given as one flat list of SQL values."""
+        width = len(self.definition.names)
+        for start, size in chunks(len(values) // width, width):
+            connection.execute(self.upsert(size), values[start * width : (start + size) * width])
+
+    def remove(self, connection: sqlite3.Connection, values: list[Any]) -> None:
+        """Delete rows, given the flat list of SQL values of their keys."""
+        width = len(self.keys)
+        for start, size in chunks(len(values) // width, width * 8):
+            connection.execute(self.delete(size), values[start * width : (start + size) * width])
+
+    def load(self, connection: sqlite3.Connection, columns: list[Sequence[Any]]) -> list[Any]:
+        """Return the rows, as SQL values, that exist for keys given as columns."""
+        keys: list[tuple[Any, ...]] = list(zip(*columns, strict=True))
+        given = _encode(columns[0] if len(columns) == 1 else keys)
+        if b"\\u0000" in given:  # SQLite's JSON ends a text there
+            return [r for key in keys for r in connection.execute(self.by_key, key).fetchall()]
+        found: list[Any] = connection.execute(self.by_keys, (given.decode(),)).fetchall()
+        return _decode(found[0][0]) if self.as_json else found
+
+
+def flat(columns: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return columns of values as one list, row by row."""
+    if len(columns) == 1:
+        return list(columns[0])
+    return list(chain.from_iterable(zip(*columns, strict=True)))
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def checkpoint_of(row: tuple[Any, ...]) -> Checkpoint:
+    """Return a checkpoint from its row."""
+    projection, slice_, log, position, event_id, count, digest, time = row
+    return Checkpoint(
+        projection,
+        log,
+        position,
+        event_id,
+        count,
+        int(digest, 16),
+        None if time is None else datetime.fromisoformat(time),
+        slice_,
+    )
+
+
+def move(connection: sqlite3.Connection, change: Change) -> bool:
+    """Move a checkpoint and its blocks if it still is where the writer believes it."""
+    before, after = change.before, change.after
+    cursor = connection.execute(
+        SQL["move"],
+        (
+            after.position,
+            after.event_id,
+            after.count,
+            f"{after.digest:032x}",
+            None if after.time is None else after.time.isoformat(),
+            before.projection,
+            before.slice,
+            before.log,
+            before.position,
+            before.count,
+            f"{before.digest:032x}",
+        ),
+    )
+    if cursor.rowcount != 1:
+        return False
+    for number, tally in change.blocks.items():
+        connection.execute(
+            SQL["put_block"],
+            (after.projection, after.slice, number, tally.count, f"{tally.digest:032x}"),
+        )
+    return True
+
+
+def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
+    """Return all checkpoints, by projection."""
+    return {row[0]: checkpoint_of(row) for row in connection.execute(SQL["read"]).fetchall()}
+
+
+def read_checkpoint(connection: sqlite3.Connection, projection: str) -> Checkpoint | None:
+    """Return a projection's checkpoint."""
+    row = connection.execute(SQL["read_one"], (projection,)).fetchone()
+    return None if row is None else checkpoint_of(row)
+
+
+def read_block(connection: sqlite3.Connection, projection: str, number: int) -> Tally:
+    """Return the tally of a block."""
+    row = connection.execute(SQL["block"], (projection, number)).fetchone()
+    return Tally() if row is None else Tally(row[0], int(row[1], 16))
+
+
+def read_proof(
+    connection: sqlite3.Connection, projection: str
+) -> tuple[Checkpoint, dict[int, Tally]]:
+    """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+    checkpoint, blocks = connection.execute(SQL["proof"], (projection, projection)).fetchone()
+    tallies = {b: Tally(count, int(digest, 16)) for b, count, digest in _decode(blocks)}
+    return checkpoint_of(_decode(checkpoint)[0]), tallies

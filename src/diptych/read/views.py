@@ -1,0 +1,249 @@
+"""Views: one row of a read model, declared as a frozen struct; the library owns the table.
+
+``OrderSummary.customer`` on the class is the SQLAlchemy column, on a row the value.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import starmap
+from operator import attrgetter
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    TypeVar,
+    dataclass_transform,
+    get_args,
+    get_origin,
+)
+
+from msgspec import Struct, StructMeta, field
+
+from diptych.errors import DefinitionError, place
+from diptych.messages import type_hints
+from diptych.read.kinds import Kind, bare, kind_of
+
+if TYPE_CHECKING:
+    from sqlalchemy import Column, Table
+
+T = TypeVar("T")
+V = TypeVar("V", bound="View")
+
+
+class _KeyMark:
+    def __repr__(self) -> str:
+        return "KEY"
+
+
+KEY = _KeyMark()
+Key = Annotated[T, KEY]
+"""Marks a field that is (part of) the key of a row: ``order: Key[str]``."""
+
+
+class ViewField(Struct, frozen=True):
+    """A field of a view: its name, its type apart from marks, and how it is stored."""
+
+    name: str
+    type: Any
+    kind: Any
+    key: bool
+
+
+class Definition:
+    """What the class statement of a view says, read once; made when first needed."""
+
+    def __init__(self, view: type[View], table: str, indexes: tuple[tuple[str, ...], ...]) -> None:
+        self.view = view
+        self.table_name = table
+        self.indexes = indexes
+        self.at = place(view)
+        self.names: tuple[str, ...] = view.__struct_fields__
+        self._fields: tuple[ViewField, ...] | None = None
+        self._table: Table | None = None
+        self._key_of: Callable[[Any], Any] | None = None
+
+    @property
+    def fields(self) -> tuple[ViewField, ...]:
+        """The fields, checked; ``DefinitionError`` names what cannot be stored."""
+        if self._fields is None:
+            self._fields = self._read()
+        return self._fields
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """How each field is stored."""
+        return tuple(f.kind for f in self.fields)
+
+    @property
+    def key_fields(self) -> tuple[ViewField, ...]:
+        """The fields that make the key."""
+        return tuple(f for f in self.fields if f.key)
+
+    @property
+    def table(self) -> Table:
+        """The SQLAlchemy table."""
+        if self._table is None:
+            from diptych.read.tables import table_of
+
+            self._table = table_of(self)
+        return self._table
+
+    def column(self, name: str) -> Column[Any]:
+        """Return the SQLAlchemy column of a field."""
+        return self.table.c[name]
+
+    @property
+    def key_of(self) -> Callable[[Any], Any]:
+        """The function from a row (or anything with such fields) to its key.
+
+        A key of one field is its value; a key of several is a tuple.
+        """
+        if self._key_of is None:
+            self._key_of = attrgetter(*[f.name for f in self.key_fields])
+        return self._key_of
+
+    # --- rows and SQL values ----------------------------------------------------------------------
+
+    def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
+        """Return the rows' SQL values, a sequence for each column."""
+        names = self.names
+        if len(names) == 1:
+            name = names[0]
+            return [self.kinds[0].to_column([getattr(row, name) for row in rows])]
+        columns = zip(*map(attrgetter(*names), rows), strict=True)
+        return [kind.to_column(c) for kind, c in zip(self.kinds, columns, strict=True)]
+
+    def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return rows of the view from rows of SQL values."""
+        if not rows:
+            return []
+        if any(kind.read is not None for kind in self.kinds):
+            columns = zip(*rows, strict=True)
+            rows = list(
+                zip(
+                    *[k.from_column(c) for k, c in zip(self.kinds, columns, strict=True)],
+                    strict=True,
+                )
+            )
+        return list(starmap(self.view, rows))
+
+    def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys, a sequence for each key field."""
+        fields = self.key_fields
+        if len(fields) == 1:
+            return [fields[0].kind.to_column(keys)]
+        columns = zip(*keys, strict=True)
+        return [f.kind.to_column(c) for f, c in zip(fields, columns, strict=True)]
+
+    # --- reading the class ------------------------------------------------------------------------
+
+    def _read(self) -> tuple[ViewField, ...]:
+        found: list[ViewField] = []
+        for name, hint in type_hints(self.view).items():
+            key = get_origin(hint) is Annotated and KEY in get_args(hint)[1:]
+            kind = kind_of(hint, self.at, name)
+            if name.startswith("_"):
+                raise DefinitionError(
+                    "A view's field does not begin with '_'", at=self.at, field=name
+                )
+            if key and (kind.optional or kind.name in ("float", "json")):
+                raise DefinitionError(
+                    "A key field is not a float, not optional, and not nested",
+                    at=self.at,
+                    field=name,
+                )
+            found.append(ViewField(name, bare(hint), kind, key))
+        if not any(f.key for f in found):
+            raise DefinitionError(
+                "A view needs a key; mark one or more fields, as in `order: Key[str]`", at=self.at
+            )
+        for index in self.indexes:
+            for name in index:
+                if name not in self.names:
+                    raise DefinitionError(
+                        "An index names fields of its view", at=self.at, index=index, field=name
+                    )
+        return tuple(found)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+_TAKEN = frozenset({"log", "events", "event_tags", "idempotency_keys"})
+_TABLE = re.compile(r"[a-z_][a-z0-9_]*\Z")
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(field,))
+class ViewMeta(StructMeta):
+    """Frozen structs whose fields are, on the class, SQLAlchemy columns."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        table: str | None = None,
+        indexes: Iterable[Iterable[str]] = (),
+    ) -> Any:
+        cls: Any = super().__new__(mcls, name, bases, namespace, frozen=True, gc=False)
+        cls.__view__ = None
+        if bases and bases != (Struct,):
+            called = table or _snake(name)
+            if (
+                not _TABLE.match(called)
+                or called.startswith(("diptych_", "sqlite_"))
+                or called in _TAKEN
+            ):
+                raise DefinitionError(
+                    "A table's name is made of a-z, 0-9 and '_'; names in diptych_ and sqlite_ "
+                    "and those of the log's tables are taken",
+                    at=place(cls),
+                    table=called,
+                )
+            cls.__view__ = Definition(cls, called, tuple(tuple(index) for index in indexes))
+        return cls
+
+    def __getattribute__(cls, name: str) -> Any:
+        # Only names of fields are columns: everything else goes the usual way.
+        if name[:1] != "_":
+            definition = type.__getattribute__(cls, "__view__")
+            if definition is not None and name in definition.names:
+                return definition.column(name)
+        return type.__getattribute__(cls, name)
+
+    if not TYPE_CHECKING:
+
+        def __clause_element__(cls) -> Any:
+            """Let SQLAlchemy take the class for its table."""
+            return cls.__view__.table
+
+
+class View(Struct, metaclass=ViewMeta):
+    """One row of a read model.
+
+    Class keywords: ``table`` (default: the class's name in snake_case) and ``indexes``, tuples of
+    field names: ``indexes=(("customer",), ("status", "total"))``.
+    """
+
+    __view__: ClassVar[Any]
+
+
+def definition_of(view: type[View]) -> Definition:
+    """Return what is known of a view."""
+    found: Definition | None = getattr(view, "__view__", None)
+    if found is None:
+        raise DefinitionError("A view is a subclass of View", at=place(view))
+    return found
+
+
+def is_view(thing: Any) -> bool:
+    """Whether this is a class of views."""
+    return isinstance(thing, ViewMeta) and thing is not View
+
+
+__all__ = ["KEY", "Definition", "Key", "View", "ViewField", "definition_of", "is_view"]

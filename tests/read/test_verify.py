@@ -1,0 +1,336 @@
+"""Verify: a projection that skipped or doubled events is found out, and they are named."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Sequence
+from typing import Any, cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diptych.errors import Unavailable
+from diptych.read import fold, proof
+from diptych.read.blame import Unit, explain
+from diptych.read.port import Change, Checkpoint
+from diptych.read.proof import MODULUS, Tally, hash_effects, sum_hashes, tally_blocks
+from diptych.read.verify import Verdict, ranges, verify
+from tests.read.world import Moved, Noted, World, accounts, journals, orders, placed
+
+
+async def built(events: int = 3000) -> World:
+    world = World([orders(), accounts(), journals()])
+    await world.engine.open()
+    three = ([*placed(n), Moved("a", f"k{n % 7}", n), Noted("x")] for n in range(0, events, 3))
+    await world.append(*itertools.chain(*three))
+    await world.engine.catch_up()
+    return world
+
+
+async def judged(world: World, name: str) -> Verdict:
+    verdicts = await verify(world.log, world.codec, world.store, world.projections)
+    found = {v.projection: v for v in verdicts}
+    assert all(v.ok for n, v in found.items() if n != name)
+    return found[name]
+
+
+async def tamper(world: World, name: str, position: int, times: int) -> None:
+    """Make the proof say that an event was applied ``times`` more often than it was."""
+    page = await world.log.read(after=position - 1, until=position)
+    event = page.events[0]
+    decoded = world.codec.event(event)
+    projections = {p.name: p for p in world.projections}
+    keys = projections[name].keys_of(decoded) if name != "journal" else (None,)  # type: ignore[attr-defined]
+    digest = times * sum_hashes(hash_effects([(position, event.id, k) for k in keys]))
+    for table, where in (
+        ("diptych_checkpoints", ""),
+        ("diptych_blocks", f" AND block = {position >> proof.BLOCK_SHIFT}"),
+    ):
+        [(count, old)] = await world.sql(
+            f"SELECT count, digest FROM {table} WHERE projection = ?{where}", name
+        )
+        assert isinstance(count, int)
+        assert isinstance(old, str)
+        await world.sql(
+            f"UPDATE {table} SET count = ?, digest = ? WHERE projection = ?{where}",
+            count + times * len(keys),
+            f"{(int(old, 16) + digest) % MODULUS:032x}",
+            name,
+        )
+
+
+async def test_a_sound_read_model_is_found_sound() -> None:
+    world = await built()
+    verdict = await judged(world, "order")
+    assert verdict.ok
+    assert (verdict.position, verdict.count) == (3000, 1000)
+    await world.store.close()
+
+
+ORDER = range(1, 3001, 3)
+MOVES = range(2, 3001, 3)
+NOTES = range(3, 3001, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "doubled"),
+    [
+        ("order", [ORDER[400]], []),
+        ("order", [], [ORDER[999]]),
+        ("account", [MOVES[7]], []),
+        ("account", [MOVES[7], MOVES[90]], []),
+        ("account", [], [MOVES[1], MOVES[300]]),
+        ("account", [MOVES[5]], [MOVES[9]]),
+        ("order", [ORDER[5], ORDER[77], ORDER[200]], []),
+        ("order", [ORDER[5], ORDER[77], ORDER[200], ORDER[333]], []),
+        ("order", [ORDER[5], ORDER[77]], [ORDER[200]]),
+        ("order", [ORDER[5], ORDER[77]], [ORDER[200], ORDER[201]]),
+        ("order", list(ORDER[100:180]), []),
+        ("order", list(ORDER[100:900]), []),
+        ("account", [], list(MOVES[100:900])),
+        ("order", list(ORDER[100:200]), list(ORDER[250:260])),
+        ("order", list(ORDER[10:20]), [*ORDER[500:600], ORDER[950]]),
+        ("order", [], [ORDER[3], ORDER[3]]),
+        ("journal", [NOTES[3]], [NOTES[400]]),
+    ],
+)
+async def test_faults_are_named_exactly(name: str, missing: list[int], doubled: list[int]) -> None:
+    world = await built()
+    for position in missing:
+        await tamper(world, name, position, -1)
+    for position in doubled:
+        await tamper(world, name, position, +1)
+    verdict = await judged(world, name)
+    assert not verdict.ok
+    assert (verdict.missing, verdict.doubled) == (sorted(missing), sorted(doubled))
+    assert (verdict.ahead, verdict.unresolved) == ([], [])
+    assert not missing or f"missing: {ranges(missing)}" in verdict.reason
+    assert not doubled or f"more than once: {ranges(doubled)}" in verdict.reason
+    await world.store.close()
+
+
+async def test_what_cannot_be_told_is_not_guessed() -> None:
+    world = await built()
+    await world.sql(
+        "UPDATE diptych_blocks SET digest = '00000000000000000000000000000bad' "
+        "WHERE projection = 'order' AND block = 1"
+    )
+    verdict = await judged(world, "order")
+    assert (verdict.missing, verdict.doubled) == ([], [])
+    assert verdict.unresolved == [(1024, 2047)]
+    assert "not the sum of its blocks" in verdict.reason
+    await world.store.close()
+
+
+async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A planted bug: the fold passes over an event, and so do rows and digest."""
+    real = fold.fold_used
+
+    def skipping(one: Any, cache: Any, used: Sequence[fold.Used]) -> fold.Folding:
+        return real(one, cache, [u for u in used if u[0].position != ORDER[2]])
+
+    monkeypatch.setattr("diptych.read.pages.fold_used", skipping)
+    world = await built(30)
+    verdict = await judged(world, "order")
+    assert verdict.missing == [ORDER[2]]
+    await world.store.close()
+
+
+async def test_a_doubling_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = fold.fold_used
+
+    def doubling(one: Any, cache: Any, used: Sequence[fold.Used]) -> fold.Folding:
+        twice = [[u, u] if u[0].position == ORDER[2] else [u] for u in used]
+        return real(one, cache, list(itertools.chain(*twice)))
+
+    monkeypatch.setattr("diptych.read.pages.fold_used", doubling)
+    world = await built(30)
+    assert (await judged(world, "order")).doubled == [ORDER[2]]
+    await world.store.close()
+
+
+async def test_a_digest_that_does_not_depend_on_the_event_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A planted bug in the digest: the engine hashes something else than verify."""
+
+    def careless(effects: Any) -> list[bytes]:
+        return proof.hash_effects([(position, "", key) for position, _, key in effects])
+
+    monkeypatch.setattr(fold, "hash_effects", careless)
+    world = await built(30)
+    verdicts = await verify(world.log, world.codec, world.store, world.projections)
+    assert [v.ok for v in verdicts] == [False, False, True]
+    await world.store.close()
+
+
+class Apart:
+    """A planted bug: a store that commits rows and checkpoint apart, and dies in between."""
+
+    def __init__(self, world: World, *, rows_first: bool) -> None:
+        self.real = world.store
+        self.rows_first = rows_first
+        self.dies = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        if not self.dies:
+            return await self.real.apply(changes)
+        self.dies = False
+        if not self.rows_first:
+            # The checkpoint first: its position is durable, rows and proof are not.
+            for change in changes:
+                await _position_only(self.real, change.after)
+        else:
+            for change in changes:
+                await _effects_only(self.real, change)
+        raise Unavailable("killed in between")
+
+
+async def _position_only(store: Any, after: Checkpoint) -> None:
+    await store.database.write(
+        lambda c: c.execute(
+            "UPDATE diptych_checkpoints SET position = ?, event_id = ? WHERE projection = ?",
+            (after.position, after.event_id, after.projection),
+        )
+    )
+
+
+async def _effects_only(store: Any, change: Change) -> None:
+    """Commit a step's rows and proof, but leave the checkpoint's position where it was."""
+    moved = Checkpoint(
+        change.before.projection,
+        change.before.log,
+        change.before.position,
+        change.before.event_id,
+        change.after.count,
+        change.after.digest,
+    )
+    await store.apply([Change(change.before, moved, change.blocks, change.writes)])
+
+
+@pytest.mark.parametrize("rows_first", [True, False])
+async def test_rows_and_checkpoint_committed_apart_are_found_out(rows_first: bool) -> None:
+    world = World([accounts()])
+    await world.engine.open()
+    await world.append(*[Moved("a", "b", n) for n in range(10)])
+    await world.engine.catch_up()
+    world.engine.store = cast(Any, Apart(world, rows_first=rows_first))
+    await world.append(*[Moved("a", "b", n) for n in range(5)])
+    with pytest.raises(Unavailable):
+        await world.engine.catch_up()
+    await world.engine.catch_up()
+    [verdict] = await verify(world.log, world.codec, world.store, world.projections)
+    expected = list(range(11, 16))
+    assert verdict.doubled == (expected if rows_first else [])
+    assert verdict.missing == ([] if rows_first else expected)
+    await world.store.close()
+
+
+async def move_by_hand(world: World, position: int) -> None:
+    page = await world.log.read(after=position - 1, until=position)
+    await world.sql(
+        "UPDATE diptych_checkpoints SET position = ?, event_id = ? WHERE projection = 'order'",
+        position,
+        page.events[0].id,
+    )
+
+
+async def test_a_checkpoint_moved_forward_by_hand_is_found_out() -> None:
+    world = await built(2400)
+    await world.append(*placed(*range(5000, 5600)))
+    await move_by_hand(world, 3000)
+    verdict = await judged(world, "order")
+    assert verdict.missing == list(range(2401, 3001))
+    assert "nothing after position 2400" in verdict.reason
+    await world.store.close()
+
+
+async def test_a_checkpoint_moved_back_by_hand_is_found_out() -> None:
+    world = await built(3000)
+    await move_by_hand(world, 1500)
+    verdict = await judged(world, "order")
+    assert verdict.ahead == [p for p in ORDER if p > 1500]
+    assert (verdict.missing, verdict.doubled) == ([], [])
+    assert "moved back" in verdict.reason
+    await world.store.close()
+
+
+async def test_a_foreign_checkpoint_is_named_as_such() -> None:
+    world = await built(30)
+    await world.sql("UPDATE diptych_checkpoints SET log = 'x' WHERE projection = 'order'")
+    verdict = await judged(world, "order")
+    assert "belongs to another log" in verdict.reason
+    await world.store.close()
+
+
+# --- the arithmetic -------------------------------------------------------------------------------
+
+
+def units(count: int, seed: int = 1) -> list[Unit]:
+    rng = random.Random(seed)
+    return [Unit(p, rng.getrandbits(128)) for p in range(1, count + 1)]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.integers(1, 60),
+    st.lists(st.tuples(st.sampled_from([-1, 1]), st.integers(0, 59)), min_size=1, max_size=3),
+)
+def test_up_to_three_single_faults_are_always_explained(
+    size: int, faults: list[tuple[int, int]]
+) -> None:
+    there = {index % size: sign for sign, index in faults}
+    known = units(size)
+    digest = sum(sign * known[i].digest for i, sign in there.items()) % MODULUS
+    found = explain(known, digest, sum(there.values()))
+    assert found is not None
+    assert {i: sign for sign, run in found for i in run} == there
+
+
+def test_a_difference_of_the_count_alone_is_not_explained() -> None:
+    assert explain(units(10), 0, 1) is None
+    assert explain(units(10), 0, 0) == []
+
+
+def test_a_full_block_is_searched_in_bounded_time() -> None:
+    known = units(1024)
+    picked = [3, 500, 1000]
+    digest = -sum(known[i].digest for i in picked) % MODULUS
+    assert explain(known, digest, -3) is not None
+
+
+@given(st.lists(st.binary(min_size=16, max_size=16)))
+def test_the_sum_of_hashes_is_the_sum_of_little_endian_numbers(hashes: list[bytes]) -> None:
+    assert sum_hashes(hashes) == sum(int.from_bytes(h, "little") for h in hashes) % MODULUS
+
+
+@given(st.lists(st.integers(1, 5000)), st.data())
+def test_tallies_of_blocks_add_up(positions: list[int], data: st.DataObject) -> None:
+    positions.sort()
+    hashes = hash_effects([(p, "e", None) for p in positions])
+    total = Tally()
+    for number, tally in tally_blocks(positions, hashes).items():
+        assert tally.count == sum(p >> proof.BLOCK_SHIFT == number for p in positions)
+        total = total.plus(tally)
+    assert total == Tally(len(positions), sum_hashes(hashes))
+
+
+@given(
+    st.tuples(st.integers(1), st.text(), st.text()), st.tuples(st.integers(1), st.text(), st.text())
+)
+def test_different_effects_have_different_hashes(
+    a: tuple[int, str, str], b: tuple[int, str, str]
+) -> None:
+    first, second = hash_effects([a, b])
+    assert (first == second) == (a == b)
+
+
+def test_ranges_in_words() -> None:
+    assert ranges([3, 8, 7, 9]) == "3, 7 to 9"
+    assert ranges([]) == ""
+    assert ranges(range(0, 100, 2), most=2) == "0, 2 and 48 more ranges"
