@@ -1,0 +1,179 @@
+"""Modules, an application of them, and what they declare compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
+
+from diptych.codec import Codec
+from diptych.messages import Event
+from diptych.read.projections import Projection, check_projections, handler, projection
+from diptych.read.queries import Answering, answering, check_answers
+from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write_side
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from diptych.app.running import Running
+    from diptych.read.views import View
+    from diptych.write.bus import Limits
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Definitions(Struct, frozen=True, eq=False):
+    """An application, read and checked: what its modules declare, compiled."""
+
+    name: str
+    modules: tuple[Module, ...]
+    codec: Codec
+    write: WriteSide
+    projections: tuple[Projection, ...]
+    answers: tuple[Answering, ...]
+
+
+class Module:
+    """One feature: its models, decisions, projections and answers.
+
+    Modules are put together as routers are elsewhere: ``App("shop", orders, stock)``. A module
+    that builds on another names it in the same way, and can be tested with nothing but that.
+    ``events`` registers event types that no function of the module mentions.
+    """
+
+    def __init__(self, name: str, /, *modules: Module, events: Sequence[type[Event]] = ()) -> None:
+        self.name = name
+        self.modules: list[Module] = []
+        self.events = list(events)
+        self.models: list[ModelDeclaration] = []
+        self.decisions: list[Callable[..., Any]] = []
+        self.projections: list[Callable[[], Projection]] = []
+        self.answerers: list[Callable[..., Any]] = []
+        self.include(*modules)
+
+    def include(self, *modules: Module) -> None:
+        """Add other modules to this one."""
+        self.modules.extend(modules)
+
+    # --- the write side ---------------------------------------------------------------------------
+
+    def model(
+        self, initial: Any, /, *, tag: str | tuple[str, ...] | None = None
+    ) -> Callable[[F], F]:
+        """Declare a decision model: ``(state, event) -> state``, from its initial state.
+
+        ``tag`` says which tag identifies an instance, where the events share several; a tuple of
+        tags means all of them, the empty one a single instance over all events of these types.
+        """
+
+        def declare(function: F) -> F:
+            tags = (tag,) if isinstance(tag, str) else tag
+            self.models.append(ModelDeclaration(function, initial, tags))
+            return function
+
+        return declare
+
+    def decides(self, function: F) -> F:
+        """Declare a decision: ``(command, state, …) -> events``, or ``raise Rejected``."""
+        self.decisions.append(function)
+        return function
+
+    # --- the read side ----------------------------------------------------------------------------
+
+    def projects(
+        self,
+        view: type[View],
+        /,
+        *,
+        key: Callable[[Any], Any] | None = None,
+        inline: bool = False,
+        name: str | None = None,
+    ) -> Callable[[F], F]:
+        """Declare a projection: ``(row or None, event) -> row or None``, for each key.
+
+        ``key`` gives the key (a list: several) that an event touches, where its fields are not
+        named like the view's. ``inline``: in the append's own transaction, where log and views
+        share a database. ``name`` is that of the view's table unless given.
+        """
+
+        def declare(function: F) -> F:
+            # Read when everything is known: annotations may name what is defined further down.
+            self.projections.append(
+                lambda: projection(function, view, key=key, inline=inline, name=name)
+            )
+            return function
+
+        return declare
+
+    def handles(self, *views: type[View], name: str | None = None) -> Callable[[F], F]:
+        """Declare a handler, ``async (event, tx) -> None``: a projection that a fold cannot say.
+
+        It owns the tables of ``views`` and changes them through the transaction it is given.
+        """
+
+        def declare(function: F) -> F:
+            self.projections.append(lambda: handler(function, *views, name=name))
+            return function
+
+        return declare
+
+    def answers(self, function: F) -> F:
+        """Declare the answer to a query: ``(query, views) -> result``, sync or async."""
+        self.answerers.append(function)
+        return function
+
+    # --- put together -----------------------------------------------------------------------------
+
+    def compile(self) -> Definitions:
+        """Read and check everything declared here and in the included modules.
+
+        Raises ``DefinitionError``, which names file and line.
+        """
+        modules = self._flat({})
+        codec = Codec()
+        write = compile_write_side(
+            [model for module in modules for model in module.models],
+            [decision for module in modules for decision in module.decisions],
+            codec,
+        )
+        projections = tuple(declared() for module in modules for declared in module.projections)
+        check_projections(projections)
+        answers = tuple(answering(f) for module in modules for f in module.answerers)
+        check_answers(answers)
+        codec.register(event for one in projections for event in one.events)
+        codec.register(one.query for one in answers)
+        codec.register(event for module in modules for event in module.events)
+        return Definitions(self.name, tuple(modules), codec, write, projections, answers)
+
+    def _flat(self, seen: dict[int, Module]) -> list[Module]:
+        """Return this module and all it includes, each once."""
+        seen[id(self)] = self
+        for module in self.modules:
+            if id(module) not in seen:
+                module._flat(seen)
+        return list(seen.values())
+
+    def open(
+        self,
+        *,
+        log: str,
+        views: str,
+        limits: Limits | None = None,
+        projections: bool = True,
+    ) -> AbstractAsyncContextManager[Running]:
+        """Open the application: ``async with app.open(log=URL, views=URL) as running``.
+
+        URLs: ``memory:`` or ``sqlite:///path`` (four slashes: an absolute path), together or
+        apart. ``projections=False`` leaves the read side to another process. Raises
+        ``DefinitionError``, ``Invalid`` (a URL), ``LogUnusable``, ``Unavailable``.
+        """
+        from diptych.app.running import (
+            open_app,  # asyncio and databases: not before they are needed
+        )
+
+        return open_app(self.compile(), log, views, limits, projections=projections)
+
+
+class App(Module):
+    """An application: the module at the top, which names all others."""
