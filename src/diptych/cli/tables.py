@@ -1,0 +1,161 @@
+"""Values as tables: what a query was answered, drawn as wide as it must be."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Literal, TypeGuard, cast
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from diptych.cli.screen import ENDLESS, cell
+from diptych.messages import Recorded
+
+_NUMBERS = (int, float, Decimal)
+
+
+def show_value(console: Console, value: Any) -> None:
+    """Print rows as a table, one row as a record, anything else as it is."""
+    if value is None:
+        console.print(Text("nothing", "dim"))
+    elif _is_many(value):
+        show_rows(console, list(value))
+    elif (record := _record(value)) is not None:
+        show_record(console, record)
+    else:
+        console.print(Text(cell(value)), soft_wrap=True)
+
+
+def show_rows(console: Console, rows: Sequence[Any]) -> None:
+    """Print a table; where it does not fit the screen, a record for each row."""
+    records = [record if (record := _record(row)) is not None else {"": row} for row in rows]
+    if records:
+        table = next((t for t in _tables(records) if _fits(console, t)), None)
+        if table is not None:
+            console.print(table)
+        else:
+            for number, record in enumerate(records, 1):
+                if number > 1:
+                    console.print()
+                console.print(Text(f"row {number}", "dim"))
+                show_record(console, record)
+    count = f"{len(rows)} row" if len(rows) == 1 else f"{len(rows)} rows"
+    console.print(Text(count, "dim"))
+
+
+def _tables(records: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
+    """Yield the rows as a roomy table, and as a tight one with long names broken at their `_`."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    numbers = {
+        name: all(_is_number(r.get(name)) for r in records if r.get(name) is not None)
+        for name in names
+    }
+    cells = [[cell(record.get(name)) for name in names] for record in records]
+    widths = [
+        max((len(line) for text in column for line in text.splitlines()), default=0)
+        for column in zip(*cells, strict=True)
+    ]
+    for tight in (False, True):
+        titles = [
+            broken(name, width) if tight else name
+            for name, width in zip(names, widths, strict=True)
+        ]
+        table = make_table(dict(zip(titles, numbers.values(), strict=True)), tight=tight)
+        for texts in cells:
+            table.add_row(*map(Text, texts))
+        yield table
+
+
+def broken(name: str, width: int) -> str:
+    """Return a name on several lines, none longer than need be."""
+    parts = [part + "_" for part in name.split("_")]
+    parts[-1] = parts[-1][:-1]
+    width = max(width, *map(len, parts))
+    lines = [""]
+    for part in parts:
+        if len(lines[-1]) + len(part) > width:
+            lines.append(part)
+        else:
+            lines[-1] += part
+    return "\n".join(lines)
+
+
+def _fits(console: Console, table: Table) -> bool:
+    options = console.options.update(max_width=ENDLESS)
+    return Measurement.get(console, options, table).maximum <= console.width
+
+
+def make_table(columns: Mapping[str, bool], *, tight: bool = False) -> Table:
+    """Return an empty table; the columns that are True hold numbers. Nothing is ever cut off."""
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 0 if tight else 1, 0, 0 if tight else 1),
+        pad_edge=False,
+        header_style="bold",
+        show_edge=False,
+    )
+    for name, number in columns.items():
+        justify: Literal["right", "left"] = "right" if number else "left"
+        table.add_column(name, justify=justify, overflow="fold", vertical="bottom")
+    return table
+
+
+def show_record(console: Console, record: Mapping[str, Any]) -> None:
+    """Print one row, a line for each field."""
+    width = max((len(name) for name in record), default=0)
+    for name, value in record.items():
+        console.print(Text.assemble((name.ljust(width), "bold"), "  ", cell(value)), soft_wrap=True)
+
+
+def plain(value: Any) -> Any:
+    """Return a value whose JSON tells the types of recorded events too."""
+    if isinstance(value, Recorded):
+        return {
+            "position": value.position,
+            "id": value.id,
+            "type": value.event.message_name,
+            "tags": value.tags,
+            "data": value.event,
+            "metadata": value.metadata,
+        }
+    return [plain(inner) for inner in value] if _is_many(value) else value
+
+
+def _record(value: Any) -> dict[str, Any] | None:
+    """Return the fields of a struct or mapping; None for what has none."""
+    if isinstance(value, Recorded):
+        return {
+            "position": value.position,
+            "time": value.metadata.time,
+            "type": value.event.message_name,
+            "tags": " ".join(value.tags),
+            "data": value.event,
+        }
+    if isinstance(value, msgspec.Struct):
+        return {name: getattr(value, name) for name in value.__struct_fields__}
+    if _is_mapping(value):
+        return {str(name): inner for name, inner in value.items()}
+    if type(value) is not tuple and hasattr(value, "_asdict"):
+        named: dict[str, Any] = value._asdict()
+        return named
+    if isinstance(value, tuple):
+        return {str(n): inner for n, inner in enumerate(cast("Iterable[Any]", value), 1)}
+    return None
+
+
+def _is_many(value: Any) -> TypeGuard[Iterable[Any]]:
+    return isinstance(value, (list, set, frozenset)) or type(value) is tuple
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, _NUMBERS) and not isinstance(value, (bool, dt.datetime))

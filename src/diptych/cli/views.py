@@ -1,0 +1,133 @@
+"""``diptych status`` and ``diptych verify``: how far the views are, and whether they are right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from diptych.cli.failures import NO, OK
+from diptych.cli.options import Given
+
+if TYPE_CHECKING:
+    from diptych.read.status import Status
+    from diptych.read.verify import Verdict
+
+
+def status(*, options: Given) -> None:
+    """Show how far each projection is behind the log.
+
+    Positions and lag count events; `behind` is the age of the oldest event not yet applied.
+    Nothing is applied by looking.
+    """
+    from diptych.cli.loading import load
+    from diptych.cli.running import opened, run
+    from diptych.cli.screen import screen, write_json
+
+    app = load(options.app)
+
+    async def look() -> tuple[str, int, list[Status]]:
+        async with opened(app, options, create=False, views=True) as running:
+            return running.log.identity, await running.log.head(), await running.status()
+
+    identity, head, found = run(look())
+    if options.json:
+        projections = [_status_data(one) for one in found]
+        write_json({"log": identity, "head": head, "projections": projections})
+        return
+    from rich.text import Text
+
+    from diptych.cli.screen import seconds
+    from diptych.cli.tables import make_table
+
+    console = screen()
+    console.print(Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head)))
+    if not found:
+        console.print(Text("no projections", "dim"))
+        return
+    table = make_table(
+        {"projection": False, "kind": False, "position": True, "lag": True, "behind": True}
+        | {"applied": True, "state": False}
+    )
+    for one in found:
+        table.add_row(
+            one.projection,
+            "inline" if one.inline else "async",
+            str(one.position),
+            str(one.lag),
+            seconds(one.lag_seconds) if one.lag else "-",
+            str(one.count),
+            Text(_state(one), _STYLES.get(_state(one), "red")),
+        )
+    console.print(table)
+    for one in found:
+        if one.error:
+            console.print(Text.assemble((f"{one.projection}: ", "red"), one.error), soft_wrap=True)
+
+
+_STYLES = {"current": "green", "behind": "yellow"}
+
+
+def _state(one: Status) -> str:
+    """Nobody can tell from outside whether a worker is running, only how far it got."""
+    if one.state in ("failed", "refused"):
+        return one.state
+    return "behind" if one.lag else "current"
+
+
+def _status_data(one: Status) -> dict[str, Any]:
+    return {
+        "projection": one.projection,
+        "kind": "inline" if one.inline else "async",
+        "position": one.position,
+        "lag": one.lag,
+        "lag_seconds": round(one.lag_seconds, 3),
+        "applied": one.count,
+        "state": _state(one),
+        "error": one.error,
+    }
+
+
+def verify(
+    *projections: Annotated[str, Parameter(help="Which projections [default: all].")],
+    options: Given,
+) -> int:
+    """Prove that the views applied each event exactly once, up to where they are.
+
+    Reads the log and compares. Names the positions that are missing or were applied twice, and
+    ends with status 1 when there are any.
+    """
+    from diptych.cli.loading import load
+    from diptych.cli.running import opened, run
+    from diptych.cli.screen import screen, write_json
+
+    app = load(options.app)
+
+    async def look() -> list[Verdict]:
+        async with opened(app, options, create=False, views=True) as running:
+            return await running.verify(*projections)
+
+    found = run(look())
+    right = all(one.ok for one in found)
+    if options.json:
+        write_json({"ok": right, "projections": found})
+        return OK if right else NO
+    from rich.text import Text
+
+    from diptych.cli.tables import make_table
+
+    console = screen()
+    table = make_table(
+        {"projection": False, "up to": True, "applied": True, "took": True, "result": False}
+    )
+    for one in found:
+        told = Text("ok", "green") if one.ok else Text("differs", "bold red")
+        table.add_row(
+            one.projection, str(one.position), str(one.count), f"{one.seconds:.2f} s", told
+        )
+    console.print(table if found else Text("no projections", "dim"))
+    for one in found:
+        if not one.ok:
+            name = (f"{one.projection}: ", "bold red")
+            console.print(Text.assemble(name, one.reason), soft_wrap=True)
+    return OK if right else NO

@@ -1,0 +1,125 @@
+"""`diptych status` and `diptych verify`."""
+
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+
+def plant(folder: Path, statement: str) -> None:
+    """Change the views' database behind the library's back."""
+    database = sqlite3.connect(folder / "shop.db")
+    with database:
+        database.execute(statement)
+    database.close()
+
+
+def test_status_shows_how_far_each_projection_is_behind(filled: Cli) -> None:
+    said = filled("status")
+    assert (said.status, said.err) == (0, "")
+    head, title, rule, row = said.out.splitlines()
+    assert re.fullmatch(r"log [0-9a-f-]{36}  head 3", head)
+    assert " ".join(title.split()) == "projection kind position lag behind applied state"
+    assert set(rule) == {"─"}
+    name, kind, position, lag, _age, _unit, applied, state = row.split()
+    assert (name, kind, position, lag) == ("summary", "async", "0", "3")
+    assert (applied, state) == ("0", "behind")
+
+
+def test_status_of_current_views(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    assert filled("status").out.splitlines()[-1].split() == [
+        *("summary", "async", "3", "0", "-", "3", "current")
+    ]
+
+
+def test_status_as_json(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    said = filled("status", "--json").json
+    assert said["head"] == 3
+    assert said["projections"] == [
+        {
+            "projection": "summary",
+            "kind": "async",
+            "position": 3,
+            "lag": 0,
+            "lag_seconds": 0.0,
+            "applied": 3,
+            "state": "current",
+            "error": None,
+        }
+    ]
+    assert filled("status", "--json").json["log"] == said["log"]
+
+
+def test_views_of_another_log_are_refused_and_status_says_so(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    filled("do", "Place", "order=1", "customer=a", "total=1", "--log", "sqlite:///other.db")
+    said = filled("status", "--log", "sqlite:///other.db", "--json")
+    assert said.status == 0
+    (summary,) = said.json["projections"]
+    assert summary["state"] == "refused"
+    assert summary["error"]
+    assert "refused" in filled("status", "--log", "sqlite:///other.db").out
+    assert filled("verify", "--log", "sqlite:///other.db").status == 1
+
+
+def test_an_application_without_projections_has_no_rows(cli: Cli, folder: Path) -> None:
+    (folder / "cli_empty.py").write_text("import diptych\napp = diptych.App('empty')\n")
+    cli("do", "Place", "order=1", "customer=a", "total=1")
+    assert cli("status", "--app", "cli_empty:app").out.endswith("no projections\n")
+    assert cli("verify", "--app", "cli_empty:app") == (0, "no projections\n", "")
+
+
+def test_verify_proves_what_was_applied(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    said = filled("verify")
+    assert (said.status, said.err) == (0, "")
+    title, _rule, row = said.out.splitlines()
+    assert title.split() == ["projection", "up", "to", "applied", "took", "result"]
+    assert row.split()[:3] == ["summary", "3", "3"]
+    assert row.split()[-1] == "ok"
+
+
+def test_verify_as_json(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    said = filled("verify", "--json").json
+    assert said["ok"] is True
+    (summary,) = said["projections"]
+    assert (summary["projection"], summary["ok"], summary["position"]) == ("summary", True, 3)
+    assert (summary["missing"], summary["doubled"]) == ([], [])
+
+
+def test_verify_names_what_is_missing_and_ends_with_1(filled: Cli, folder: Path) -> None:
+    filled("ask", "HowMany")
+    for order in ("4", "5"):
+        filled("do", "Place", f"order={order}", "customer=ada", "total=1")
+    last = filled("log", "show", "--json").lines[-1]["id"]
+    plant(folder, f"UPDATE diptych_checkpoints SET position = 5, event_id = '{last}'")
+    said = filled("verify")
+    assert said.status == 1
+    assert said.out.splitlines()[2].split()[-1] == "differs"
+    assert "summary: missing: 4 to 5" in said.out
+    told = filled("verify", "summary", "--json")
+    assert told.status == 1
+    assert told.json["ok"] is False
+    assert told.json["projections"][0]["missing"] == [4, 5]
+
+
+def test_verify_takes_the_names_of_projections(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    assert filled("verify", "summary").status == 0
+    said = filled("verify", "other", "--json")
+    assert (said.status, said.error["facts"]["rule"]) == (2, "one of summary")
+
+
+@pytest.mark.parametrize("command", ["status", "verify"])
+def test_views_that_are_not_there_are_not_made_by_looking(
+    filled: Cli, folder: Path, command: str
+) -> None:
+    said = filled(command, "--views", "sqlite:///views.db", "--json")
+    assert (said.status, said.error["code"]) == (2, "no-views")
+    assert not (folder / "views.db").exists()
