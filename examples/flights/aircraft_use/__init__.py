@@ -1,0 +1,1 @@
+"""How aircraft are used: their days, leg by leg."""

@@ -1,0 +1,1 @@
+"""What an airport has seen, day by day."""

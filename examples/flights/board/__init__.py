@@ -1,0 +1,1 @@
+"""The departures board: a row a flight."""

@@ -1,0 +1,1 @@
+"""Take a flight off the schedule."""

@@ -1,0 +1,1 @@
+"""What happened to one flight, read from the log itself: no view, no projection."""

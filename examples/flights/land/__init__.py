@@ -1,0 +1,1 @@
+"""Land where the flight was to land."""

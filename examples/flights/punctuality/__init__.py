@@ -1,0 +1,1 @@
+"""How punctual the carriers are."""

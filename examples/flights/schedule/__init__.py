@@ -1,0 +1,1 @@
+"""Put a flight on the schedule."""

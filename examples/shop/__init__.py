@@ -1,0 +1,1 @@
+"""A shop, twice: ``orders`` is the ordering example in one file, ``retail`` replays a real year."""

@@ -1,0 +1,1 @@
+"""Take goods back: all that an invoice lists, or nothing of it."""

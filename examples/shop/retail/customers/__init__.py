@@ -1,0 +1,1 @@
+"""Sales by customer; what guests bought is not in it."""

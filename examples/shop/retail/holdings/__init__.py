@@ -1,0 +1,1 @@
+"""What customers hold: bought, and not given back."""

@@ -1,0 +1,1 @@
+"""Sales by month, and how many customers came for the first time."""

@@ -1,0 +1,1 @@
+"""Stock that comes or goes without being sold: found, given, damaged, lost."""

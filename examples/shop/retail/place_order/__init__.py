@@ -1,0 +1,1 @@
+"""Sell. A customer then holds what was sold; guests hold nothing."""

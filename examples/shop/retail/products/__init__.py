@@ -1,0 +1,1 @@
+"""Sales by product; postage, discounts and the like are there too, marked."""

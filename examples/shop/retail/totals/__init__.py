@@ -1,0 +1,1 @@
+"""How many events of each type there are, and what they amount to."""

@@ -1,0 +1,36 @@
+"""The demonstration runs, without a terminal too, and shows what it should."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.examples.flights.expected import needs_flights
+from tests.house.paths import ROOT
+
+
+@needs_flights
+def test_the_demo_shows_answers_a_rejection_and_the_proof(tmp_path: Path) -> None:
+    shown = subprocess.run(
+        [sys.executable, "-m", "examples.flights", "demo"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stderr == ""
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines[:40])) <= 100
+    for said in (
+        "18,262 commands became 18,262 events",
+        "EWR, 03 January 2013",
+        "Punctuality",
+        "Rejected commands: none",
+        "rejected: aircraft is in the air (aircraft: N14228, on_flight: 20140101T17-DX1)",
+        "DX1 has departed",
+        "Has each view applied each of its events exactly once?",
+        "diptych ask History flight=20130101T10-UA1545",
+    ):
+        assert said in shown.stdout, said
+    assert shown.stdout.count("complete, nothing twice") == 4
+    assert "…" not in shown.stdout
