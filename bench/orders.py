@@ -1,13 +1,16 @@
-"""The application that is measured: orders are opened, filled and confirmed."""
+"""The application that is measured: orders are opened, filled and confirmed, and a view of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
 
 from msgspec import Struct
 
-from diptych import App, Command, Event, Rejected, Tag
+from bench.figures import NotHere
+from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running, Tag, View, Views
+from diptych import select as select_view
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -81,11 +84,63 @@ def confirm(command: Confirm, order: Order) -> Iterator[Confirmed]:
     yield Confirmed(command.order)
 
 
-def workload(order: str) -> list[Command]:
+class Summary(View, table="summaries", indexes=(("customer",),)):
+    order: Key[str]
+    customer: str
+    items: int
+    status: str
+
+
+@app.projects(Summary)
+def summary(row: Summary | None, event: Opened | Added | Confirmed) -> Summary | None:
+    match event:
+        case Opened():
+            return Summary(event.order, event.customer, 0, "open")
+        case Added():
+            return row and Summary(row.order, row.customer, row.items + event.quantity, row.status)
+        case Confirmed():
+            return row and Summary(row.order, row.customer, row.items, "confirmed")
+
+
+class SummaryOf(Query[Summary | None]):
+    order: str
+
+
+class SummariesOf(Query[list[Summary]]):
+    customer: str
+
+
+@app.answers
+async def summary_of(query: SummaryOf, views: Views) -> Summary | None:
+    return await views.get(Summary, query.order)
+
+
+@app.answers
+async def summaries_of(query: SummariesOf, views: Views) -> list[Summary]:
+    return await views.all(select_view(Summary).where(Summary.customer == query.customer))
+
+
+def workload(order: str, customer: str = "ann") -> list[Command]:
     """Return the four commands of one order."""
     return [
-        Open(order, "ann"),
+        Open(order, customer),
         Add(order, "tea", 2),
         Add(order, "cup", 1),
         Confirm(order),
     ]
+
+
+@asynccontextmanager
+async def opened(log: str, views: str, *, projections: bool = False) -> AsyncGenerator[Running]:
+    """Open the application, or raise ``NotHere`` where it has no adapter for such a URL."""
+    async with AsyncExitStack() as stack:
+        try:
+            running = await stack.enter_async_context(
+                app.open(log=log, views=views, projections=projections)
+            )
+        except Invalid as error:
+            if error.facts.get("field") not in ("log", "views"):
+                raise
+            scheme = log.partition(":")[0]
+            raise NotHere(f"diptych has no adapter yet for {scheme}") from error
+        yield running
