@@ -227,7 +227,6 @@ class _Transaction:
     def _write(self) -> None:
         position = self._begun_at
         events: list[object] = []
-        tags: list[object] = []
         stored: list[StoredEvent] = []
         for append in self._new:
             for event in append.events:
@@ -241,21 +240,19 @@ class _Transaction:
                     event.data.decode(),
                     event.metadata.decode(),
                 )
-                tags += ("", name, position)
-                for mark in marks if len(marks) < 2 else set(marks):
-                    tags += (mark, name, position)
                 if self._inside is not None:
                     data, metadata = Raw(event.data), Raw(event.metadata)
                     stored.append(StoredEvent(position, event.id, name, marks, data, metadata))
         execute = self._connection.execute
         for statement, width, values in (
             ("insert_events", 6, events),
-            ("insert_tags", 3, tags),
             ("insert_keys", 5, self._new_keys),
         ):
             for sql, parameters in inserts(statement, width, values):
                 execute(sql, parameters)
         if events:
+            execute(SQL["index_types"], (self._begun_at,))
+            execute(SQL["index_tags"], (self._begun_at,))
             execute(SQL["move_head"], (position,))
         if self._inside is not None and stored:
             try:
