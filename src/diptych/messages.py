@@ -133,7 +133,8 @@ os.register_at_fork(after_in_child=_pool.clear)
 def _refill() -> None:
     """Ask the system for the random parts of many ids at once."""
     digits = os.urandom(9 * 1024).hex()
-    _pool.extend([digits[at : at + 18] for at in range(0, len(digits), 18)])
+    parts = [digits[at : at + 18] for at in range(0, len(digits), 18)]
+    _pool.extend([f"-7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts])
 
 
 def new_id() -> str:
@@ -145,7 +146,7 @@ def new_id() -> str:
         except IndexError:
             _refill()
         else:
-            return f"{ms[:8]}-{ms[8:]}-7{random[:3]}-8{random[3:6]}-{random[6:]}"
+            return f"{ms[:8]}-{ms[8:]}{random}"
 
 
 def event_id(command_id: str, number: int) -> str:

@@ -71,6 +71,8 @@ class CommandBus:
         self._writing: asyncio.Task[None] | None = None
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
+        # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- arrival ----------------------------------------------------------------------------------
 
@@ -116,7 +118,9 @@ class CommandBus:
             causation_id=causation_id,
             actor=actor,
         )
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Receipt] = self._loop.create_future()
         states: list[Slot | None] = []
         slots: list[Slot] = []
         ready = True

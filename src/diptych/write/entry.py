@@ -82,6 +82,9 @@ class Entry(Struct, eq=False, gc=False):
         """Keep what the decision is about to see of each slot."""
         reads: list[Read] = []
         for slot in self.slots:
+            if not slot.tail:
+                reads.append(Read(slot, slot.base, None, ()))
+                continue
             since: Entry | None = None
             seen: list[Entry] = []
             for link in reversed(slot.tail):
