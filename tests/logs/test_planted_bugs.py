@@ -13,7 +13,7 @@ import pytest
 from diptych.log import Append, Appended, EventQuery, Log, Page, QueryItem
 from diptych.logs.memory import MemoryLog
 from diptych.logs.sqlite import SqliteLog, reading, statements, writing
-from diptych.logs.sqlite.recent import Recent
+from diptych.sql.recent import Recent
 from diptych.testing.contracts import LogContract
 
 

@@ -21,7 +21,6 @@ from diptych.log import (
     StoredEvent,
     is_new,
 )
-from diptych.logs.sqlite.recent import Entry, Recent
 from diptych.logs.sqlite.statements import (
     SQL,
     inserts,
@@ -31,6 +30,7 @@ from diptych.logs.sqlite.statements import (
     recall,
     types_of,
 )
+from diptych.sql.recent import Entry, Recent
 from diptych.sql.sqlite import failure_of, patiently
 
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
