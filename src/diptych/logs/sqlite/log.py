@@ -21,10 +21,11 @@ from diptych.log import (
     require_sound,
 )
 from diptych.logs.sqlite.reading import Request, read_pages
-from diptych.logs.sqlite.statements import FOREVER, SQL, recall, schema
+from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.sqlite import Database, patiently
+from diptych.sql.statements import FOREVER
 
 APPLICATION_ID = 1148809332
 SCHEMA_VERSION = 1

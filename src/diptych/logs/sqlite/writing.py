@@ -19,18 +19,11 @@ from diptych.log import (
     Refused,
     StoredEvent,
 )
-from diptych.logs.sqlite.statements import (
-    SQL,
-    inserts,
-    is_everything,
-    legs_of,
-    over_legs,
-    recall,
-    types_of,
-)
+from diptych.logs.sqlite.statements import SQL, inserts, over_legs, recall, types_of
 from diptych.sql.judge import Judge
 from diptych.sql.recent import Entry, Recent
 from diptych.sql.sqlite import failure_of, patiently
+from diptych.sql.statements import is_everything, legs_of
 
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
 _json = Encoder()
