@@ -139,9 +139,7 @@ async def _first_match(
         for item in query.items:
             if not item.types:
                 tag = min(item.tags)
-                types[tag] = (await connection.fetchrow(sql.types_of_tag, tag) or (0, None))[
-                    1
-                ] or []
+                types[tag] = (await types_of(connection, sql, tag))[1]
         rows = []
         legs = legs_of(query.items, types.__getitem__)
         for text, parameters in sql.over_legs("match_legs", legs, after, until, limit):

@@ -146,7 +146,7 @@ class Writer:
         judge = Judge(recent, {}, legs.first_stored)
         try:
             answered = answer(judge)
-            if legs.unclear:
+            if legs.unclear or _refuses_a_key(batches, answered):
                 judge.withdraw()
                 return None
             if not judge.new and not judge.keys:
@@ -256,6 +256,15 @@ class Writer:
                 for entry in _entries.decode(since):
                     recent.add(*entry)
         recent.trim()
+
+
+def _refuses_a_key(batches: Batches, answered: Answered) -> bool:
+    """Whether an append was refused whose key may have been used: that would come first."""
+    return any(
+        append.key is not None and isinstance(outcome, Refused)
+        for batch, outcomes in zip(batches, answered, strict=True)
+        for append, outcome in zip(batch, outcomes, strict=True)
+    )
 
 
 def moved(answered: Answered, after: int, by: int) -> Answered:
