@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -158,14 +158,16 @@ class Module:
         self,
         *,
         log: str,
-        views: str,
+        views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
-        URLs: ``memory:`` or ``sqlite:///path`` (four slashes: an absolute path), together or
-        apart. ``projections=False`` leaves the read side to another process. Raises
+        URLs: ``memory:``, ``sqlite:///path`` (four slashes: an absolute path) or
+        ``postgresql://user@host/database``, together or apart. Several read databases are given by
+        name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
+        ``projections=False`` leaves the read side to another process. Raises
         ``DefinitionError``, ``Invalid`` (a URL), ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
