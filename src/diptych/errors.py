@@ -189,5 +189,11 @@ class Closed(DiptychError):
     code = "closed"
 
 
+class ServerUnusable(DiptychError):
+    """A server for tests cannot be had, started or controlled: says what to install or to do."""
+
+    code = "server-unusable"
+
+
 class SqliteVersionWarning(UserWarning):
     """The linked SQLite has the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6)."""

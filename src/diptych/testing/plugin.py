@@ -1,0 +1,28 @@
+"""The pytest plugin: real servers as fixtures. It loads nothing until a test asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from diptych.testing.servers import PostgresServer
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Generator[PostgresServer]:
+    """Give one PostgreSQL server to all tests: not to be stopped, and with fsync off."""
+    from diptych.testing.servers import postgres
+
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Generator[str]:
+    """Give the URL of an empty PostgreSQL database, which is dropped after the test."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop_database(url)
