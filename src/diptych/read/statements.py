@@ -12,6 +12,7 @@ from sqlalchemy import Table
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
+from diptych.read.tables import Stored
 from diptych.read.views import Definition, View, definition_of
 
 MOST_PLANS = 500
@@ -120,4 +121,4 @@ def _view_of(statement: Any) -> Definition | None:
     return definition_of(view) if columns == list(definition_of(view).table.c) else None
 
 
-__all__ = ["Plan", "Planned", "Plans", "Shape"]
+__all__ = ["Plan", "Planned", "Plans", "Shape", "Stored"]

@@ -28,6 +28,7 @@ from sqlalchemy import (
     TypeDecorator,
     Uuid,
     cast,
+    type_coerce,
 )
 from sqlalchemy.sql.type_api import TypeEngine
 from sqlalchemy.types import UserDefinedType
@@ -51,7 +52,7 @@ class Json(UserDefinedType[Any]):
 
     def column_expression(self, colexpr: ColumnElement[Any]) -> ColumnElement[Any]:
         """Return what is selected in a column's place."""
-        return cast(colexpr, TEXT())
+        return type_coerce(cast(colexpr, TEXT()), colexpr.type)
 
 
 _STORED: dict[str, TypeEngine[Any]] = {
@@ -83,7 +84,7 @@ _SEEN: dict[str, TypeEngine[Any]] = {
 class Stored(TypeDecorator[Any]):
     """A column's type whose values are kept as their kind says."""
 
-    impl = TEXT
+    impl: Any = TEXT
     cache_ok = True
 
     def __init__(self, kind: Kind) -> None:

@@ -22,7 +22,7 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, place
+from diptych.errors import DefinitionError, Invalid, place
 from diptych.messages import type_hints
 from diptych.read.kinds import Dialect, Storage, bare, kind_of
 
@@ -144,10 +144,10 @@ class Layout:
     def __init__(self, definition: Definition, dialect: Dialect) -> None:
         self._view = definition.view
         self._names = definition.names
-        self.columns: dict[str, Storage] = {
-            f.name: f.kind.on(dialect) for f in definition.fields
+        self.columns: dict[str, Storage] = {f.name: f.kind.on(dialect) for f in definition.fields}
+        self.keys: dict[str, Storage] = {
+            f.name: self.columns[f.name] for f in definition.key_fields
         }
-        self.keys: dict[str, Storage] = {f.name: self.columns[f.name] for f in definition.key_fields}
         self._reads = any(storage.read is not None for storage in self.columns.values())
 
     def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
@@ -160,6 +160,17 @@ class Layout:
     def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys, a sequence for each key field."""
         return _written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
+
+    def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys to look for; those that no row can have are left out.
+
+        Where none is left, there are no columns.
+        """
+        try:
+            return self.keys_to_columns(keys)
+        except Invalid:
+            kept = [key for key in keys if len(keys) > 1 and self.findable([key])]
+            return self.keys_to_columns(kept) if kept else []
 
     def key_values(self, key: Any) -> list[Any]:
         """Return the SQL values of one key."""
@@ -175,9 +186,7 @@ class Layout:
         return list(starmap(self._view, rows))
 
 
-def _written(
-    storages: dict[str, Storage], columns: Iterable[Sequence[Any]]
-) -> list[Sequence[Any]]:
+def _written(storages: dict[str, Storage], columns: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
     return [s.to_column(c) for s, c in zip(storages.values(), columns, strict=True)]
 
 

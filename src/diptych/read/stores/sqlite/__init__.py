@@ -73,7 +73,8 @@ class SqliteViews:
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
         rows = self.rows_of(view)
-        columns = rows.layout.keys_to_columns(keys)
+        if not (columns := rows.layout.findable(keys)):
+            return {}
         # Beside a log the writing thread is kept free for appends.
         thread = self.database.write if self.owned else self.database.read
         found = rows.layout.from_rows(await thread(lambda c: rows.load(c, columns)))
@@ -219,7 +220,9 @@ class SqliteInside:
         """Return the rows that exist for these keys, by key."""
         rows = self._store.rows_of(view)
         definition = rows.definition
-        values = rows.load(self._connection, rows.layout.keys_to_columns(keys))
+        if not (columns := rows.layout.findable(keys)):
+            return {}
+        values = rows.load(self._connection, columns)
         found = rows.layout.from_rows(values)
         return dict(zip(map(definition.key_of, found), found, strict=True))
 
