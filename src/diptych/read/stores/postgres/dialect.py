@@ -14,7 +14,6 @@ from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import ClauseList, TextClause, UnaryExpression
 from sqlalchemy.types import NullType, TupleType, TypeEngine, UserDefinedType
 
-
 _Base: Any = PGCompiler_asyncpg  # it is not typed
 
 
