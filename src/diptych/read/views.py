@@ -22,9 +22,9 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, place
+from diptych.errors import DefinitionError, Invalid, place
 from diptych.messages import type_hints
-from diptych.read.kinds import Kind, bare, kind_of
+from diptych.read.kinds import Dialect, Storage, bare, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
@@ -70,6 +70,7 @@ class Definition:
         self._fields: tuple[ViewField, ...] | None = None
         self._table: Table | None = None
         self._key_of: Callable[[Any], Any] | None = None
+        self._layouts: dict[Dialect, Layout] = {}
 
     @property
     def fields(self) -> tuple[ViewField, ...]:
@@ -77,11 +78,6 @@ class Definition:
         if self._fields is None:
             self._fields = self._read()
         return self._fields
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """How each field is stored."""
-        return tuple(f.kind for f in self.fields)
 
     @property
     def key_fields(self) -> tuple[ViewField, ...]:
@@ -111,38 +107,11 @@ class Definition:
             self._key_of = attrgetter(*[f.name for f in self.key_fields])
         return self._key_of
 
-    # --- rows and SQL values ----------------------------------------------------------------------
-
-    def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
-        """Return the rows' SQL values, a sequence for each column."""
-        names = self.names
-        if len(names) == 1:
-            name = names[0]
-            return [self.kinds[0].to_column([getattr(row, name) for row in rows])]
-        columns = zip(*map(attrgetter(*names), rows), strict=True)
-        return [kind.to_column(c) for kind, c in zip(self.kinds, columns, strict=True)]
-
-    def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return rows of the view from rows of SQL values."""
-        if not rows:
-            return []
-        if any(kind.read is not None for kind in self.kinds):
-            columns = zip(*rows, strict=True)
-            rows = list(
-                zip(
-                    *[k.from_column(c) for k, c in zip(self.kinds, columns, strict=True)],
-                    strict=True,
-                )
-            )
-        return list(starmap(self.view, rows))
-
-    def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
-        """Return the SQL values of keys, a sequence for each key field."""
-        fields = self.key_fields
-        if len(fields) == 1:
-            return [fields[0].kind.to_column(keys)]
-        columns = zip(*keys, strict=True)
-        return [f.kind.to_column(c) for f, c in zip(fields, columns, strict=True)]
+    def on(self, dialect: Dialect) -> Layout:
+        """Return how the rows are laid out in a database."""
+        if dialect not in self._layouts:
+            self._layouts[dialect] = Layout(self, dialect)
+        return self._layouts[dialect]
 
     # --- reading the class ------------------------------------------------------------------------
 
@@ -173,6 +142,58 @@ class Definition:
                         "An index names fields of its view", at=self.at, index=index, field=name
                     )
         return tuple(found)
+
+
+class Layout:
+    """A view's rows in one kind of database: as values that its driver takes and gives."""
+
+    def __init__(self, definition: Definition, dialect: Dialect) -> None:
+        self._view = definition.view
+        self._names = definition.names
+        self.columns: dict[str, Storage] = {f.name: f.kind.on(dialect) for f in definition.fields}
+        self.keys: dict[str, Storage] = {
+            f.name: self.columns[f.name] for f in definition.key_fields
+        }
+        self._reads = any(storage.read is not None for storage in self.columns.values())
+
+    def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
+        """Return the rows' SQL values, a sequence for each column."""
+        names = self._names
+        if len(names) == 1:
+            return _written(self.columns, [[getattr(row, names[0]) for row in rows]])
+        return _written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
+
+    def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys, a sequence for each key field."""
+        return _written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
+
+    def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys to look for; those that no row can have are left out.
+
+        Where none is left, there are no columns.
+        """
+        try:
+            return self.keys_to_columns(keys)
+        except Invalid:
+            kept = [key for key in keys if len(keys) > 1 and self.findable([key])]
+            return self.keys_to_columns(kept) if kept else []
+
+    def key_values(self, key: Any) -> list[Any]:
+        """Return the SQL values of one key."""
+        return [column[0] for column in self.keys_to_columns([key])]
+
+    def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return rows of the view from rows of SQL values."""
+        if not rows:
+            return []
+        if self._reads:
+            columns = zip(self.columns.values(), zip(*rows, strict=True), strict=True)
+            rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
+        return list(starmap(self._view, rows))
+
+
+def _written(storages: dict[str, Storage], columns: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    return [s.to_column(c) for s, c in zip(storages.values(), columns, strict=True)]
 
 
 def _snake(name: str) -> str:
@@ -262,4 +283,4 @@ def is_view(thing: Any) -> bool:
     return isinstance(thing, ViewMeta) and thing is not View
 
 
-__all__ = ["KEY", "Definition", "Key", "View", "ViewField", "definition_of", "is_view"]
+__all__ = ["KEY", "Definition", "Key", "Layout", "View", "ViewField", "definition_of", "is_view"]

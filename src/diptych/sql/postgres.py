@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import asyncpg
 from msgspec import Struct
 
-from diptych.errors import Closed, DiptychError, Invalid, LogUnusable, Unavailable
+from diptych.errors import Closed, Invalid, LogUnusable, Unavailable
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -32,6 +32,9 @@ PATIENCE: Final = 5.0
 CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 300.0
 """How long a statement may take before its connection is given up: a network that says nothing."""
+
+SETUP_LOCK: Final = 0x64697074796368
+"""The advisory lock of those who make tables."""
 
 OLDEST: Final = 15
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,50}\Z")
@@ -158,11 +161,8 @@ class Database:
             try:
                 yield connection
                 sound = True
-            except asyncpg.PostgresError as error:
+            except Exception as error:  # not a cancellation: that may leave a statement under way
                 sound = not isinstance(error, LOST)
-                raise
-            except DiptychError:
-                sound = True
                 raise
             finally:
                 self._leased.discard(connection)

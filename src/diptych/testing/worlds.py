@@ -302,8 +302,8 @@ def stored_rows(view: type[V], rows: Sequence[V]) -> list[V]:
     if not rows:
         return []
     definition = definition_of(view)
-    columns = definition.to_columns(rows)
-    return definition.from_rows(list(zip(*columns, strict=True)))
+    layout = definition.on("sqlite")
+    return layout.from_rows(list(zip(*layout.to_columns(rows), strict=True)))
 
 
 def projection_of(definitions: Compiled, view: type[View]) -> Projection:
