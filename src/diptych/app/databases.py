@@ -152,9 +152,7 @@ class Databases:
                 views=", ".join(where.url for where in self._stores),
             )
 
-    def _inside(
-        self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]
-    ) -> Any:
+    def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:
         from diptych.logs.sqlite import read_inside
         from diptych.read.inline import Inline
 

@@ -29,8 +29,9 @@ COMMANDS: Final = (
 
 OPTIONS: Final = {
     "app": "The application, MODULE:NAME; importable from the current folder.",
-    "log": "Where the log is: memory: or sqlite:///FILE.",
-    "views": "Where the views are; the log's URL keeps both in one database.",
+    "log": "Where the log is: sqlite:///FILE, postgresql://USER@HOST/DATABASE or memory:",
+    "views": "Where the views are; the log's URL keeps both in one database. Several: "
+    '"main=URL reports=URL".',
     "json": "Answer in JSON on stdout; messages go to stderr.",
     "debug": "Show the traceback of an error.",
 }

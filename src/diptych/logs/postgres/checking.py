@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from diptych.log import Append, Appended, Condition
 from diptych.logs.postgres.statements import Statements
 from diptych.sql.postgres import Connection
-from diptych.sql.statements import is_everything, is_point, legs_of
+from diptych.sql.ranges import is_everything, is_point, legs_of
 
 
 class Legs:

@@ -25,7 +25,7 @@ from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
-from diptych.sql.statements import FOREVER, is_point
+from diptych.sql.ranges import FOREVER, is_point
 
 POLL_SECONDS: Final = 0.25
 

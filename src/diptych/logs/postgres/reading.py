@@ -10,7 +10,7 @@ from diptych.log import EventQuery, Page, StoredEvent
 from diptych.logs.postgres.checking import types_of
 from diptych.logs.postgres.statements import Statements, events_of
 from diptych.sql.postgres import Connection
-from diptych.sql.statements import is_everything, legs_of
+from diptych.sql.ranges import is_everything, legs_of
 
 
 class Request(Struct, frozen=True):

@@ -11,7 +11,8 @@ from msgspec import Raw
 from msgspec.json import Decoder
 
 from diptych.log import StoredEvent
-from diptych.sql.statements import Leg, named_statements
+from diptych.sql.named import named_statements
+from diptych.sql.ranges import Leg
 
 _LEGS_AT_ONCE = 200
 _NAMED = named_statements("diptych.logs.postgres")

@@ -24,8 +24,8 @@ from diptych.logs.sqlite.reading import Request, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Gathering
+from diptych.sql.ranges import FOREVER
 from diptych.sql.sqlite import Database, patiently
-from diptych.sql.statements import FOREVER
 
 APPLICATION_ID = 1148809332
 SCHEMA_VERSION = 1

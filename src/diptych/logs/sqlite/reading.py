@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
 from diptych.logs.sqlite.statements import SQL, over_legs, points_sql, types_of
-from diptych.sql.statements import is_everything, is_point, legs_of
+from diptych.sql.ranges import is_everything, is_point, legs_of
 
 
 class Request(Struct, frozen=True):

@@ -11,7 +11,8 @@ from typing import Any
 from msgspec.json import Decoder, Encoder
 
 from diptych.log import Appended
-from diptych.sql.statements import Leg, named_statements
+from diptych.sql.named import named_statements
+from diptych.sql.ranges import Leg
 
 _LEGS_AT_ONCE = 400  # SQLite joins at most 500 SELECTs to one statement
 _ROWS_AT_ONCE = 256

@@ -21,9 +21,9 @@ from diptych.log import (
 )
 from diptych.logs.sqlite.statements import SQL, inserts, over_legs, recall, types_of
 from diptych.sql.judge import Judge
+from diptych.sql.ranges import is_everything, legs_of
 from diptych.sql.recent import Entry, Recent
 from diptych.sql.sqlite import failure_of, patiently
-from diptych.sql.statements import is_everything, legs_of
 
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
 _json = Encoder()

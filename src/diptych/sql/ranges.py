@@ -1,10 +1,8 @@
-"""SQL files read as what they are: named statements, and the index ranges that a query reads."""
+"""The ranges of the tag index that a query of the log reads."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
-from importlib.resources import files
 from typing import TypeAlias
 
 from diptych.log import EventQuery, QueryItem
@@ -16,14 +14,6 @@ _RANGES_OF_A_POINT = 16  # more go by a statement of their own
 
 Leg: TypeAlias = tuple[str, str, tuple[str, ...]]
 """One range of the tag index: a tag, a type, and the tags that each event must bear besides."""
-
-
-def named_statements(package: str, name: str = "statements.sql") -> dict[str, str]:
-    """Return the statements of a package's .sql file by their ``-- name:``, without comments."""
-    text = files(package).joinpath(name).read_text(encoding="utf-8")
-    text = re.sub(r"^--(?! name:).*\n", "", text, flags=re.MULTILINE)
-    named = re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name:|\Z)", text, re.MULTILINE | re.DOTALL)
-    return {name: body.strip() for name, body in named}
 
 
 def is_everything(query: EventQuery) -> bool:
