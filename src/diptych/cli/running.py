@@ -64,6 +64,12 @@ async def opened_log(options: Options) -> AsyncGenerator[Log]:
         yield running.log
 
 
+def addresses(options: Options, *, must_exist: bool) -> tuple[str, ViewsAt]:
+    """Return where the log is, and where the views are."""
+    log = _given(options.log, "log", must_exist=must_exist)
+    return log, _views(options.views, must_exist=must_exist)
+
+
 def _given(url: str, what: str, *, must_exist: bool) -> str:
     verb = "is" if what == "log" else "are"
     if not url:
