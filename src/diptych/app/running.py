@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from diptych.app.databases import Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
+from diptych.app.within import Within
 from diptych.errors import Invalid
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
@@ -87,6 +88,22 @@ class Running:
             correlation_id=correlation_id,
             causation_id=causation_id,
         )
+
+    async def within(self, connection: Any) -> Within:
+        """Return what commands and events can be appended by within the caller's own transaction.
+
+        ``connection``: one of asyncpg, or SQLAlchemy's AsyncConnection or AsyncSession, with an
+        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid``.
+        """
+        within = getattr(self.log, "within", None)
+        if within is None:
+            raise Invalid(
+                "Appending within the caller's transaction needs a log in PostgreSQL",
+                field="connection",
+                rule="a log at postgresql://…",
+                got=type(self.log).__name__,
+            )
+        return Within(self.definitions, await within(connection))
 
     async def recall(self, keys: Sequence[str]) -> dict[str, Appended]:
         """Return the first answers given under these idempotency keys, for those that were used."""

@@ -11,9 +11,10 @@ from importlib.resources import files
 
 from msgspec import Struct
 
-from diptych.sql.postgres import Connection
+from diptych.sql.postgres import SETUP_LOCK, Connection
 
-_LEDGER = """
+_LEDGER = """\
+-- The schema, and the list of what was applied to it.
 CREATE SCHEMA IF NOT EXISTS {schema};
 CREATE TABLE IF NOT EXISTS {schema}.diptych_migrations (
     part    text NOT NULL,
@@ -23,10 +24,9 @@ CREATE TABLE IF NOT EXISTS {schema}.diptych_migrations (
     PRIMARY KEY (part, name)
 );
 """
-_LOCK = "SELECT pg_advisory_xact_lock(hashtext('diptych ' || $1))"
-_RECORD = """
-INSERT INTO {schema}.diptych_migrations (part, name, digest) VALUES ($1, $2, $3)
-ON CONFLICT (part, name) DO UPDATE SET digest = excluded.digest, applied = now()
+_RECORD = """\
+INSERT INTO {schema}.diptych_migrations (part, name, digest) VALUES {rows}
+ON CONFLICT (part, name) DO UPDATE SET digest = excluded.digest, applied = now();
 """
 _OBJECTS = "(objects)"
 
@@ -61,10 +61,13 @@ class Schema:
         applied = await self._applied(connection, schema)
         if applied.get(_OBJECTS) == self.digest:
             return []
-        fresh = not applied
+        made = [(step.name, step.digest) for step in self.migrations] + [(_OBJECTS, self.digest)]
+        rows = ", ".join(f"('{self.part}', '{name}', '{digest}')" for name, digest in made)
         return [
-            *[step for step in self.migrations if not fresh and step.name not in applied],
+            Step("ledger", _LEDGER),
+            *[step for step in self.migrations if applied and step.name not in applied],
             *self.objects,
+            Step("record", _RECORD.replace("{rows}", rows)),
         ]
 
     async def exists(self, connection: Connection, schema: str) -> bool:
@@ -74,17 +77,10 @@ class Schema:
     async def apply(self, connection: Connection, schema: str) -> list[Step]:
         """Run what is pending in one transaction; any number of processes may do so at once."""
         async with connection.transaction():
-            await connection.execute(_LOCK, schema)
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", SETUP_LOCK)
             steps = await self.pending(connection, schema)
-            if steps:
-                await connection.execute(_LEDGER.replace("{schema}", schema))
             for step in steps:
                 await connection.execute(step.sql.replace("{schema}", schema))
-            if steps:
-                record = _RECORD.replace("{schema}", schema)
-                for step in self.migrations:
-                    await connection.execute(record, self.part, step.name, step.digest)
-                await connection.execute(record, self.part, _OBJECTS, self.digest)
         return steps
 
     async def _applied(self, connection: Connection, schema: str) -> dict[str, str]:

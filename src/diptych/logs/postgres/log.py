@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from diptych.errors import Closed, DiptychError, LogUnusable
 from diptych.log import (
@@ -21,6 +21,7 @@ from diptych.logs.postgres.checking import recall
 from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.waking import Waker
+from diptych.logs.postgres.within import LogWithin, asyncpg_connection
 from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
@@ -58,7 +59,9 @@ class PostgresLog:
         self._writer = Writer(database, self._sql, inside, remembered)
         self._appends = Gathering(self._append, _APPENDS_AT_ONCE)
         self._points = Gathering(self._read_points, _READS_AT_ONCE)
-        self._waker = Waker(database, f"diptych_{identity.replace('-', '')}", self._announce)
+        self._inside = inside
+        self._channel = f"diptych_{identity.replace('-', '')}"
+        self._waker = Waker(database, self._channel, self._announce)
         self._waiters: dict[asyncio.Future[int], int] = {}
         self._poller: asyncio.Task[None] | None = None
         self._closed = False
@@ -184,6 +187,15 @@ class PostgresLog:
         self._require_open()
         found = await self._database.run(lambda c: recall(c, self._sql, keys))
         return {key: answer for key, (_, answer) in found.items()}
+
+    async def within(self, connection: Any) -> LogWithin:
+        """Return the log within the transaction that is open on a connection of the caller's.
+
+        An asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession, to this database.
+        """
+        self._require_open()
+        found = await asyncpg_connection(connection)
+        return LogWithin(found, self._identity, self._channel, self._sql, self._inside)
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything. May be called twice."""

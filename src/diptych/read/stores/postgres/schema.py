@@ -58,7 +58,7 @@ async def plan_tables(
     ran: list[str] = []
 
     def note(query: Any) -> None:
-        if query.query.lstrip().startswith(("CREATE", "INSERT")):
+        if query.query.lstrip().startswith("CREATE"):
             ran.append(query.query)
 
     connection.add_query_logger(note)
