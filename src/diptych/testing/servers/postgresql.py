@@ -231,8 +231,10 @@ def postgres(
         with closing(Guard(base=base, user=installation.user)) as guard:
             whole = {**ALWAYS, **({} if durable else FAST), **(settings or {})}
             own = _Own(installation, whole, guard)
-            yield own
-            own.close()
+            try:
+                yield own
+            finally:
+                own.close()
 
 
 def execute(url: str, sql: str, psql: Path | None) -> str:

@@ -26,6 +26,8 @@ from typing import Any, NoReturn, TypedDict
 LOG = "server.log"
 """What the programs print: a file in the folder."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
 # Seconds.
 TO_START = 120.0
 TO_STOP = 120.0
@@ -244,7 +246,7 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 def main(base: str, user: str) -> None:
     """Make the folder, serve the owner, and leave nothing behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, _leave)
     owner = Owner()
     folder = Path(tempfile.mkdtemp(prefix="diptych-", dir=base))
@@ -256,6 +258,8 @@ def main(base: str, user: str) -> None:
         with suppress(OwnerGone):
             serve(programs, owner)
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         programs.quit()
         shutil.rmtree(folder, ignore_errors=True)
 
