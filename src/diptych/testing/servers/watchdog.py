@@ -249,7 +249,7 @@ def main(base: str, user: str) -> None:
     for number in SIGNALS:
         signal.signal(number, _leave)
     owner = Owner()
-    folder = Path(tempfile.mkdtemp(prefix="diptych-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix="diptych-server-", dir=base))
     programs = Programs(folder, user)
     try:
         if user:
