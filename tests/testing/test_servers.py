@@ -385,6 +385,9 @@ def test_a_named_server_gives_databases_and_takes_them_back(
         assert urlsplit(url).query == "application_name=tests"
         assert sql(url, "SHOW application_name") == "tests"
         assert databases(server) == before | {urlsplit(url).path[1:]}
+        lent.drop_database(url)
+        assert databases(server) == before
+        lent.new_database()
     assert databases(server) == before
 
 
@@ -408,7 +411,10 @@ def test_a_named_server_must_be_named_and_there(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(ServerUnusable, match="variable DIPTYCH_POSTGRES"):
         postgres(source="url").__enter__()
     monkeypatch.setenv("DIPTYCH_POSTGRES", "postgresql://postgres@127.0.0.1:1/postgres")
-    with pytest.raises(ServerUnusable, match="refused"):
+    with pytest.raises(ServerUnusable, match="Connect call failed"):
+        postgres().__enter__()
+    monkeypatch.setenv("DIPTYCH_POSTGRES", "localhost:first")
+    with pytest.raises(ServerUnusable, match="invalid DSN"):
         postgres().__enter__()
 
 

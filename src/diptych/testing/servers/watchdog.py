@@ -163,7 +163,7 @@ class Programs:
             # What pg_ctl waits for: the last line of the pid file (LOCK_FILE_LINE_PM_STATUS).
             with suppress(OSError):
                 lines = (self.folder / "data" / "postmaster.pid").read_text().split()
-                return lines[:1] == [str(postmaster.pid)] and lines[-1] == "ready"
+                return lines[:1] == [str(postmaster.pid)] and lines[-1] in ("ready", "standby")
             return False
 
         if not until(lambda: postmaster.poll() is not None or ready(), TO_START, owner.pause):
