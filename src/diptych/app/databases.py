@@ -89,6 +89,27 @@ def read_databases(
     return found
 
 
+class Connections(Struct, frozen=True):
+    """How many connections a process makes to a PostgreSQL database, at most."""
+
+    database: str
+    most: int
+    listening: int
+
+
+def connections(log: str, views: ViewsAt) -> list[Connections]:
+    """Return the bounds for each PostgreSQL database that an application uses."""
+    log_at = Where.parse(log, "log")
+    places = dict.fromkeys([log_at, *read_databases(views, ())])
+    found: list[Connections] = []
+    for where in places:
+        if where.kind == "postgresql":
+            address = postgres().Address.parse(where.url)
+            listening = int(where == log_at and not address.pooled)
+            found.append(Connections(address.shown, address.connections, listening))
+    return found
+
+
 class Databases:
     """The databases of one application, each opened once. The stack closes them."""
 
