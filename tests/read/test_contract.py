@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -40,7 +40,8 @@ class TestSqliteFile(ViewStoreContract):
 @pytest.fixture(scope="class")
 def database_url(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> None:
     """Give all tests of a class one database; each test takes a schema of its own."""
-    request.cls.url = postgres_server.new_database()
+    cls: Any = request.cls
+    cls.url = postgres_server.new_database()
 
 
 @pytest.mark.usefixtures("database_url")

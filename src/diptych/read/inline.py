@@ -158,7 +158,9 @@ def _folded(one: Keyed, follower: Follower, used: Sequence[Used]) -> _Asking[Fol
     try:
         asked = next(folding)
         while True:
-            rows = {} if asked is None else (yield "load", (one.view, asked))
+            rows: Any = None
+            if asked is not None:
+                rows = yield "load", (one.view, asked)
             asked = folding.send(rows)
     except StopIteration as stop:
         folded: Folded = stop.value

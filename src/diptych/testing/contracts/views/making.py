@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from diptych.read.port import Change, Checkpoint, Tally, ViewStore, Writes
 from diptych.read.views import Key, View, definition_of
+
+E = TypeVar("E", bound=BaseException)
 
 LOG = "log"
 
@@ -175,6 +177,15 @@ async def put(store: ViewStore, *rows: View, deleted: Sequence[Any] = (), **opti
     name = next(name for name, views in VIEWS.items() if view in views)
     change = step((await store.checkpoints())[name], *rows, deleted=deleted, view=view)
     assert await store.apply([change]) == [True]
+
+
+async def error_of(work: Awaitable[Any], *expected: type[E]) -> E:
+    """Return the error that something raises, which must be one of these."""
+    try:
+        await work
+    except expected as error:
+        return error
+    raise AssertionError("it was not refused")
 
 
 def by_key(rows: Sequence[View]) -> dict[Any, View]:

@@ -23,6 +23,7 @@ from diptych.testing.contracts.views.making import (
     Point,
     StoreMaker,
     by_key,
+    error_of,
     put,
     same_row,
     sample,
@@ -38,8 +39,9 @@ VALUES: dict[str, list[Any]] = {
     "money": [
         Decimal(text)
         for text in (
-            "0", "0.00", "-0.01", "10000", "120000000000", "1.10", "100.000", "0.1234567890123456789",
-            "123456789012345678901234567890.12345678901234567890", "1E-20", "-99999999999999999999",
+            "0", "0.00", "-0.01", "10000", "120000000000", "1.10", "100.000", "1E-20",
+            "0.1234567890123456789", "123456789012345678901234567890.12345678901234567890",
+            "-99999999999999999999",
         )
     ],
     "at": [
@@ -114,11 +116,8 @@ class RowContract(StoreMaker):
         async with self.new_store() as store:
             for field, values in REFUSED.items():
                 for value in values:
-                    try:
-                        await put(store, sample("good"), sample("bad", **{field: value}))
-                    except Invalid:
-                        continue
-                    raise AssertionError(f"{field} = {value!r} was not refused as invalid")
+                    rows = sample("good"), sample("bad", **{field: value})
+                    await error_of(put(store, *rows), Invalid)
             assert (await store.all(select(Everything))).rows == []
             assert (await store.checkpoints())["everything"].position == 0
 

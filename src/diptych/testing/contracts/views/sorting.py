@@ -65,7 +65,7 @@ class SortContract(StoreMaker):
                     for n, number in enumerate(NUMBERS)
                 ],
             )
-            e = Everything
+            e: Any = Everything
             upwards = [f"{n}" for n in range(len(NUMBERS))]
             for by in (e.money, e.at, e.number, e.colour, e.level, e.flag):
                 assert await sorted_keys(store, by) == upwards, by
@@ -82,7 +82,7 @@ class SortContract(StoreMaker):
                 sample("b"),
                 sample("c", maybe_int=1, maybe_text="", maybe=Decimal(0)),
             )
-            e = Everything
+            e: Any = Everything
             assert await sorted_keys(store, e.maybe_int) == ["b", "c", "a"]
             assert await sorted_keys(store, column(e.maybe_int).desc()) == ["a", "c", "b"]
             assert await sorted_keys(store, e.maybe_text) == ["b", "c", "a"]
@@ -97,11 +97,8 @@ class SortContract(StoreMaker):
             window = func.row_number().over(order_by=column(e.maybe_int))
             rows = (await store.rows(select(e.key, window).order_by(e.key))).rows
             assert rows == [("a", 3), ("b", 1), ("c", 2)]
-            outer = (
-                select(e.key, Counter.value)
-                .outerjoin(Counter, Counter.name == e.key)
-                .order_by(Counter.value)
-            )
+            c: Any = Counter
+            outer = select(e.key, c.value).outerjoin(c, c.name == e.key).order_by(c.value)
             await put(store, Counter("a", 1))
             assert (await store.rows(outer)).rows[-1] == ("a", 1)
 
@@ -114,5 +111,6 @@ class SortContract(StoreMaker):
             assert values == sorted(values, reverse=True)
             part = (await store.all(statement.limit(10).offset(1000))).rows
             assert [row.value for row in part] == values[1000:1010]
-            tuples = (await store.rows(select(Counter.value).order_by(Counter.name))).rows
+            by_name = select(column(Counter.value)).order_by(column(Counter.name))
+            tuples = (await store.rows(by_name)).rows
             assert [value for (value,) in tuples] == [n * 7919 % 4001 for n in range(4000)]
