@@ -354,6 +354,7 @@ async def test_an_engine_whose_connections_are_cut_applies_everything_once(url: 
             world = World([orders(), accounts()], page=5)
         async with world:
             await world.engine.start()
+            head = 0
             for n in range(60):
                 head = await world.append(*placed(n), Moved("a", f"k{n % 3}", n))
                 proxy.cut(("request", "reply")[n % 2], b"")
