@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from decimal import Decimal
 from itertools import count
 from typing import Any
 
@@ -173,7 +174,7 @@ def test_a_like_that_knows_escapes_is_found(url: str, monkeypatch: pytest.Monkey
 
 
 @contextmanager
-def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Iterator[None]:
+def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Generator[None]:
     """Have the contract's views, read anew, keep fields of a kind otherwise."""
     init = kinds.Kind.__init__
 
@@ -200,7 +201,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Iterat
 @pytest.mark.parametrize(
     ("kind", "storage"),
     [
-        ("decimal", Storage("double precision", float, kinds.Decimal)),
+        ("decimal", Storage("double precision", float, Decimal)),
         ("decimal", Storage("numeric")),
         ("uuid", Storage("uuid")),
         ("datetime", Storage("timestamp with time zone")),
