@@ -21,6 +21,7 @@ from diptych import (
 from diptych.log import Append, Condition, Log
 from diptych.read.status import Status
 from diptych.read.verify import Verdict
+from diptych.testing.servers import PostgresServer
 from tests.docs.pages import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -100,6 +101,7 @@ def public(cls: type) -> set[str]:
         (Log, "log.md", "Calls"),
         (Append, "log.md", "Appends"),
         (Condition, "log.md", "Conditions"),
+        (PostgresServer, "testing.md", "Servers"),
     ],
 )
 def test_every_field_and_method_is_in_its_table(cls: type, page: str, heading: str) -> None:
