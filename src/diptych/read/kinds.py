@@ -237,21 +237,21 @@ _SIMPLE: dict[type, tuple[str, Storage, Storage]] = {
 
 
 def _of_values(
-    name: str, values: Sequence[Any], convert: tuple[Convert, Convert] | tuple[()]
+    name: str, values: Sequence[Any], write: Convert | None = None, read: Convert | None = None
 ) -> tuple[str, Storage, Storage] | None:
     if values and all(type(v) is int and v in INT64 for v in values):
-        return name, Storage("INTEGER", *convert), Storage("bigint", *convert)
+        return name, Storage("INTEGER", write, read), Storage("bigint", write, read)
     if values and all(isinstance(v, str) for v in values):
-        return name, Storage("TEXT", *convert), Storage("text", *convert)
+        return name, Storage("TEXT", write, read), Storage("text", write, read)
     return None
 
 
 def _literal(values: Sequence[Any], optional: bool, at: str, field: str) -> Kind:
-    return _made(_of_values("literal", values, ()), optional, at, field)
+    return _made(_of_values("literal", values), optional, at, field)
 
 
 def _enum(cls: type[enum.Enum], optional: bool, at: str, field: str) -> Kind:
-    found = _of_values("enum", [m.value for m in cls], (attrgetter("value"), cls))
+    found = _of_values("enum", [m.value for m in cls], attrgetter("value"), cls)
     return _made(found, optional, at, field)
 
 

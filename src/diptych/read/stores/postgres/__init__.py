@@ -115,6 +115,7 @@ class PostgresViews:
     async def session(self) -> AsyncGenerator[PostgresTransaction]:
         """Open a transaction; it commits at the end, or rolls back when something raises."""
         raised: Exception | None = None
+        ended = ""
         try:
             async with self.database.lease() as connection:
                 # Like all that is written here, it does not wait for the disk.

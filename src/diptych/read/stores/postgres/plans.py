@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any, TypeAlias
@@ -50,7 +50,7 @@ class Plan:
         self._compiled = compiled
         self._binds = _binds(compiled)
         self.sql = compiled.string
-        self.with_positions = beside_positions(self.sql, schema)
+        self.with_positions = beside_positions(compiled.string, schema)
 
     def _compile(self, statement: Any, **options: Any) -> Any:
         return statement.compile(
@@ -159,7 +159,7 @@ async def count_of(connection: Connection, planned: Planned) -> int:
 
 
 @contextmanager
-def refused_statements(statement: Any) -> Iterator[None]:
+def refused_statements(statement: Any) -> Generator[None]:
     """Turn what PostgreSQL says of a statement or its values into ``Invalid``."""
     try:
         yield
