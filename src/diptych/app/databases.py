@@ -174,10 +174,17 @@ class Databases:
             )
 
     def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:
+        inside = self._stores[self._log].inside
+        if self._log.kind == "postgresql":
+            from diptych.logs.postgres import reader_inside
+            from diptych.read.inline import AsyncInline
+
+            gaps = reader_inside(self._database(self._log).schema)
+            return AsyncInline(codec, identity, inline, inside, gaps)
         from diptych.logs.sqlite import read_inside
         from diptych.read.inline import Inline
 
-        return Inline(codec, identity, inline, self._stores[self._log].inside, read_inside)
+        return Inline(codec, identity, inline, inside, read_inside)
 
     def _database(self, where: Where) -> Any:
         """Return the database at an address: one file has one writing thread, whatever is in it."""

@@ -131,15 +131,15 @@ async def _first_match(
     query, after, known = condition.query, condition.after, set(condition.known)
     # Of one more than are known, at least one is not.
     limit = len(known) + 1
+    rows: list[Any] = []
     if is_everything(query):
-        rows = await connection.fetch(sql.match_any, after, until, limit)
+        rows += await connection.fetch(sql.match_any, after, until, limit)
     else:
         types: dict[str, list[str]] = {}
         for item in query.items:
             if not item.types:
                 tag = min(item.tags)
                 types[tag] = (await types_of(connection, sql, tag))[1]
-        rows = []
         legs = legs_of(query.items, types.__getitem__)
         for text, parameters in sql.over_legs("match_legs", legs, after, until, limit):
             rows += await connection.fetch(text, *parameters)

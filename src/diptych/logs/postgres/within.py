@@ -107,17 +107,15 @@ async def asyncpg_connection(given: Any) -> Connection:
     if hasattr(connection, "get_raw_connection"):  # an AsyncConnection: it begins when first used
         await connection.exec_driver_sql("SELECT 1")
         connection = (await connection.get_raw_connection()).driver_connection
-    if not isinstance(connection, asyncpg.Connection):
-        inner = getattr(connection, "_con", None)  # what asyncpg's own pool hands out
-        if not isinstance(inner, asyncpg.Connection):
-            raise Invalid(
-                "That is no connection to PostgreSQL by asyncpg",
-                field="connection",
-                rule="an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession",
-                got=type(given).__qualname__,
-            )
-        connection = inner
-    found: Connection = connection
+    # What asyncpg's own pool hands out is a proxy around its connection.
+    found: Connection = getattr(connection, "_con", None) or connection
+    if not isinstance(found, asyncpg.Connection):
+        raise Invalid(
+            "That is no connection to PostgreSQL by asyncpg",
+            field="connection",
+            rule="an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession",
+            got=type(given).__qualname__,
+        )
     level = None
     if found.is_in_transaction():
         level = await found.fetchval("SELECT current_setting('transaction_isolation')")
