@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from diptych.log import Append, Appended, Condition
 from diptych.logs.postgres.statements import Statements

@@ -108,14 +108,15 @@ async def asyncpg_connection(given: Any) -> Connection:
         await connection.exec_driver_sql("SELECT 1")
         connection = (await connection.get_raw_connection()).driver_connection
     # What asyncpg's own pool hands out is a proxy around its connection.
-    found: Connection = getattr(connection, "_con", None) or connection
-    if not isinstance(found, asyncpg.Connection):
+    inner: object = getattr(connection, "_con", None) or connection
+    if not isinstance(inner, asyncpg.Connection):
         raise Invalid(
             "That is no connection to PostgreSQL by asyncpg",
             field="connection",
             rule="an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession",
             got=type(given).__qualname__,
         )
+    found: Connection = inner  # pyright: ignore[reportUnknownVariableType]
     level = None
     if found.is_in_transaction():
         level = await found.fetchval("SELECT current_setting('transaction_isolation')")
