@@ -35,7 +35,8 @@ def describe(*, options: Given) -> None:
     for one in connections:
         listening = f", and {one['listening']} that listens" if one["listening"] else ""
         screen().print(
-            f"connections of a process to {one['database']}: at most {one['most']}{listening}"
+            f"connections of a process to {one['database']}: at most {one['most']}{listening}",
+            soft_wrap=True,
         )
 
 
