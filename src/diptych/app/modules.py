@@ -16,6 +16,7 @@ from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from diptych.app.blocking import BlockingRunning
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
@@ -175,6 +176,23 @@ class Module:
         )
 
         return open_app(self.compile(), log, views, limits, projections=projections)
+
+    def open_blocking(
+        self,
+        *,
+        log: str,
+        views: str | Mapping[str, str],
+        limits: Limits | None = None,
+        projections: bool = True,
+    ) -> BlockingRunning:
+        """Open the application for threads without an event loop; parameters as in `open`.
+
+        ``with app.open_blocking(log=URL, views=URL) as running``, or ``running.close()`` at the
+        end. Raises besides ``BlocksEventLoop``.
+        """
+        from diptych.app.blocking import open_app
+
+        return open_app(self.open(log=log, views=views, limits=limits, projections=projections))
 
 
 class App(Module):

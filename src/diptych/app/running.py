@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from diptych.app.databases import Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
+from diptych.codec import Codec
 from diptych.errors import Invalid
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
@@ -200,3 +201,12 @@ async def open_app(
         bus = CommandBus(definitions.write, codec, log, limits)
         stack.push_async_callback(bus.close)
         yield Running(definitions, log, bus, engines)
+
+
+@asynccontextmanager
+async def open_log(url: str) -> AsyncGenerator[Log]:
+    """Open a log alone, by its URL; make it when there is none."""
+    async with AsyncExitStack() as stack:
+        log = await Databases(stack, Where.parse(url, "log")).log(Codec(), ())
+        stack.push_async_callback(log.close)
+        yield log
