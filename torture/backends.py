@@ -23,6 +23,10 @@ class Backend(Protocol):
     name: str
     version: str
 
+    def within(self, folder: Path) -> Backend:
+        """Return the same, with what it keeps in files below a folder."""
+        ...
+
     def new_log(self) -> str:
         """Return the URL of a new, empty log, good for every process of this machine."""
         ...
@@ -55,6 +59,10 @@ class Sqlite:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def within(self, folder: Path) -> Sqlite:
+        """Return the same, below another folder."""
+        return Sqlite(folder)
 
     def new_log(self) -> str:
         """Return the URL of a file that is not there yet."""
