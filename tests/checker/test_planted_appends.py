@@ -14,7 +14,7 @@ from diptych.log import Append, Appended, Outcome, Refused
 from diptych.logs.memory import MemoryLog
 from diptych.logs.sqlite import statements, writing
 from diptych.logs.sqlite.recent import Recent
-from tests.checker.planting import findings, points, sqlite_pair
+from tests.checker.planting import finds, finds_on_sqlite
 
 # --- conditions -----------------------------------------------------------------------------------
 
@@ -24,7 +24,7 @@ async def test_conditions_that_are_not_checked(
 ) -> None:
     """Bug: no condition is looked at."""
     monkeypatch.setattr(writing._Transaction, "_check", lambda *_: None)
-    assert 6 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(6, tmp_path)
 
 
 async def test_a_check_blind_to_its_own_batch(
@@ -44,7 +44,7 @@ async def test_a_check_blind_to_its_own_batch(
 
     monkeypatch.setattr(Recent, "first", blind)
     monkeypatch.setattr(writing._Transaction, "_catch_up", note)
-    assert 6 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(6, tmp_path)
 
 
 async def test_a_check_that_forgets_the_oldest(
@@ -52,7 +52,7 @@ async def test_a_check_that_forgets_the_oldest(
 ) -> None:
     """Bug: only the events in memory are looked at."""
     monkeypatch.setattr(writing._Transaction, "_first_stored", lambda *_: 0)
-    assert 6 in points(await sqlite_pair(tmp_path, remembered=3))
+    assert await finds_on_sqlite(6, tmp_path, remembered=3)
 
 
 async def test_a_check_before_the_lock() -> None:
@@ -71,7 +71,7 @@ async def test_a_check_before_the_lock() -> None:
                 batch = [replace(batch[0], conditions=())]
             return await super().append(batch)
 
-    assert 6 in points(await findings(CheckThenLock))
+    assert await finds(6, CheckThenLock)
 
 
 async def test_a_reader_of_an_older_snapshot(
@@ -91,7 +91,7 @@ async def test_a_reader_of_an_older_snapshot(
         return catch_up(transaction)
 
     monkeypatch.setattr(writing._Transaction, "_catch_up", forgetful)
-    assert 6 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(6, tmp_path)
 
 
 async def test_a_false_conflict() -> None:
@@ -104,7 +104,7 @@ async def test_a_false_conflict() -> None:
                 return Refused("conflict", len(self._events), condition=index)
             return refused
 
-    assert 7 in points(await findings(Coarse))
+    assert await finds(7, Coarse)
 
 
 async def test_a_conflict_with_what_was_known() -> None:
@@ -114,7 +114,7 @@ async def test_a_conflict_with_what_was_known() -> None:
         def _check(self, condition: Any, index: int, earlier: Any) -> Refused | None:
             return super()._check(replace(condition, known=()), index, earlier)
 
-    assert 7 in points(await findings(Suspicious))
+    assert await finds(7, Suspicious)
 
 
 async def test_an_append_that_builds_on_nothing() -> None:
@@ -125,7 +125,7 @@ async def test_an_append_that_builds_on_nothing() -> None:
             refused = super()._check(condition, index, earlier)
             return None if refused and refused.reason == "unfounded" else refused
 
-    assert 6 in points(await findings(Groundless))
+    assert await finds(6, Groundless)
 
 
 # --- keys -----------------------------------------------------------------------------------------
@@ -139,7 +139,7 @@ async def test_a_retry_that_forgets_the_key() -> None:
             await super().append(batch)
             return await super().append([replace(one, key=None, rejection=None) for one in batch])
 
-    assert points(await findings(Retrying)) & {1, 2}
+    assert await finds({1, 2}, Retrying)
 
 
 async def test_keys_that_are_not_looked_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ async def test_keys_that_are_not_looked_up(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setitem(statements.SQL, "insert_keys", ignoring)
     statements._insert_sql.cache_clear()
     try:
-        assert 1 in points(await sqlite_pair(tmp_path))
+        assert await finds_on_sqlite(1, tmp_path)
     finally:
         monkeypatch.undo()
         statements._insert_sql.cache_clear()
@@ -167,7 +167,7 @@ async def test_a_key_that_answers_other_content(
         return answer(transaction, append, earlier)
 
     monkeypatch.setattr(writing._Transaction, "answer", careless)
-    assert 1 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(1, tmp_path)
 
 
 async def test_conditions_before_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +181,7 @@ async def test_conditions_before_the_key(tmp_path: Path, monkeypatch: pytest.Mon
         return answer(transaction, append, earlier)
 
     monkeypatch.setattr(writing._Transaction, "answer", hasty)
-    assert 7 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(7, tmp_path)
 
 
 async def test_a_key_that_is_forgotten() -> None:
@@ -194,7 +194,7 @@ async def test_a_key_that_is_forgotten() -> None:
                 del self._kept[next(iter(self._kept))]
             return outcomes
 
-    assert 1 in points(await findings(Forgetful))
+    assert await finds(1, Forgetful)
 
 
 # --- what is stored -------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ async def test_success_for_what_is_not_stored(
         monkeypatch.setitem(statements.SQL, statement, ignoring)
     statements._insert_sql.cache_clear()
     try:
-        assert 1 in points(await sqlite_pair(tmp_path))
+        assert await finds_on_sqlite(1, tmp_path)
     finally:
         monkeypatch.undo()
         statements._insert_sql.cache_clear()
@@ -229,7 +229,7 @@ async def test_a_lost_event() -> None:
             if len(append.events) == 2:
                 self._events[-1] = self._events[-2]
 
-    assert 1 in points(await findings(Losing))
+    assert await finds(1, Losing)
 
 
 async def test_a_failed_append_that_is_stored() -> None:
@@ -240,7 +240,7 @@ async def test_a_failed_append_that_is_stored() -> None:
             await super().append(batch)
             raise Unavailable("The reply was lost")
 
-    assert 3 in points(await findings(Failing))
+    assert await finds(3, Failing)
 
 
 async def test_a_refused_append_that_is_stored() -> None:
@@ -257,7 +257,7 @@ async def test_a_refused_append_that_is_stored() -> None:
             self._now = append
             return super()._answer(append, earlier)
 
-    assert 3 in points(await findings(Half))
+    assert await finds(3, Half)
 
 
 async def test_an_unknown_append_that_is_stored_twice() -> None:
@@ -273,7 +273,7 @@ async def test_an_unknown_append_that_is_stored_twice() -> None:
                 raise
             return outcomes
 
-    assert 2 in points(await findings(Eager))
+    assert await finds(2, Eager)
 
 
 async def test_a_batch_torn_by_cancellation() -> None:
@@ -287,7 +287,7 @@ async def test_a_batch_torn_by_cancellation() -> None:
                 await asyncio.sleep(0)
             return outcomes
 
-    assert 2 in points(await findings(Torn))
+    assert await finds(2, Torn)
 
 
 async def test_a_swallowed_cancellation() -> None:
@@ -302,7 +302,7 @@ async def test_a_swallowed_cancellation() -> None:
                 return [Appended(head + 1, head + len(append.events)) for append in batch]
             return await super().append(batch)
 
-    assert points(await findings(Swallowing)) & {1, 4}
+    assert await finds({1, 4}, Swallowing)
 
 
 async def test_changed_bytes() -> None:
@@ -316,7 +316,7 @@ async def test_changed_bytes() -> None:
             events = tuple([replace(event, data=again(event.data)) for event in append.events])
             super()._store(replace(append, events=events))
 
-    assert 1 in points(await findings(Normalising))
+    assert await finds(1, Normalising)
 
 
 async def test_lost_tags() -> None:
@@ -327,7 +327,7 @@ async def test_lost_tags() -> None:
             events = tuple([replace(event, tags=event.tags[:1]) for event in append.events])
             super()._store(replace(append, events=events))
 
-    assert 1 in points(await findings(OneTag))
+    assert await finds(1, OneTag)
 
 
 # --- order ----------------------------------------------------------------------------------------
@@ -346,7 +346,7 @@ async def test_a_hole_in_the_positions(tmp_path: Path, monkeypatch: pytest.Monke
         return refused
 
     monkeypatch.setattr(writing._Transaction, "_check", wasteful)
-    assert 4 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(4, tmp_path)
 
 
 async def test_another_order_inside_an_append() -> None:
@@ -356,7 +356,7 @@ async def test_another_order_inside_an_append() -> None:
         def _store(self, append: Append) -> None:
             super()._store(replace(append, events=append.events[::-1]))
 
-    assert 4 in points(await findings(Shuffling))
+    assert await finds(4, Shuffling)
 
 
 async def test_another_order_inside_a_batch() -> None:
@@ -368,7 +368,7 @@ async def test_another_order_inside_a_batch() -> None:
                 return await super().append(batch)
             return (await super().append(batch[::-1]))[::-1]
 
-    assert 4 in points(await findings(Backwards))
+    assert await finds(4, Backwards)
 
 
 async def test_a_head_from_a_replica() -> None:
@@ -378,4 +378,4 @@ async def test_a_head_from_a_replica() -> None:
         async def head(self) -> int:
             return max(0, await super().head() - 2)
 
-    assert 5 in points(await findings(Replica))
+    assert await finds(5, Replica)

@@ -23,7 +23,7 @@ from diptych.sql.sqlite import transaction
 from diptych.testing.checker import Violation, check_history, check_views
 from diptych.testing.history import History
 from diptych.testing.recording import AppRecorder
-from tests.checker.planting import findings, points, sqlite_pair
+from tests.checker.planting import finds, finds_on_sqlite, points
 from torture.application import BalanceOf, Move, Open, accounts
 from torture.clients import event
 
@@ -41,13 +41,13 @@ async def test_a_watermark_read_last() -> None:
                 return Page(page.events, upto=max(page.upto, await self.head()))
             return page
 
-    assert 8 in points(await findings(WatermarkLast))
+    assert await finds(8, WatermarkLast)
 
 
 async def test_a_missing_order_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: pages are in whatever order the database finds convenient."""
     monkeypatch.setattr(reading, "_position", lambda event: event.id[::-1])
-    assert 8 in points(await sqlite_pair(tmp_path))
+    assert await finds_on_sqlite(8, tmp_path)
 
 
 async def test_positions_that_become_visible_out_of_order() -> None:
@@ -61,7 +61,7 @@ async def test_positions_that_become_visible_out_of_order() -> None:
                 return Page([e for e in page.events if e.position != hidden], page.upto)
             return page
 
-    assert 8 in points(await findings(OutOfOrder))
+    assert await finds(8, OutOfOrder)
 
 
 async def test_a_filter_that_lets_too_much_through() -> None:
@@ -74,7 +74,7 @@ async def test_a_filter_that_lets_too_much_through() -> None:
                 query = replace(query, items=tuple(items))
             return await super().read(*([] if query is None else [query]), **options)
 
-    assert 8 in points(await findings(AnyTag))
+    assert await finds(8, AnyTag)
 
 
 async def test_a_reader_that_skips() -> None:
