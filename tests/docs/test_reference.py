@@ -18,9 +18,11 @@ from diptych import (
     Views,
     errors,
 )
+from diptych.app.blocking import BlockingLog, BlockingRunning
 from diptych.log import Append, Condition, Log
 from diptych.read.status import Status
 from diptych.read.verify import Verdict
+from diptych.testing.servers import PostgresServer
 from tests.docs.pages import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -90,6 +92,8 @@ def public(cls: type) -> set[str]:
         (Limits, "modules-and-apps.md", "Limits"),
         (Receipt, "modules-and-apps.md", "Receipt"),
         (Running, "modules-and-apps.md", "Running"),
+        (BlockingRunning, "modules-and-apps.md", "Without an event loop"),
+        (BlockingLog, "modules-and-apps.md", "Without an event loop"),
         (Module, "modules-and-apps.md", "Module"),
         (Transaction, "views-and-projections.md", "Handlers"),
         (Status, "views-and-projections.md", "Status"),
@@ -100,6 +104,7 @@ def public(cls: type) -> set[str]:
         (Log, "log.md", "Calls"),
         (Append, "log.md", "Appends"),
         (Condition, "log.md", "Conditions"),
+        (PostgresServer, "testing.md", "Servers"),
     ],
 )
 def test_every_field_and_method_is_in_its_table(cls: type, page: str, heading: str) -> None:

@@ -41,7 +41,10 @@ from tests.read.world import (
     placed,
 )
 
-pytestmark = pytest.mark.filterwarnings("ignore::diptych.errors.SqliteVersionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::diptych.errors.SqliteVersionWarning"),
+    pytest.mark.usefixtures("backend"),
+]
 
 NAMES = st.sampled_from("abcdef")
 SHOP_EVENTS: st.SearchStrategy[Event] = st.one_of(

@@ -19,6 +19,8 @@ from diptych.read.proof import MODULUS, Tally, hash_effects, sum_hashes, tally_b
 from diptych.read.verify import Verdict, ranges, verify
 from tests.read.world import Moved, Noted, World, accounts, journals, orders, placed
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 async def built(events: int = 3000) -> World:
     world = World([orders(), accounts(), journals()])
@@ -170,6 +172,7 @@ class Apart:
     """A planted bug: a store that commits rows and checkpoint apart, and dies in between."""
 
     def __init__(self, world: World, *, rows_first: bool) -> None:
+        self.world = world
         self.real = world.store
         self.rows_first = rows_first
         self.dies = True
@@ -184,19 +187,19 @@ class Apart:
         if not self.rows_first:
             # The checkpoint first: its position is durable, rows and proof are not.
             for change in changes:
-                await _position_only(self.real, change.after)
+                await _position_only(self.world, change.after)
         else:
             for change in changes:
                 await _effects_only(self.real, change)
         raise Unavailable("killed in between")
 
 
-async def _position_only(store: Any, after: Checkpoint) -> None:
-    await store.database.write(
-        lambda c: c.execute(
-            "UPDATE diptych_checkpoints SET position = ?, event_id = ? WHERE projection = ?",
-            (after.position, after.event_id, after.projection),
-        )
+async def _position_only(world: World, after: Checkpoint) -> None:
+    await world.sql(
+        "UPDATE diptych_checkpoints SET position = ?, event_id = ? WHERE projection = ?",
+        after.position,
+        after.event_id,
+        after.projection,
     )
 
 

@@ -18,9 +18,8 @@ from diptych.read.port import Transaction
 from diptych.read.projections import Handler, Keyed, Projection, handler, projection
 from diptych.read.queries import Events, Queries, Views, answering
 from diptych.read.select import select
-from diptych.read.stores.sqlite import SqliteViews
 from diptych.read.views import Key, View
-from diptych.sql.sqlite import Database
+from tests.read.backends import Current
 
 
 class Placed(Event):
@@ -185,15 +184,15 @@ class World:
         self.log: Log = log or MemoryLog()
         self.codec = codec()
         self.projections = list(projections)
-        self.store = SqliteViews(Database(path, durable=False))
+        self.backend = Current.backend
+        self.store = self.backend.store(path)
         self.engine = Engine(
             self.log, self.codec, self.store, projections, page=page, cache_rows=cache_rows
         )
         self.queries = Queries(
             self.log,
             self.codec,
-            self.store,
-            self.engine,
+            [self.engine],
             [answering(f) for f in (orders_of, total, history)],
         )
 
@@ -214,9 +213,7 @@ class World:
 
     async def sql(self, text: str, *parameters: object) -> list[tuple[object, ...]]:
         """Change or read the database by hand."""
-        return await self.store.database.write(
-            lambda connection: connection.execute(text, parameters).fetchall()
-        )
+        return await self.backend.sql(self.store, text, *parameters)
 
 
 def keyed(rows: Iterable[View], name: str) -> dict[str, View]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import enum
 import math
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 from uuid import UUID
 
@@ -22,40 +23,35 @@ from diptych.errors import DefinitionError, Invalid
 from diptych.messages import without_none
 
 Convert = Callable[[Any], Any]
-Storage = Literal["TEXT", "INTEGER", "REAL"]
+Check = Callable[[Sequence[Any]], None]
+Dialect = Literal["sqlite", "postgresql"]
+"""The databases that we keep views in, by SQLAlchemy's names for them."""
 
 DECIMAL_COLLATION: Final = "diptych_decimal"
-"""The collation that compares decimals by their value; our connections know it."""
+"""The collation that compares decimals by their value; our SQLite connections know it."""
 
 INT64: Final = range(-(2**63), 2**63)
 
 _json = msgspec.json.Encoder().encode
 
 
-class Kind:
-    """How values of one type are stored; ``write`` and ``read`` are None where nothing changes."""
+class Storage(Struct, frozen=True):
+    """How values of one type are kept in one database, in a column of the type ``sql``.
 
-    __slots__ = ("check", "name", "optional", "read", "storage", "write")
+    ``write`` and ``read`` are None where the driver takes and gives the values as they are;
+    ``check`` raises ``Invalid`` for what the column cannot hold. ``sent`` is the SQL type in which
+    values are sent to be cast, where the driver is not exact or slow with that of the column.
+    """
 
-    def __init__(
-        self,
-        name: str,
-        storage: Storage,
-        write: Convert | None = None,
-        read: Convert | None = None,
-        check: Callable[[Iterable[Any]], None] | None = None,
-        *,
-        optional: bool = False,
-    ) -> None:
-        self.name = name
-        self.storage = storage
-        self.write = write
-        self.read = read
-        self.check = check
-        self.optional = optional
+    sql: str
+    write: Convert | None = None
+    read: Convert | None = None
+    check: Check | None = None
+    optional: bool = False
+    sent: str = ""
 
     def to_column(self, values: Sequence[Any]) -> Sequence[Any]:
-        """Return the values as the database keeps them."""
+        """Return the values as the database takes them."""
         if self.check is not None:
             self.check([v for v in values if v is not None] if self.optional else values)
         write = self.write
@@ -75,6 +71,24 @@ class Kind:
         return [read(v) for v in values]
 
 
+class Kind:
+    """A type that a view's field may have, and how it is stored in each database."""
+
+    __slots__ = ("name", "optional", "postgresql", "sqlite")
+
+    def __init__(
+        self, name: str, sqlite: Storage, postgresql: Storage, *, optional: bool = False
+    ) -> None:
+        self.name = name
+        self.optional = optional
+        self.sqlite = msgspec.structs.replace(sqlite, optional=optional)
+        self.postgresql = msgspec.structs.replace(postgresql, optional=optional)
+
+    def on(self, dialect: Dialect) -> Storage:
+        """Return how it is stored in a database."""
+        return self.postgresql if dialect == "postgresql" else self.sqlite
+
+
 def bare(hint: Any) -> Any:
     """Return a type without its annotations and new names."""
     while True:
@@ -92,8 +106,7 @@ def kind_of(hint: Any, at: str, field: str) -> Kind:
     inner = bare(inner)
     simple = _SIMPLE.get(inner) if isinstance(inner, type) else None
     if simple is not None:
-        name, storage, write, read, check = simple
-        return Kind(name, storage, write, read, check, optional=optional)
+        return Kind(*simple, optional=optional)
     if get_origin(inner) is Literal:
         return _literal(get_args(inner), optional, at, field)
     if isinstance(inner, type) and issubclass(inner, enum.Enum):
@@ -143,64 +156,111 @@ def _read_decimal(value: Any) -> Decimal:
     return Decimal(value)
 
 
-def _check_ints(values: Iterable[Any]) -> None:
-    listed = values if isinstance(values, (list, tuple)) else list(values)
-    if listed and (min(listed) not in INT64 or max(listed) not in INT64):
+def _check_ints(values: Sequence[Any]) -> None:
+    if values and (min(values) not in INT64 or max(values) not in INT64):
         raise Invalid(
             "A row is not valid: SQL integers have 64 bits; declare the field as Decimal or str",
             field="int",
             rule="-2^63 <= value < 2^63",
-            got=next(v for v in listed if v not in INT64),
+            got=next(v for v in values if v not in INT64),
         )
 
 
-def _check_floats(values: Iterable[Any]) -> None:
-    if any(math.isnan(v) for v in values):
+def _check_floats(values: Sequence[Any]) -> None:
+    if any(map(math.isnan, values)):
         raise Invalid("A row is not valid", field="float", rule="a number, not NaN")
 
 
-_Simple = tuple[
-    str, Storage, Convert | None, Convert | None, Callable[[Iterable[Any]], None] | None
-]
-_SIMPLE: dict[type, _Simple] = {
-    str: ("str", "TEXT", None, None, None),
-    int: ("int", "INTEGER", None, None, _check_ints),
-    float: ("float", "REAL", None, None, _check_floats),
-    bool: ("bool", "INTEGER", int, bool, None),
-    Decimal: ("decimal", "TEXT", _write_decimal, _read_decimal, None),
-    datetime: ("datetime", "TEXT", _write_datetime, datetime.fromisoformat, None),
-    date: ("date", "TEXT", date.isoformat, date.fromisoformat, None),
-    UUID: ("uuid", "TEXT", str, UUID, None),
+# What PostgreSQL cannot hold, or would take for something else; each looks at a column at once.
+# What it refuses by itself (a Decimal of more than 131072 digits) is not looked for here.
+
+
+def _check_texts(values: Sequence[Any]) -> None:
+    if "\0" in "".join(values):
+        raise Invalid(
+            "A row is not valid: PostgreSQL keeps no NUL character in a text",
+            field="str",
+            rule="no character U+0000",
+            got=next(v for v in values if "\0" in v),
+        )
+
+
+def _check_zones(values: Sequence[Any]) -> None:
+    if None in map(_zone, values):
+        raise Invalid(
+            "A row is not valid", field="datetime", rule="a datetime must carry its time zone"
+        )
+
+
+def _check_numerics(values: Sequence[Any]) -> None:
+    if not all(map(Decimal.is_finite, values)):
+        bad = next(v for v in values if not v.is_finite())
+        raise Invalid("A row is not valid", field="Decimal", rule="a number, finite", got=bad)
+
+
+def plain_decimal(value: Decimal) -> Decimal:
+    """Return a decimal without a positive exponent: asyncpg gives 1E+4 for 10000."""
+    return Decimal(f"{value:f}") if "E+" in str(value) else value
+
+
+def _plain_uuid(value: Any) -> UUID:
+    """Return what asyncpg gives, which is of a class of its own, as a plain UUID."""
+    return UUID(int=value.int)
+
+
+_zone = attrgetter("tzinfo")
+_SIMPLE: dict[type, tuple[str, Storage, Storage]] = {
+    str: ("str", Storage("TEXT"), Storage("text", check=_check_texts)),
+    int: ("int", Storage("INTEGER", check=_check_ints), Storage("bigint", check=_check_ints)),
+    float: (
+        "float",
+        Storage("REAL", check=_check_floats),
+        Storage("double precision", check=_check_floats),
+    ),
+    bool: ("bool", Storage("INTEGER", int, bool), Storage("boolean")),
+    Decimal: (
+        "decimal",
+        Storage("TEXT", _write_decimal, _read_decimal),
+        Storage("numeric", str, plain_decimal, _check_numerics, sent="text"),
+    ),
+    datetime: (
+        "datetime",
+        Storage("TEXT", _write_datetime, datetime.fromisoformat),
+        Storage("timestamp with time zone", check=_check_zones),
+    ),
+    date: ("date", Storage("TEXT", date.isoformat, date.fromisoformat), Storage("date")),
+    UUID: ("uuid", Storage("TEXT", str, UUID), Storage("uuid", None, _plain_uuid)),
 }
 
 
 # --- kinds made from a type -----------------------------------------------------------------------
 
 
-def _stored_like(values: Sequence[Any], at: str, field: str) -> Storage:
-    if values and all(type(v) is int for v in values):
-        return "INTEGER"
+def _of_values(
+    name: str, values: Sequence[Any], write: Convert | None = None, read: Convert | None = None
+) -> tuple[str, Storage, Storage] | None:
+    if values and all(type(v) is int and v in INT64 for v in values):
+        return name, Storage("INTEGER", write, read), Storage("bigint", write, read)
     if values and all(isinstance(v, str) for v in values):
-        return "TEXT"
-    raise DefinitionError("The values of an enum are all str, or all int", at=at, field=field)
+        return name, Storage("TEXT", write, read), Storage("text", write, read)
+    return None
 
 
 def _literal(values: Sequence[Any], optional: bool, at: str, field: str) -> Kind:
-    return Kind("literal", _stored_like(values, at, field), optional=optional)
+    return _made(_of_values("literal", values), optional, at, field)
 
 
 def _enum(cls: type[enum.Enum], optional: bool, at: str, field: str) -> Kind:
-    storage = _stored_like([m.value for m in cls], at, field)
-    check = _check_ints if storage == "INTEGER" else None
-
-    def write(value: Any) -> Any:
-        return value.value
-
-    return Kind("enum", storage, write, cls, _enum_ints if check else None, optional=optional)
+    found = _of_values("enum", [m.value for m in cls], attrgetter("value"), cls)
+    return _made(found, optional, at, field)
 
 
-def _enum_ints(values: Iterable[Any]) -> None:
-    _check_ints([v.value for v in values])
+def _made(found: tuple[str, Storage, Storage] | None, optional: bool, at: str, field: str) -> Kind:
+    if found is None:
+        raise DefinitionError(
+            "The values of an enum are all str, or all int (of 64 bits)", at=at, field=field
+        )
+    return Kind(*found, optional=optional)
 
 
 def _nested(hint: Any, optional: bool, at: str, field: str) -> Kind:
@@ -219,7 +279,13 @@ def _nested(hint: Any, optional: bool, at: str, field: str) -> Kind:
             raise Invalid("A row is not valid", field=field + path.removeprefix("value"), rule=rule)
         return _json(value).decode()
 
-    return Kind("json", "TEXT", write, decode, optional=optional)
+    # Not jsonb: that would reorder keys, and write 1e16 as an int.
+    return Kind(
+        "json",
+        Storage("TEXT", write, decode),
+        Storage("json", write, decode),
+        optional=optional,
+    )
 
 
 def compare_decimals(left: str, right: str) -> int:

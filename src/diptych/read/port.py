@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from diptych.read.kinds import DECIMAL_COLLATION, compare_decimals
+from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.proof import Tally
-from diptych.read.views import Definition, View, definition_of
+from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -129,6 +129,26 @@ class InsideStore(Protocol):
         ...
 
 
+class AsyncInsideStore(Protocol):
+    """The same where the append's transaction is on the event loop."""
+
+    async def checkpoint(self, projection: str) -> Checkpoint | None:
+        """Return a projection's checkpoint."""
+        ...
+
+    async def block(self, projection: str, number: int) -> Tally:
+        """Return the tally of one block."""
+        ...
+
+    async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        ...
+
+    async def apply(self, change: Change) -> bool:
+        """Make a step; False, and nothing done, when its checkpoint has been moved."""
+        ...
+
+
 class ViewStore(Protocol):
     """What an adapter offers."""
 
@@ -155,7 +175,7 @@ class ViewStore(Protocol):
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Make all steps in one transaction; tell for each whether its checkpoint stood right.
 
-        Raises ``Unavailable``: nothing has been written.
+        Raises ``Unavailable``: nothing has been written, as far as is known. The checkpoints tell.
         """
         ...
 
@@ -190,12 +210,15 @@ class ViewStore(Protocol):
 
 __all__ = [
     "DECIMAL_COLLATION",
+    "AsyncInsideStore",
     "Change",
     "Checkpoint",
     "Definition",
     "Found",
     "InsideStore",
+    "Layout",
     "Session",
+    "Storage",
     "Tally",
     "Transaction",
     "View",
@@ -203,4 +226,5 @@ __all__ = [
     "Writes",
     "compare_decimals",
     "definition_of",
+    "plain_decimal",
 ]

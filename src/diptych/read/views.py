@@ -22,9 +22,9 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, place
+from diptych.errors import DefinitionError, Invalid, place
 from diptych.messages import type_hints
-from diptych.read.kinds import Kind, bare, kind_of
+from diptych.read.kinds import Dialect, Storage, bare, kind_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Column, Table
@@ -37,6 +37,9 @@ class _KeyMark:
     def __repr__(self) -> str:
         return "KEY"
 
+
+MAIN = "main"
+"""The read database of views that name no other."""
 
 KEY = _KeyMark()
 Key = Annotated[T, KEY]
@@ -55,8 +58,11 @@ class ViewField(Struct, frozen=True):
 class Definition:
     """What the class statement of a view says, read once; made when first needed."""
 
-    def __init__(self, view: type[View], table: str, indexes: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(
+        self, view: type[View], table: str, store: str, indexes: tuple[tuple[str, ...], ...]
+    ) -> None:
         self.view = view
+        self.store = store
         self.table_name = table
         self.indexes = indexes
         self.at = place(view)
@@ -64,6 +70,7 @@ class Definition:
         self._fields: tuple[ViewField, ...] | None = None
         self._table: Table | None = None
         self._key_of: Callable[[Any], Any] | None = None
+        self._layouts: dict[Dialect, Layout] = {}
 
     @property
     def fields(self) -> tuple[ViewField, ...]:
@@ -71,11 +78,6 @@ class Definition:
         if self._fields is None:
             self._fields = self._read()
         return self._fields
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """How each field is stored."""
-        return tuple(f.kind for f in self.fields)
 
     @property
     def key_fields(self) -> tuple[ViewField, ...]:
@@ -105,38 +107,11 @@ class Definition:
             self._key_of = attrgetter(*[f.name for f in self.key_fields])
         return self._key_of
 
-    # --- rows and SQL values ----------------------------------------------------------------------
-
-    def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
-        """Return the rows' SQL values, a sequence for each column."""
-        names = self.names
-        if len(names) == 1:
-            name = names[0]
-            return [self.kinds[0].to_column([getattr(row, name) for row in rows])]
-        columns = zip(*map(attrgetter(*names), rows), strict=True)
-        return [kind.to_column(c) for kind, c in zip(self.kinds, columns, strict=True)]
-
-    def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
-        """Return rows of the view from rows of SQL values."""
-        if not rows:
-            return []
-        if any(kind.read is not None for kind in self.kinds):
-            columns = zip(*rows, strict=True)
-            rows = list(
-                zip(
-                    *[k.from_column(c) for k, c in zip(self.kinds, columns, strict=True)],
-                    strict=True,
-                )
-            )
-        return list(starmap(self.view, rows))
-
-    def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
-        """Return the SQL values of keys, a sequence for each key field."""
-        fields = self.key_fields
-        if len(fields) == 1:
-            return [fields[0].kind.to_column(keys)]
-        columns = zip(*keys, strict=True)
-        return [f.kind.to_column(c) for f, c in zip(fields, columns, strict=True)]
+    def on(self, dialect: Dialect) -> Layout:
+        """Return how the rows are laid out in a database."""
+        if dialect not in self._layouts:
+            self._layouts[dialect] = Layout(self, dialect)
+        return self._layouts[dialect]
 
     # --- reading the class ------------------------------------------------------------------------
 
@@ -169,11 +144,64 @@ class Definition:
         return tuple(found)
 
 
+class Layout:
+    """A view's rows in one kind of database: as values that its driver takes and gives."""
+
+    def __init__(self, definition: Definition, dialect: Dialect) -> None:
+        self._view = definition.view
+        self._names = definition.names
+        self.columns: dict[str, Storage] = {f.name: f.kind.on(dialect) for f in definition.fields}
+        self.keys: dict[str, Storage] = {
+            f.name: self.columns[f.name] for f in definition.key_fields
+        }
+        self._reads = any(storage.read is not None for storage in self.columns.values())
+
+    def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
+        """Return the rows' SQL values, a sequence for each column."""
+        names = self._names
+        if len(names) == 1:
+            return _written(self.columns, [[getattr(row, names[0]) for row in rows]])
+        return _written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
+
+    def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys, a sequence for each key field."""
+        return _written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
+
+    def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
+        """Return the SQL values of keys to look for; those that no row can have are left out.
+
+        Where none is left, there are no columns.
+        """
+        try:
+            return self.keys_to_columns(keys)
+        except Invalid:
+            kept = [key for key in keys if len(keys) > 1 and self.findable([key])]
+            return self.keys_to_columns(kept) if kept else []
+
+    def key_values(self, key: Any) -> list[Any]:
+        """Return the SQL values of one key."""
+        return [column[0] for column in self.keys_to_columns([key])]
+
+    def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
+        """Return rows of the view from rows of SQL values."""
+        if not rows:
+            return []
+        if self._reads:
+            columns = zip(self.columns.values(), zip(*rows, strict=True), strict=True)
+            rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
+        return list(starmap(self._view, rows))
+
+
+def _written(storages: dict[str, Storage], columns: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
+    return [s.to_column(c) for s, c in zip(storages.values(), columns, strict=True)]
+
+
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 _TAKEN = frozenset({"log", "events", "event_tags", "idempotency_keys"})
+_STORE = re.compile(r"[a-z][a-z0-9_-]*\Z")
 _TABLE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -188,6 +216,7 @@ class ViewMeta(StructMeta):
         namespace: dict[str, Any],
         *,
         table: str | None = None,
+        store: str = MAIN,
         indexes: Iterable[Iterable[str]] = (),
     ) -> Any:
         cls: Any = super().__new__(mcls, name, bases, namespace, frozen=True, gc=False)
@@ -205,7 +234,14 @@ class ViewMeta(StructMeta):
                     at=place(cls),
                     table=called,
                 )
-            cls.__view__ = Definition(cls, called, tuple(tuple(index) for index in indexes))
+            if not _STORE.match(store):
+                raise DefinitionError(
+                    "A read database's name is a word of a-z, 0-9, '_' and '-'",
+                    at=place(cls),
+                    store=store,
+                )
+            listed = tuple(tuple(index) for index in indexes)
+            cls.__view__ = Definition(cls, called, store, listed)
         return cls
 
     def __getattribute__(cls, name: str) -> Any:
@@ -226,8 +262,9 @@ class ViewMeta(StructMeta):
 class View(Struct, metaclass=ViewMeta):
     """One row of a read model.
 
-    Class keywords: ``table`` (default: the class's name in snake_case) and ``indexes``, tuples of
-    field names: ``indexes=(("customer",), ("status", "total"))``.
+    Class keywords: ``table`` (default: the class's name in snake_case); ``indexes``, tuples of
+    field names: ``indexes=(("customer",), ("status", "total"))``; ``store``, the name of the read
+    database it is kept in, where there are several.
     """
 
     __view__: ClassVar[Any]
@@ -246,4 +283,4 @@ def is_view(thing: Any) -> bool:
     return isinstance(thing, ViewMeta) and thing is not View
 
 
-__all__ = ["KEY", "Definition", "Key", "View", "ViewField", "definition_of", "is_view"]
+__all__ = ["KEY", "Definition", "Key", "Layout", "View", "ViewField", "definition_of", "is_view"]

@@ -21,7 +21,8 @@ from diptych.messages import Command, Event, Metadata, Query, Recorded, new_id
 from diptych.read.projections import Keyed, Projection, fold_events
 from diptych.read.views import View, definition_of
 from diptych.testing.differences import named
-from diptych.write.deciding import decide, faulty, to_json, undecided
+from diptych.write.answers import to_json
+from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, Model, Tags, WriteSide
 
 if TYPE_CHECKING:
@@ -302,8 +303,8 @@ def stored_rows(view: type[V], rows: Sequence[V]) -> list[V]:
     if not rows:
         return []
     definition = definition_of(view)
-    columns = definition.to_columns(rows)
-    return definition.from_rows(list(zip(*columns, strict=True)))
+    layout = definition.on("sqlite")
+    return layout.from_rows(list(zip(*layout.to_columns(rows), strict=True)))
 
 
 def projection_of(definitions: Compiled, view: type[View]) -> Projection:

@@ -67,7 +67,7 @@ class Guard:
 
     def close(self) -> None:
         """End the programs, remove the folder, and wait until that is done."""
-        with self._process:
+        with suppress(BrokenPipeError), self._process:
             pass
 
     def _ask(self, verb: str, command: Sequence[str | Path] = ()) -> int | None:

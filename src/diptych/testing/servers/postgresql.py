@@ -14,7 +14,6 @@ from collections.abc import Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Literal, TypeAlias, get_args
 from urllib.parse import quote, unquote, urlsplit
 
@@ -48,7 +47,7 @@ class PostgresServer:
     version: str
     """As PostgreSQL writes it: 18.6."""
 
-    def __init__(self, url: str, version: str, psql: Path | None) -> None:
+    def __init__(self, url: str, version: str, psql: str | None) -> None:
         self.url = url
         self.port = urlsplit(url).port or 5432
         self.version = version
@@ -100,10 +99,11 @@ class _Named(PostgresServer):
     """A server that is named by its URL: it stays as it was found."""
 
     def __init__(self, url: str, durable: bool) -> None:
+        # A URL may hold a password, which the arguments of a program would show to everybody.
         psql = None if find_spec("asyncpg") else shutil.which("psql")
-        super().__init__(url, "", Path(psql) if psql else None)
-        self.version = self._execute("SHOW server_version").split()[0]
-        self._made: list[str] = []
+        version = execute(url, "SHOW server_version", psql)
+        super().__init__(url, version.split()[0], psql)
+        self._made: set[str] = set()
         if durable and "off" in [self._execute(f"SHOW {name}") for name in DURABLE]:
             raise ServerUnusable(
                 f"The server named by {VARIABLE} is not durable; switch these on, or unset it",
@@ -112,12 +112,16 @@ class _Named(PostgresServer):
 
     def new_database(self, name: str | None = None) -> str:
         url = super().new_database(name)
-        self._made.append(url)
+        self._made.add(url)
         return url
+
+    def drop_database(self, url: str) -> None:
+        super().drop_database(url)
+        self._made.discard(url)
 
     def close(self) -> None:
         """Drop what was made."""
-        for url in self._made:
+        for url in list(self._made):
             self.drop_database(url)
 
 
@@ -141,8 +145,8 @@ class _Own(PostgresServer):
             configuration.writelines(f"{name} = {_setting(settings[name])}\n" for name in settings)
         self._start_on_a_free_port()
         url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        psql = installation.folder / "psql"
-        super().__init__(url, installation.version, psql if psql.exists() else None)
+        psql = shutil.which("psql", path=installation.folder)
+        super().__init__(url, installation.version, psql)
 
     def start(self) -> None:
         if not self._started():
@@ -231,11 +235,13 @@ def postgres(
         with closing(Guard(base=base, user=installation.user)) as guard:
             whole = {**ALWAYS, **({} if durable else FAST), **(settings or {})}
             own = _Own(installation, whole, guard)
-            yield own
-            own.close()
+            try:
+                yield own
+            finally:
+                own.close()
 
 
-def execute(url: str, sql: str, psql: Path | None) -> str:
+def execute(url: str, sql: str, psql: str | None) -> str:
     """Run one statement by psql, or by asyncpg without it; return the value of its first row."""
     if psql is None:
         with ThreadPoolExecutor(1) as thread:  # the caller may be inside of an event loop
@@ -266,7 +272,7 @@ async def _execute(url: str, sql: str) -> str:
             return str(await connection.fetchval(sql))
         finally:
             await connection.close()
-    except (OSError, asyncpg.PostgresError) as error:
+    except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
         raise _refused(sql, str(error)) from error
 
 

@@ -26,6 +26,8 @@ from typing import Any, NoReturn, TypedDict
 LOG = "server.log"
 """What the programs print: a file in the folder."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT)
+
 # Seconds.
 TO_START = 120.0
 TO_STOP = 120.0
@@ -161,7 +163,7 @@ class Programs:
             # What pg_ctl waits for: the last line of the pid file (LOCK_FILE_LINE_PM_STATUS).
             with suppress(OSError):
                 lines = (self.folder / "data" / "postmaster.pid").read_text().split()
-                return lines[:1] == [str(postmaster.pid)] and lines[-1] == "ready"
+                return lines[:1] == [str(postmaster.pid)] and lines[-1] in ("ready", "standby")
             return False
 
         if not until(lambda: postmaster.poll() is not None or ready(), TO_START, owner.pause):
@@ -244,10 +246,10 @@ def _leave(_signal: int, _frame: FrameType | None) -> None:
 
 def main(base: str, user: str) -> None:
     """Make the folder, serve the owner, and leave nothing behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+    for number in SIGNALS:
         signal.signal(number, _leave)
     owner = Owner()
-    folder = Path(tempfile.mkdtemp(prefix="diptych-", dir=base))
+    folder = Path(tempfile.mkdtemp(prefix="diptych-server-", dir=base))
     programs = Programs(folder, user)
     try:
         if user:
@@ -256,6 +258,8 @@ def main(base: str, user: str) -> None:
         with suppress(OwnerGone):
             serve(programs, owner)
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         programs.quit()
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
-from diptych.read.port import Change, Checkpoint, Definition, Found, Tally, View, definition_of
+from diptych.read.port import Change, Checkpoint, Found, Tally, View, definition_of
 from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite.rows import Rows, flat
 from diptych.sql.sqlite import Database, Session, transaction
@@ -73,10 +73,11 @@ class SqliteViews:
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
         rows = self.rows_of(view)
-        columns = rows.definition.keys_to_columns(keys)
+        if not (columns := rows.layout.findable(keys)):
+            return {}
         # Beside a log the writing thread is kept free for appends.
         thread = self.database.write if self.owned else self.database.read
-        found = rows.definition.from_rows(await thread(lambda c: rows.load(c, columns)))
+        found = rows.layout.from_rows(await thread(lambda c: rows.load(c, columns)))
         return dict(zip(map(rows.definition.key_of, found), found, strict=True))
 
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
@@ -97,8 +98,8 @@ class SqliteViews:
         found: _Prepared = []
         for writes in change.writes:
             rows = self.rows_of(writes.view)
-            put = flat(rows.definition.to_columns(writes.rows)) if writes.rows else []
-            gone = flat(rows.definition.keys_to_columns(writes.deleted)) if writes.deleted else []
+            put = flat(rows.layout.to_columns(writes.rows)) if writes.rows else []
+            gone = flat(rows.layout.keys_to_columns(writes.deleted)) if writes.deleted else []
             found.append((rows, put, gone))
         return found
 
@@ -152,14 +153,12 @@ class SqliteViews:
 
     def views_of(self, statement: Any) -> Iterable[type[View]]:
         """Return the views whose tables a statement names."""
-        return self.plans.of(statement).plan.views
+        return self.plans.of(statement).views
 
     async def all(self, statement: Any) -> Found:
         """Run a select of one view; ``rows`` are rows of it."""
-        from diptych.read.stores.sqlite.plans import view_selected
-
         planned, runner = self.plans.of(statement), self.runner
-        view_selected(planned)
+        _ = planned.definition
         return Found(
             *await self.database.read(lambda c: runner.view_rows_and_positions(c, planned))
         )
@@ -172,7 +171,7 @@ class SqliteViews:
     async def get(self, view: type[View], key: Any) -> Found:
         """Read one row by its key."""
         rows = self.rows_of(view)
-        text, values = rows.by_key_with_positions, key_values(rows.definition, key)
+        text, values = rows.by_key_with_positions, rows.layout.key_values(key)
 
         def job(connection: sqlite3.Connection) -> tuple[Any, ...]:
             found: tuple[Any, ...] = connection.execute(text, values).fetchone()
@@ -181,7 +180,7 @@ class SqliteViews:
         positions, *row = await self.database.read(job)
         missing = row[-1] is None
         return Found(
-            [] if missing else rows.definition.from_rows([row[:-1]]), sql.positions_of(positions)
+            [] if missing else rows.layout.from_rows([row[:-1]]), sql.positions_of(positions)
         )
 
     async def close(self) -> None:
@@ -200,11 +199,6 @@ def apply_prepared(connection: sqlite3.Connection, change: Change, values: _Prep
         if put:
             rows.put(connection, put)
     return True
-
-
-def key_values(definition: Definition, key: Any) -> list[Any]:
-    """Return a key's SQL values."""
-    return [column[0] for column in definition.keys_to_columns([key])]
 
 
 class SqliteInside:
@@ -226,8 +220,10 @@ class SqliteInside:
         """Return the rows that exist for these keys, by key."""
         rows = self._store.rows_of(view)
         definition = rows.definition
-        values = rows.load(self._connection, definition.keys_to_columns(keys))
-        found = definition.from_rows(values)
+        if not (columns := rows.layout.findable(keys)):
+            return {}
+        values = rows.load(self._connection, columns)
+        found = rows.layout.from_rows(values)
         return dict(zip(map(definition.key_of, found), found, strict=True))
 
     def apply(self, change: Change) -> bool:
@@ -277,21 +273,21 @@ class SqliteTransaction:
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields)."""
         rows = self._store.rows_of(view)
-        values = key_values(rows.definition, key)
+        values = rows.layout.key_values(key)
         found = await self._held.run(lambda c: c.execute(rows.by_key, values).fetchall())
-        listed = rows.definition.from_rows(found)
+        listed = rows.layout.from_rows(found)
         return listed[0] if listed else None
 
     async def put(self, row: View) -> None:
         """Insert a row, or replace the one of the same key."""
         rows = self._own(type(row))
-        values = flat(rows.definition.to_columns([row]))
+        values = flat(rows.layout.to_columns([row]))
         await self._held.run(lambda c: rows.put(c, values))
 
     async def delete(self, view: type[View], key: Any) -> None:
         """Delete the row of a key, if there is one."""
         rows = self._own(view)
-        values = key_values(rows.definition, key)
+        values = rows.layout.key_values(key)
         await self._held.run(lambda c: rows.remove(c, values))
 
     def _own(self, view: type[View]) -> Rows:

@@ -9,7 +9,6 @@ import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
-from importlib.resources import files
 from itertools import chain
 from typing import Any
 
@@ -23,6 +22,7 @@ from diptych.read.port import (
     Tally,
     compare_decimals,
 )
+from diptych.sql.named import named_statements, read_sql
 
 LARGEST_CHUNK = 512
 MOST_VALUES = 32_766
@@ -33,19 +33,20 @@ _decode: Callable[[str], list[Any]] = msgspec.json.Decoder(list[tuple[Any, ...]]
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
 
 
-def _named(name: str) -> dict[str, str]:
-    text = (files(__name__.rpartition(".")[0]) / name).read_text(encoding="utf-8")
-    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    return {title.strip(): sql.strip() for title, _, sql in parts}
-
-
-SQL = _named("checkpoints.sql")
-TABLES = (files(__name__.rpartition(".")[0]) / "tables.sql").read_text(encoding="utf-8")
+_PACKAGE = __name__.rpartition(".")[0]
+SQL = named_statements(_PACKAGE, "checkpoints.sql")
+TABLES = read_sql(_PACKAGE, "tables.sql")
 
 
 def prepare(connection: sqlite3.Connection) -> None:
-    """Teach a connection to compare decimals."""
+    """Teach a connection to compare decimals, and to match LIKE as all other text: by case."""
     connection.create_collation(DECIMAL_COLLATION, compare_decimals)
+    connection.execute("PRAGMA case_sensitive_like = ON")
+
+
+def as_json(definition: Definition) -> bool:
+    """Whether rows may come as one text of JSON: SQLite writes floats into it with 15 digits."""
+    return not any(s.sql == "REAL" for s in definition.on("sqlite").columns.values())
 
 
 def quoted(name: str) -> str:
@@ -74,8 +75,8 @@ class Rows:
         self.table = quoted(definition.table_name)
         self.columns = ", ".join(quoted(name) for name in definition.names)
         self.keys = tuple(quoted(f.name) for f in definition.key_fields)
-        # SQLite writes floats into JSON with 15 digits only.
-        self.as_json = not any(k.storage == "REAL" for k in definition.kinds)
+        self.layout = definition.on("sqlite")
+        self.as_json = as_json(definition)
         self._upserts: dict[int, str] = {}
         self._deletes: dict[int, str] = {}
 

@@ -22,7 +22,7 @@ def make_table(connection: sqlite3.Connection, definition: Definition) -> None:
     connection.execute(str(create.compile(dialect=_dialect)))
     info = connection.execute(f"PRAGMA table_info({quoted(definition.table_name)})").fetchall()
     there = {row[1]: (row[2], bool(row[3]), bool(row[5])) for row in info}
-    asked = {f.name: (f.kind.storage, not f.kind.optional, f.key) for f in definition.fields}
+    asked = {f.name: (f.kind.sqlite.sql, not f.kind.optional, f.key) for f in definition.fields}
     if there != asked:
         changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
         raise DefinitionError(

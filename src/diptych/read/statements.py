@@ -1,0 +1,124 @@
+"""Statements of SQLAlchemy Core, looked at once per shape. Shared by the SQL stores.
+
+Imports SQLAlchemy, so it is imported when the first statement comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from sqlalchemy import Table
+from sqlalchemy.sql import visitors
+
+from diptych.errors import Invalid
+from diptych.read.tables import Stored
+from diptych.read.views import Definition, View, definition_of
+
+MOST_PLANS = 500
+
+
+class Shape:
+    """What every plan knows of a statement: the views it names, and the one whose rows it gives."""
+
+    def __init__(self, statement: Any) -> None:
+        self.views = tuple(_views_of(statement))
+        self.definition = _view_of(statement)
+
+
+class Plan(Protocol):
+    """A statement's shape, as a store prepared it."""
+
+    @property
+    def shape(self) -> Shape:
+        """What the statement is about."""
+        ...
+
+    def values(self, cache_key: Any) -> list[Any] | None:
+        """Return a statement's parameters as the driver takes them; None: the plan has no SQL."""
+        ...
+
+
+P = TypeVar("P", bound=Plan)
+
+
+class Planned(Generic[P]):
+    """A statement with its plan and, where that is all one needs, its parameters."""
+
+    __slots__ = ("plan", "statement", "values")
+
+    def __init__(self, statement: Any, plan: P, values: list[Any] | None) -> None:
+        self.statement = statement
+        self.plan = plan
+        self.values = values
+
+    @property
+    def views(self) -> tuple[type[View], ...]:
+        """The views whose tables the statement names."""
+        return self.plan.shape.views
+
+    @property
+    def definition(self) -> Definition:
+        """The view that the statement selects; ``Invalid`` when it selects something else."""
+        found = self.plan.shape.definition
+        if found is None:
+            raise Invalid(
+                "Only the rows of one view come back as that view; use rows() for anything else",
+                field="statement",
+                rule="select(View)",
+                got=self.statement,
+            )
+        return found
+
+
+class Plans(Generic[P]):
+    """The plans of the statements seen, by shape. ``make(statement, cache key)`` makes one."""
+
+    def __init__(self, make: Callable[[Any, Any], P]) -> None:
+        self._make = make
+        self._plans: dict[Any, P] = {}
+
+    def of(self, statement: Any) -> Planned[P]:
+        """Return the plan of a statement, and its parameters."""
+        if isinstance(statement, Planned):
+            return cast("Planned[P]", statement)
+        try:
+            cache_key = statement._generate_cache_key()
+        except AttributeError:
+            raise Invalid(
+                "That is no statement; write select(View) or another of SQLAlchemy Core",
+                field="statement",
+                rule="a SQLAlchemy Core statement",
+                got=type(statement).__qualname__,
+            ) from None
+        plan = None if cache_key is None else self._plans.get(cache_key.key)
+        if plan is None:
+            plan = self._make(statement, cache_key)
+            if cache_key is not None:
+                if len(self._plans) >= MOST_PLANS:
+                    self._plans.clear()
+                self._plans[cache_key.key] = plan
+        return Planned(statement, plan, plan.values(cache_key))
+
+
+def _tables_of(statement: Any) -> Iterator[Table]:
+    for element in visitors.iterate(statement):
+        for table in (element, getattr(element, "table", None)):
+            if isinstance(table, Table):
+                yield cast(Any, table)
+
+
+def _views_of(statement: Any) -> dict[type[View], None]:
+    return {t.info["view"]: None for t in _tables_of(statement) if "view" in t.info}
+
+
+def _view_of(statement: Any) -> Definition | None:
+    """Return the view whose columns, all and in order, are what a select returns."""
+    columns = list(getattr(statement, "selected_columns", ()))
+    view = getattr(getattr(columns[0], "table", None), "info", {}).get("view") if columns else None
+    if view is None:
+        return None
+    return definition_of(view) if columns == list(definition_of(view).table.c) else None
+
+
+__all__ = ["Plan", "Planned", "Plans", "Shape", "Stored"]

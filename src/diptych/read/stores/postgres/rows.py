@@ -1,0 +1,297 @@
+"""SQL for rows of views and for checkpoints, in PostgreSQL: whole columns go as arrays.
+
+A step (checkpoint, blocks, rows) is one statement, so it is one round trip and one transaction.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import count
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from diptych.errors import Invalid
+from diptych.read.port import Change, Checkpoint, Definition, Storage, Tally, View, definition_of
+from diptych.sql.named import named_statements
+from diptych.sql.postgres import Connection
+
+_PACKAGE = __name__.rpartition(".")[0]
+SQL: Final = named_statements(_PACKAGE, "checkpoints.sql")
+
+MOST_STEPS: Final = 300
+"""Shapes of steps whose SQL is kept."""
+
+positions_of = msgspec.json.Decoder(dict[str, int]).decode
+_blocks = msgspec.json.Decoder(list[tuple[int, int, str]]).decode
+
+
+def quoted(name: str) -> str:
+    """Return a name as SQL takes it, whatever it is."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def numbered(sql: str) -> str:
+    """Put $1, $2 … where ``{}`` stands."""
+    number = count(1)
+    return re.sub(r"\{\}", lambda _: f"${next(number)}", sql)
+
+
+def beside_positions(sql: str, schema: str) -> str:
+    """Return a select of what another gives, with all projections' positions before each row.
+
+    Where it gives none there is one row, of NULLs; the second column tells. The order is kept:
+    the join can only be a loop over the other's rows, for the one row of positions.
+    """
+    return (
+        f"SELECT * FROM ({SQL['positions'].replace('{schema}', schema)}) AS diptych_positions "
+        f"LEFT JOIN (SELECT true, diptych_select.* FROM ({sql}) AS diptych_select) "
+        "AS diptych_rows ON true"
+    )
+
+
+class Rows:
+    """The SQL of one view."""
+
+    def __init__(self, definition: Definition, schema: str) -> None:
+        self.definition = definition
+        self.schema = schema
+        self.layout = definition.on("postgresql")
+        self.table = f"{schema}.{quoted(definition.table_name)}"
+        self.columns = ", ".join(map(quoted, self.layout.columns))
+        self.keys = tuple(map(quoted, self.layout.keys))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    @cached_property
+    def by_keys(self) -> str:
+        """The select of the rows whose keys are given as arrays.
+
+        For each key by itself, so that there is one plan, by the index, whatever the statistics.
+        """
+        given, values = _unnested("k", self.layout.keys.values())
+        where = _equal("t", self.keys, values)
+        return numbered(
+            f"SELECT r.* FROM {given} CROSS JOIN LATERAL "
+            f"(SELECT {self.columns} FROM {self.table} AS t WHERE {where} LIMIT 1) AS r"
+        )
+
+    @cached_property
+    def by_key(self) -> str:
+        """The select of one row by its key."""
+        return numbered(f"SELECT {self.columns} FROM {self.table} AS t WHERE {self._at_key}")
+
+    @cached_property
+    def by_key_with_positions(self) -> str:
+        """All projections' positions, and the row of a key, if there is one."""
+        return beside_positions(self.by_key, self.schema)
+
+    async def load(self, connection: Connection, keys: Sequence[Any]) -> dict[Any, Any]:
+        """Return the rows that exist for these keys, by key."""
+        columns = self.layout.findable(keys)
+        if not columns:
+            return {}
+        try:
+            values = await connection.fetch(self.by_keys, *columns)
+        except asyncpg.DataError:
+            # One that only the server knows it cannot hold: a row of it there is none.
+            if len(keys) == 1:
+                return {}
+            rows: dict[Any, Any] = {}
+            for key in keys:
+                rows |= await self.load(connection, [key])
+            return rows
+        found = self.layout.from_rows(values)
+        return dict(zip(map(self.definition.key_of, found), found, strict=True))
+
+    # --- writing ----------------------------------------------------------------------------------
+
+    def upsert(self, beside: str = "") -> str:
+        """Return the statement that inserts or replaces rows, given as an array for each column."""
+        given, values = _unnested("v", self.layout.columns.values())
+        others = [quoted(n) for n in self.layout.columns if n not in self.layout.keys]
+        action = "UPDATE SET " + ", ".join(f"{n} = excluded.{n}" for n in others)
+        return (
+            f"INSERT INTO {self.table} ({self.columns}) "
+            f"SELECT {', '.join(values)} FROM {beside}{given} "
+            f"ON CONFLICT ({', '.join(self.keys)}) DO {action if others else 'NOTHING'}"
+        )
+
+    def delete(self, beside: str = "") -> str:
+        """Return the statement that deletes rows, given an array for each key field."""
+        if len(self.keys) == 1:
+            (storage,) = self.layout.keys.values()
+            using = f" USING {beside.removesuffix(' CROSS JOIN ')}" if beside else ""
+            return (
+                f"DELETE FROM {self.table} AS t{using} "
+                f"WHERE t.{self.keys[0]} = ANY ({_array(storage)}::{storage.sql}[])"
+            )
+        given, values = _unnested("k", self.layout.keys.values())
+        where = _equal("t", self.keys, values)
+        return f"DELETE FROM {self.table} AS t USING {beside}{given} WHERE {where}"
+
+    @cached_property
+    def put_one(self) -> str:
+        """The statement that inserts or replaces rows."""
+        return numbered(self.upsert())
+
+    @cached_property
+    def delete_one(self) -> str:
+        """The statement that deletes the row of a key."""
+        return numbered(f"DELETE FROM {self.table} AS t WHERE {self._at_key}")
+
+    @property
+    def _at_key(self) -> str:
+        given = [f"{{}}::{_sent(s)}::{s.sql}" for s in self.layout.keys.values()]
+        return _equal("t", self.keys, given)
+
+
+def _sent(storage: Storage) -> str:
+    return storage.sent or storage.sql
+
+
+def _array(storage: Storage) -> str:
+    return f"{{}}::{_sent(storage)}[]"
+
+
+def _unnested(name: str, storages: Iterable[Storage]) -> tuple[str, list[str]]:
+    """Return a table made of arrays, and the expressions of its values."""
+    listed = list(storages)
+    arrays = ", ".join(map(_array, listed))
+    columns = [f"c{n}" for n in range(len(listed))]
+    values = [
+        f"{name}.{column}" + (f"::{storage.sql}" if storage.sent else "")
+        for column, storage in zip(columns, listed, strict=True)
+    ]
+    return f"unnest({arrays}) AS {name} ({', '.join(columns)})", values
+
+
+def _equal(table: str, columns: Iterable[str], values: Iterable[str]) -> str:
+    pairs = zip(columns, values, strict=True)
+    return " AND ".join(f"{table}.{column} = {value}" for column, value in pairs)
+
+
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class Steps:
+    """The SQL of steps, by what they write."""
+
+    def __init__(self, schema: str) -> None:
+        self.schema = schema
+        self.sql = {name: text.replace("{schema}", schema) for name, text in SQL.items()}
+        self._rows: dict[type[View], Rows] = {}
+        self._statements: dict[Any, str] = {}
+
+    def rows_of(self, view: type[View]) -> Rows:
+        """Return the SQL of a view."""
+        found = self._rows.get(view)
+        if found is None:
+            found = self._rows[view] = Rows(definition_of(view), self.schema)
+        return found
+
+    def statement(self, changes: Sequence[Change], *, durable: bool) -> tuple[str, list[Any]]:
+        """Return the SQL that makes steps, all in one, and its parameters.
+
+        Its row tells for each whether its checkpoint stood right. Without ``durable`` the
+        transaction does not wait for the disk. Raises ``Invalid`` for a row that cannot be stored.
+        """
+        values: list[Any] = []
+        shape: list[Any] = [durable]
+        for change in changes:
+            values += _move_values(change)
+            if change.blocks:
+                values += _block_values(change)
+            written: list[tuple[type[View], bool, bool]] = []
+            for writes in change.writes:
+                layout = self.rows_of(writes.view).layout
+                if writes.deleted:
+                    values += layout.keys_to_columns(writes.deleted)
+                if writes.rows:
+                    values += layout.to_columns(writes.rows)
+                written.append((writes.view, bool(writes.deleted), bool(writes.rows)))
+            shape.append((bool(change.blocks), *written))
+        key = tuple(shape)
+        sql = self._statements.get(key)
+        if sql is None:
+            if len(self._statements) >= MOST_STEPS:
+                self._statements.clear()
+            sql = self._statements[key] = self._sql(key)
+        return sql, values
+
+    def _sql(self, shape: Sequence[Any]) -> str:
+        durable, *changes = shape
+        parts: list[str] = []
+        results: list[str] = []
+        for n, (blocks, *written) in enumerate(changes):
+            parts.append(self._part("move", n))
+            if blocks:
+                parts.append(self._part("put_blocks", n))
+            beside = f"moved{n} CROSS JOIN "
+            for view, deleted, put in written:
+                rows = self.rows_of(view)
+                if deleted:
+                    parts.append(f"part{len(parts)} AS ({rows.delete(beside)})")
+                if put:
+                    parts.append(f"part{len(parts)} AS ({rows.upsert(beside)})")
+            results.append(f"EXISTS (SELECT FROM moved{n})")
+        if not durable:
+            results.append("set_config('synchronous_commit', 'off', true)")
+        return numbered(f"WITH {', '.join(parts)} SELECT {', '.join(results)}")
+
+    def _part(self, name: str, number: int) -> str:
+        return self.sql[name].replace("{n}", str(number))
+
+
+def _move_values(change: Change) -> list[Any]:
+    before, after = change.before, change.after
+    return [
+        after.position,
+        after.event_id,
+        after.count,
+        f"{after.digest:032x}",
+        after.time,
+        before.projection,
+        before.slice,
+        before.log,
+        before.position,
+        before.count,
+        f"{before.digest:032x}",
+    ]
+
+
+def _block_values(change: Change) -> list[Any]:
+    tallies = change.blocks.values()
+    return [list(change.blocks), [t.count for t in tallies], [f"{t.digest:032x}" for t in tallies]]
+
+
+@contextmanager
+def refused_rows() -> Generator[None]:
+    """Turn what PostgreSQL says of a value that it cannot hold into ``Invalid``."""
+    try:
+        yield
+    except asyncpg.DataError as error:
+        raise Invalid(
+            "A row is not valid: PostgreSQL cannot hold one of its values",
+            field="row",
+            rule="what its column holds",
+            why=f"{type(error).__name__}: {error}",
+        ) from error
+
+
+# --- checkpoints ----------------------------------------------------------------------------------
+
+
+def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
+    """Return a checkpoint from its row."""
+    projection, slice_, log, position, event_id, count, digest, time = row
+    return Checkpoint(projection, log, position, event_id, count, int(digest, 16), time, slice_)
+
+
+def tallies_of(blocks: str) -> dict[int, Tally]:
+    """Return the tallies of blocks from the text of JSON that they come in."""
+    return {number: Tally(count, int(digest, 16)) for number, count, digest in _blocks(blocks)}

@@ -1,0 +1,161 @@
+"""The schema, our tables in it, and those of views: what is missing is made, and nothing else.
+
+A role that may not create anything can open what is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from typing import Any, Final
+
+import asyncpg
+
+from diptych.errors import DefinitionError
+from diptych.read.port import Definition
+from diptych.read.stores.postgres.rows import SQL, quoted
+from diptych.sql.named import named_statements
+from diptych.sql.postgres import SETUP_LOCK, Connection
+
+_PACKAGE = __name__.rpartition(".")[0]
+_SQL: Final = named_statements(_PACKAGE, "schema.sql")
+TABLES: Final = named_statements(_PACKAGE, "tables.sql")
+
+LONGEST_NAME: Final = 63
+
+
+async def make_tables(
+    connection: Connection,
+    schema: str,
+    log: str,
+    projections: Iterable[str],
+    views: Sequence[Definition],
+) -> None:
+    """Make what is missing, a checkpoint at 0 for each new projection too, in one transaction."""
+    for definition in views:
+        _check_names(definition)
+    wanted = list(projections)
+    async with connection.transaction():
+        await connection.execute(_SQL["lock"], SETUP_LOCK)
+        if not await connection.fetchval(_SQL["schema_exists"], schema):
+            await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
+        there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
+        for name, create in TABLES.items():
+            if name not in there:
+                await connection.execute(create.replace("{schema}", schema))
+        for definition in views:
+            await _make_table(connection, schema, definition, there.get(definition.table_name))
+        rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
+        if missing := set(wanted) - {row["projection"] for row in rows}:
+            start = SQL["start"].replace("{schema}", schema)
+            await connection.execute(start, sorted(missing), log)
+
+
+async def plan_tables(
+    connection: Connection, schema: str, projections: Iterable[str], views: Sequence[Definition]
+) -> list[tuple[str, str]]:
+    """Return the statements that `make_tables` would run, with names: run, and rolled back."""
+    ran: list[str] = []
+
+    def note(query: Any) -> None:
+        if query.query.lstrip().startswith("CREATE"):
+            ran.append(query.query)
+
+    connection.add_query_logger(note)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await make_tables(connection, schema, "", projections, views)
+    finally:
+        connection.remove_query_logger(note)
+        await transaction.rollback()
+    return [(" ".join(sql.split("(")[0].split()), sql) for sql in ran]
+
+
+_Columns = dict[str, tuple[str, bool, bool]]
+"""For each column: its type, whether it refuses NULL, whether it is part of the key."""
+
+
+async def _columns(
+    connection: Connection, schema: str, tables: Sequence[str]
+) -> dict[str, _Columns]:
+    found: dict[str, _Columns] = {}
+    for table, name, *rest in await connection.fetch(_SQL["columns"], schema, tables):
+        found.setdefault(table, {})[name] = tuple(rest)
+    return found
+
+
+async def _make_table(
+    connection: Connection, schema: str, definition: Definition, there: _Columns | None
+) -> None:
+    table = f"{schema}.{quoted(definition.table_name)}"
+    asked: _Columns = {
+        f.name: (f.kind.postgresql.sql, not f.kind.optional, f.key) for f in definition.fields
+    }
+    if there is None:
+        columns = [
+            f"{quoted(name)} {type_}{_collation(type_)}{' NOT NULL' if refuses_null else ''}"
+            for name, (type_, refuses_null, _) in asked.items()
+        ]
+        keys = ", ".join(quoted(f.name) for f in definition.key_fields)
+        await connection.execute(
+            f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({keys}))"
+        )
+    elif there != asked:
+        changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
+        raise DefinitionError(
+            "The view's table exists with other columns: the view has changed since. Give the view "
+            "another table=..., and it will be built there from the log",
+            at=definition.at,
+            table=f"{schema}.{definition.table_name}",
+            changed=", ".join(changed),
+        )
+    await _make_indexes(connection, schema, definition)
+
+
+async def _make_indexes(connection: Connection, schema: str, definition: Definition) -> None:
+    wanted = {index_name(definition, fields): fields for fields in definition.indexes}
+    there = await connection.fetch(_SQL["relations"], schema, list(wanted)) if wanted else []
+    for name, fields in wanted.items():
+        if any(row[0] == name for row in there):
+            continue
+        kinds = {f.name: f.kind for f in definition.fields}
+        # NULLs sort as in SQLite: before all else. So do the queries ask for it.
+        columns = [quoted(f) + (" NULLS FIRST" if kinds[f].optional else "") for f in fields]
+        await connection.execute(
+            f"CREATE INDEX {quoted(name)} ON {schema}.{quoted(definition.table_name)} "
+            f"({', '.join(columns)})"
+        )
+
+
+def index_name(definition: Definition, fields: Sequence[str]) -> str:
+    """Return an index's name. Where PostgreSQL would cut it off, its end is a hash of it."""
+    name = f"{definition.table_name}_by_{'_'.join(fields)}"
+    full = name.encode()
+    if len(full) <= LONGEST_NAME:
+        return name
+    end = blake2b(full, digest_size=5).hexdigest()
+    return full[: LONGEST_NAME - len(end) - 1].decode(errors="ignore") + f"_{end}"
+
+
+def _collation(type_: str) -> str:
+    return ' COLLATE "C"' if type_ == "text" else ""
+
+
+def _check_names(definition: Definition) -> None:
+    for name in (definition.table_name, *definition.names):
+        if len(name.encode()) > LONGEST_NAME:
+            raise DefinitionError(
+                "PostgreSQL's names have at most 63 bytes; give the field a shorter name, or the "
+                "view a shorter table=...",
+                at=definition.at,
+                name=name,
+            )
+
+
+RACES: Final = (
+    asyncpg.UniqueViolationError,
+    asyncpg.DuplicateSchemaError,
+    asyncpg.DuplicateTableError,
+)
+"""Somebody who does not take our lock has made the same thing at the same time."""
