@@ -36,6 +36,8 @@ NOTES: Final = f"""## What is compared
   at several numbers of threads; the best one counts.
 - The bare group commit appends events of the same size on a condition that SQL checks, one
   transaction for all that wait; it loads, decides and encodes nothing.
+- The bare durable insert stores what an append stores: the event, its entries in the index by tag,
+  the head. What the event's row alone costs stands beside it.
 - {WARNING}.
 - "cached" is eventsourcing with its cache of aggregates, told that no other process writes
   (AGGREGATE_CACHE_FASTFORWARD off). Diptych keeps states too, but checks them at each append.

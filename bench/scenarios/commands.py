@@ -18,6 +18,7 @@ from diptych import Running
 
 GROUP_COMMIT = "bare group commit"
 INSERT = "bare durable insert"
+ROW_ALONE = "bare durable insert, without index and head"
 
 
 def orders_contests(setup: Setup) -> Iterator[Contest]:
@@ -67,7 +68,8 @@ def latency_contests(setup: Setup) -> Iterator[Contest]:
     for backend in setup.backends:
         entrants = [
             Entrant(OURS, 1, functools.partial(latency, sizes.sequential)),
-            Entrant(INSERT, 1, functools.partial(bare_inserts, sizes.sequential)),
+            Entrant(INSERT, 1, functools.partial(bare_inserts, sizes.sequential, True)),
+            Entrant(ROW_ALONE, 1, functools.partial(bare_inserts, sizes.sequential, False)),
         ]
         for mode in events_peer.modes(backend):
             peer = functools.partial(events_peer.latency, mode, sizes.peer_commands)
