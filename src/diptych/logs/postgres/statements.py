@@ -31,6 +31,7 @@ class Statements:
         self.append = named["append"]
         self.appended_since = named["appended_since"]
         self.stored_since = named["stored_since"]
+        self.id_at = named["id_at"]
         self.recall = named["recall"]
         self.notify = named["notify"]
         self.types_of_tag = named["types_of_tag"]

@@ -16,6 +16,9 @@ FROM {schema}.events AS e WHERE e.position > $1
 SELECT e.id, e.position FROM {schema}.events AS e
 WHERE e.position > $1 AND e.id = ANY ($2::text[]) ORDER BY e.position
 
+-- name: id_at
+SELECT id FROM {schema}.events WHERE position = $1
+
 -- name: recall
 SELECT key, content, first, last, rejection FROM {schema}.idempotency_keys WHERE key = ANY ($1::text[])
 
