@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
@@ -52,6 +52,7 @@ class NewEvent(Struct, frozen=True, gc=False):
     """An event to be appended: ``data`` and ``metadata`` are JSON objects, nothing around them.
 
     ``id`` and ``type`` have no quotes, backslashes or control characters; a tag is not empty.
+    None of them is longer than 1000 bytes.
     """
 
     id: str
@@ -197,6 +198,9 @@ class Log(Protocol):
         ...
 
 
+LONGEST_TEXT: Final = 1000
+"""How many bytes of UTF-8 an id, a type, a tag or a key has at most: indexes hold no more."""
+
 _BAD_NAME = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _BAD_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _json = Decoder(list[Raw])
@@ -229,6 +233,13 @@ def require_sound(batch: Sequence[Append]) -> None:
     if "" in texts or _BAD_TEXT.search("".join(texts)):
         bad_text = next(text for text in texts if not text or _BAD_TEXT.search(text))
         raise _unsound("events.tags or key", "not empty, no NUL characters", bad_text)
+    words = names + texts
+    if words and max(map(len, words)) > LONGEST_TEXT // 4:
+        for word in words:
+            if len(word.encode()) > LONGEST_TEXT:
+                raise _unsound(
+                    "id, type, tag or key", f"at most {LONGEST_TEXT} bytes", f"{word[:20]}…"
+                )
     if not _are_objects(objects):
         bad = next(each for each in objects if not _are_objects([each]))
         raise _unsound("events.data", "data and metadata: a JSON object in UTF-8", bad)

@@ -58,21 +58,22 @@ class Schema:
 
     async def pending(self, connection: Connection, schema: str) -> list[Step]:
         """Return what is to be run, in order; nothing when all is as it should be."""
+        return (await self.state(connection, schema))[0]
+
+    async def state(self, connection: Connection, schema: str) -> tuple[list[Step], bool]:
+        """Return what is pending, and whether this part was made before: both of one look."""
         applied = await self._applied(connection, schema)
         if applied.get(_OBJECTS) == self.digest:
-            return []
+            return [], True
         made = [(step.name, step.digest) for step in self.migrations] + [(_OBJECTS, self.digest)]
         rows = ", ".join(f"('{self.part}', '{name}', '{digest}')" for name, digest in made)
-        return [
+        steps = [
             Step("ledger", _LEDGER),
             *[step for step in self.migrations if applied and step.name not in applied],
             *self.objects,
             Step("record", _RECORD.replace("{rows}", rows)),
         ]
-
-    async def exists(self, connection: Connection, schema: str) -> bool:
-        """Whether this part was ever made in the schema."""
-        return bool(await self._applied(connection, schema))
+        return steps, bool(applied)
 
     async def apply(self, connection: Connection, schema: str) -> list[Step]:
         """Run what is pending in one transaction; any number of processes may do so at once."""

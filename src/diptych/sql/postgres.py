@@ -8,8 +8,10 @@ database may stand behind PgBouncer in transaction mode (``?pooled=1``).
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import re
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -29,9 +31,12 @@ CONNECTIONS: Final = 8
 PATIENCE: Final = 5.0
 """Seconds for which a lost connection is sought anew before callers get ``Unavailable``."""
 
-CONNECT_SECONDS: Final = 10.0
 COMMAND_SECONDS: Final = 300.0
-"""How long a statement may take before its connection is given up: a network that says nothing."""
+"""How long a statement may take before its connection is given up."""
+
+SILENCE: Final = 30.0
+"""Seconds without any answer after which the other end counts as gone: to the log's statements,
+which are short, and to the network's own questions on all connections."""
 
 SETUP_LOCK: Final = 0x64697074796368
 """The advisory lock of those who make tables."""
@@ -53,7 +58,13 @@ LOST = (
 )
 """The connection is gone, and with it the answer to what was asked last."""
 
-_FULL = (asyncpg.InsufficientResourcesError, asyncpg.ReadOnlySQLTransactionError)
+_FULL = (
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.ObjectNotInPrerequisiteStateError,
+    asyncpg.PostgresSystemError,
+)
 _AGAIN = (asyncpg.TransactionRollbackError,)
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -105,17 +116,31 @@ class Address(Struct, frozen=True):
 class Database:
     """A database and this process's connections to it, made when they are needed.
 
-    ``patience`` (seconds): how long a connection is sought before ``Unavailable``.
+    ``patience`` (seconds): how long a connection is sought before ``Unavailable``. ``silence``
+    (seconds): how long a short statement may go without an answer, before its connection counts
+    as lost. ``made`` counts the connections that were made.
     """
 
-    def __init__(self, url: str, *, patience: float = PATIENCE, field: str = "url") -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience: float = PATIENCE,
+        silence: float = SILENCE,
+        field: str = "url",
+    ) -> None:
         self.address = Address.parse(url, field)
         self.schema = self.address.schema
         self.patience = patience
+        self.silence = silence
+        self.made = 0
         self._free = asyncio.Semaphore(self.address.connections)
         self._idle: deque[Connection] = deque()
         self._leased: set[Connection] = set()
         self._closed = False
+        # Since when, and when last, no connection was to be had, and why.
+        self._away_since = self._away_at = -math.inf
+        self._away: BaseException | None = None
 
     @property
     def most(self) -> int:
@@ -129,42 +154,53 @@ class Database:
 
     # --- work -------------------------------------------------------------------------------------
 
-    async def run(self, job: Job[T], *, again: bool = True) -> T:
+    async def run(self, job: Job[T], *, again: bool = True, brief: bool = False) -> T:
         """Run a job on a connection. With ``again`` it is run anew when the connection is lost.
 
-        So it must be one that changes nothing, or changes the same thing twice. Raises
-        ``Unavailable`` when the database cannot be reached, or refuses work.
+        So it must be one that changes nothing, or changes the same thing twice. ``brief``: see
+        `lease`. Raises ``Unavailable`` when the database cannot be reached, or refuses work.
         """
-        deadline = _now() + self.patience
-        attempt = 0
+        attempt, deadline = 0, math.inf
         while True:
             try:
-                async with self.lease() as connection:
+                async with self.lease(brief=brief) as connection:
                     return await job(connection)
-            except (*LOST, *_AGAIN) as error:
+            except (*LOST, asyncpg.PostgresError) as error:
+                if not (is_lost(error) or isinstance(error, _AGAIN)):
+                    raise failure_of(error, self.path) from error
                 attempt += 1
+                # From now: the job may have taken its time before.
+                deadline = min(deadline, _now() + self.patience)
                 if not again or _now() > deadline:
                     raise unavailable(error, self.path) from error
                 await asyncio.sleep(backoff(attempt))
-            except asyncpg.PostgresError as error:
-                raise failure_of(error, self.path) from error
 
     @asynccontextmanager
-    async def lease(self) -> AsyncGenerator[Connection]:
-        """Hold a connection. It comes back only if it is idle; what breaks is raised as it is."""
+    async def lease(self, *, brief: bool = False) -> AsyncGenerator[Connection]:
+        """Hold a connection. It comes back only if it is idle; what breaks is raised as it is.
+
+        ``brief``: it is cut off after ``silence`` seconds.
+        """
         self.require_usable()
+        asked = _now()
         async with self._free:
             self.require_usable()
-            connection = await self._take()
+            connection = await self._take(asked)
             self._leased.add(connection)
             sound = False
+            # Where nothing is heard any more, not even a cancelled statement would end.
+            end = _loop().call_later(self.silence, connection.terminate) if brief else None
             try:
                 yield connection
                 sound = True
             except Exception as error:  # not a cancellation: that may leave a statement under way
-                sound = not isinstance(error, LOST)
+                sound = not is_lost(error)
+                if not sound:
+                    self._drop_idle()
                 raise
             finally:
+                if end is not None:
+                    end.cancel()
                 self._leased.discard(connection)
                 idle = not connection.is_closed() and not connection.is_in_transaction()
                 if sound and idle and not self._closed:
@@ -172,42 +208,61 @@ class Database:
                 else:
                     connection.terminate()
 
-    async def _take(self) -> Connection:
+    def _drop_idle(self) -> None:
+        """Throw away the idle ones: where one is lost, all are, and each would cost an attempt."""
+        while self._idle:
+            self._idle.pop().terminate()
+
+    async def _take(self, asked: float) -> Connection:
         while self._idle:
             connection = self._idle.pop()  # the one used last knows most statements
             if not connection.is_closed():
                 return connection
-        deadline = _now() + self.patience
         attempt = 0
         while True:
-            try:
-                return await self.connect()
-            except LOST as error:
-                attempt += 1
-                # One that was there and went away shall not be waited for by each in turn.
-                if self._closed or _now() + backoff(attempt) > deadline:
-                    raise unavailable(error, self.path) from error
+            # Those who have waited for their turn share the attempt that was made meanwhile.
+            if self._away is None or self._away_at < asked or self._awaited(self._away_at):
+                begun = _now()
+                try:
+                    connection = await self.connect()
+                except (*LOST, asyncpg.InsufficientResourcesError) as error:
+                    self._note_away(error, begun)
+                else:
+                    self._away = None
+                    return connection
+            attempt += 1
+            # One that was there and went away is not waited for by each in turn.
+            if self._closed or not self._awaited(_now() + backoff(attempt)):
+                raise unavailable(self._away, self.path) from self._away
             await asyncio.sleep(backoff(attempt))
+
+    def _note_away(self, error: BaseException, begun: float) -> None:
+        if self._away is None or begun - self._away_at > 4 * self.patience:
+            self._away_since = begun  # before that nobody has asked for long
+        self._away, self._away_at = error, _now()
+
+    def _awaited(self, time: float) -> bool:
+        """Whether the database, since it went away, may still be waited for at a time."""
+        return time <= self._away_since + self.patience
 
     async def connect(self) -> Connection:
         """Return a new connection, which is the caller's to close."""
         address = self.address
         try:
-            return await asyncpg.connect(
+            connection = await asyncpg.connect(
                 address.dsn,
-                timeout=CONNECT_SECONDS,
+                timeout=max(self.patience, 1.0),
                 command_timeout=COMMAND_SECONDS,
                 statement_cache_size=0 if address.pooled else 512,
                 max_cached_statement_lifetime=0,
-                # Compiling a plan takes longer than any of our statements. (Behind PgBouncer
-                # there is no session that could be told so.)
-                server_settings={} if address.pooled else {"jit": "off"},
+                # (Behind PgBouncer there is no session that could be told so.)
+                server_settings={} if address.pooled else _settings(self.silence),
             )
-        except asyncpg.CannotConnectNowError:
-            raise
         except asyncpg.PostgresError as error:
+            if is_lost(error) or isinstance(error, asyncpg.InsufficientResourcesError):
+                raise
             raise failure_of(error, self.path) from error
-        except (ValueError, asyncpg.ClientConfigurationError) as error:
+        except ValueError as error:
             raise Invalid(
                 "That is no address of a database",
                 field="url",
@@ -215,6 +270,9 @@ class Database:
                 got=self.path,
                 why=error,
             ) from error
+        self.made += 1
+        _watch(connection, self.silence)
+        return connection
 
     async def close(self) -> None:
         """Close the connections; one that is at work is ended. May be called twice."""
@@ -240,12 +298,17 @@ class Database:
         return text.replace("{schema}", self.schema)
 
 
+def is_lost(error: BaseException) -> bool:
+    """Whether an error means that the connection is gone, not that a value cannot be bound."""
+    return isinstance(error, LOST) and not isinstance(error, ValueError)
+
+
 def backoff(attempt: int) -> float:
     """Return how many seconds to wait before the next attempt: doubled up to 1 s, with jitter."""
     return min(0.02 * 2.0 ** min(attempt, 10), 1.0) * random.uniform(0.5, 1.0)
 
 
-def unavailable(error: BaseException, path: str) -> Unavailable:
+def unavailable(error: BaseException | None, path: str) -> Unavailable:
     """Return the error for a database that is not there."""
     return Unavailable(
         "PostgreSQL cannot be reached; nothing was stored. Try again later",
@@ -254,12 +317,13 @@ def unavailable(error: BaseException, path: str) -> Unavailable:
     )
 
 
-def failure_of(error: asyncpg.PostgresError, path: str) -> Exception:
+def failure_of(error: Exception, path: str) -> Exception:
     """Return the library's error for one of PostgreSQL's: what callers can do something about."""
     why = f"{type(error).__name__}: {error}"
     if isinstance(error, _FULL):
         return Unavailable(
-            "PostgreSQL refused the work (full, or read-only); nothing of it was stored",
+            "PostgreSQL refused the work (full, read-only, or by an operator or a timeout of the "
+            "server's); nothing of it was stored",
             database=path,
             why=why,
         )
@@ -275,5 +339,42 @@ def failure_of(error: asyncpg.PostgresError, path: str) -> Exception:
     return error  # a fault in a statement of ours, or a value that cannot be bound
 
 
+def _settings(silence: float) -> dict[str, str]:
+    seconds = str(math.ceil(silence))
+    return {
+        # Compiling a plan takes longer than any of our statements.
+        "jit": "off",
+        # The append function takes its lock in a statement of its own, which must see the newest.
+        "default_transaction_isolation": "read committed",
+        # A process that is frozen, or whose machine is gone, must not keep the log's lock.
+        "idle_in_transaction_session_timeout": f"{seconds}s",
+        "tcp_user_timeout": f"{seconds}s",
+        "tcp_keepalives_idle": seconds,
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+    }
+
+
+def _watch(connection: Connection, silence: float) -> None:
+    """Have the system give up a connection whose other end does not even acknowledge."""
+    transport: asyncio.BaseTransport = getattr(connection, "_transport")  # noqa: B009  # no other way
+    found = transport.get_extra_info("socket")
+    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_USER_TIMEOUT", math.ceil(silence * 1000)),
+        ("TCP_KEEPIDLE", math.ceil(silence)),
+        ("TCP_KEEPINTVL", 5),
+        ("TCP_KEEPCNT", 3),
+    ):
+        if (option := getattr(socket, name, None)) is not None:
+            found.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
 def _now() -> float:
-    return asyncio.get_running_loop().time()
+    return _loop().time()

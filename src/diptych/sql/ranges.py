@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeAlias
 
-from diptych.log import EventQuery, QueryItem
+from msgspec.structs import replace
+
+from diptych.log import Append, EventQuery, QueryItem
 
 FOREVER = 2**63 - 1
 """The highest position there can be."""
@@ -14,6 +17,43 @@ _RANGES_OF_A_POINT = 16  # more go by a statement of their own
 
 Leg: TypeAlias = tuple[str, str, tuple[str, ...]]
 """One range of the tag index: a tag, a type, and the tags that each event must bear besides."""
+
+
+# No event has such a text, as `require_sound` refuses it; and not every driver takes it.
+_NOWHERE = re.compile(r"[\x00\ud800-\udfff]")
+_NEVER = QueryItem(frozenset({"\x01"}), frozenset({"never"}))
+
+
+def findable(query: EventQuery) -> EventQuery:
+    """Return a query for the same events, with no text in it that no event can have."""
+    if not _NOWHERE.search("".join(_texts(query))):
+        return query
+    return EventQuery(tuple(_findable(item) for item in query.items))
+
+
+def with_findable(batch: Sequence[Append]) -> Sequence[Append]:
+    """Return appends under the same conditions, with no text in these that no event can have."""
+    queries = [condition.query for append in batch for condition in append.conditions]
+    if not _NOWHERE.search("".join([text for query in queries for text in _texts(query)])):
+        return batch
+    return [
+        replace(
+            append,
+            conditions=tuple(replace(c, query=findable(c.query)) for c in append.conditions),
+        )
+        for append in batch
+    ]
+
+
+def _texts(query: EventQuery) -> list[str]:
+    return [text for item in query.items for text in (*item.types, *item.tags)]
+
+
+def _findable(item: QueryItem) -> QueryItem:
+    types = frozenset(name for name in item.types if not _NOWHERE.search(name))
+    if _NOWHERE.search("".join(item.tags)) or (item.types and not types):
+        return _NEVER
+    return QueryItem(types, item.tags)
 
 
 def is_everything(query: EventQuery) -> bool:

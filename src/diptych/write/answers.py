@@ -8,8 +8,16 @@ from typing import Any
 
 import msgspec
 
-from diptych.errors import DiptychError, Invalid, KeyReused, ProjectionFailed, Rejected
-from diptych.log import Appended, Refused
+from diptych.errors import (
+    DiptychError,
+    Invalid,
+    KeyReused,
+    OutcomeUnknown,
+    ProjectionFailed,
+    Rejected,
+    Unavailable,
+)
+from diptych.log import LONGEST_TEXT, Appended, Refused
 from diptych.messages import Metadata, new_id
 from diptych.write.entry import Receipt
 
@@ -37,13 +45,17 @@ def new_metadata(
 def _require_text(**fields: str | None) -> None:
     """Raise ``Invalid`` for what could not be kept beside an event for ever."""
     for field, text in fields.items():
-        if text is not None and (type(text) is not str or not text or not text.isprintable()):
-            raise Invalid(
-                f"That is no {field.replace('_', ' ')}",
-                field=field,
-                rule="a text, not empty, printable characters only",
-                got=repr(text),
-            )
+        if text is None:
+            continue
+        if type(text) is not str or not text or not text.isprintable():
+            rule = "a text, not empty, printable characters only"
+        elif len(text) > LONGEST_TEXT // 4 and len(text.encode()) > LONGEST_TEXT:
+            rule = f"at most {LONGEST_TEXT} bytes"
+        else:
+            continue
+        raise Invalid(
+            f"That is no {field.replace('_', ' ')}", field=field, rule=rule, got=repr(text)[:100]
+        )
 
 
 def content_of(name: str, payload: bytes) -> bytes:
@@ -76,6 +88,8 @@ def refusal(command: str, key: str | None, outcome: Refused) -> DiptychError:
             key=key,
             position=outcome.position,
         )
+    if isinstance(outcome.error, (Unavailable, OutcomeUnknown)):
+        return outcome.error  # the database went away while appends were stored one by one
     failure = ProjectionFailed(
         "An inline projection failed on this command's events; nothing was stored",
         command=command,

@@ -311,6 +311,8 @@ class CommandBus:
                 else:
                     self._answer(entry, self._conflict(entry, outcome))
             else:
+                if isinstance(outcome.error, OutcomeUnknown):
+                    self._read_anew([entry])
                 name = entry.decision.command.__name__
                 self._answer(entry, refusal(name, entry.key, outcome))
         if lost:
@@ -334,11 +336,15 @@ class CommandBus:
 
     def _settle_failure(self, batch: Sequence[Entry], error: Exception) -> None:
         if isinstance(error, OutcomeUnknown):
-            for slot in {slot for entry in batch for slot in entry.touched}:
-                slot.loaded = False
+            self._read_anew(batch)
         for entry in batch:
             self._answer(entry, error)
         self._undo(list(batch), [])
+
+    def _read_anew(self, unknown: Sequence[Entry]) -> None:
+        """Trust no state that these may have changed."""
+        for slot in {slot for entry in unknown for slot in entry.touched}:
+            slot.loaded = False
 
     def _undo(self, lost: list[Entry], again: list[Entry]) -> None:
         """Take lost entries out of all states; decide again, in order, all that built on them."""

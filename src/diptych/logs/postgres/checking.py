@@ -16,13 +16,15 @@ class Legs:
 
     They ask for more than the conditions do, never for less: where something is found, the batch
     is judged under the lock. ``unclear``: a condition cannot be put in this way. ``alone``: it can
-    be judged for exactly the head that it was judged for.
+    be judged for exactly the head that it was judged for. ``granted``: something was taken for
+    granted that only the function can tell.
     """
 
     def __init__(self, head: int) -> None:
         self._head = head
         self.unclear = False
         self.alone = False
+        self.granted = False
         self.tags: list[str] = []
         self.types: list[str] = []
         self.afters: list[int] = []
@@ -35,6 +37,7 @@ class Legs:
         """Take for granted that nothing older is in a condition's way, and have that looked at."""
         if condition.known:
             self.unclear = True
+        self.granted = True
         self._add(condition, condition.after)
         return 0
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from diptych.errors import Closed, DiptychError, LogUnusable
+from diptych.errors import Closed, LogUnusable
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -26,7 +26,7 @@ from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
-from diptych.sql.ranges import FOREVER, is_point
+from diptych.sql.ranges import is_point, with_findable
 
 POLL_SECONDS: Final = 0.25
 
@@ -105,7 +105,7 @@ class PostgresLog:
         """
         self._require_open()
         require_sound(batch)
-        return await self._appends.ask(batch)
+        return await self._appends.ask(with_findable(batch))
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._writer.append(batches)
@@ -126,18 +126,18 @@ class PostgresLog:
         """Return the next matching events after a position, at most ``limit``, up to ``until``."""
         self._require_open()
         require_limit(limit)
-        request = Request(query, after, FOREVER if until is None else until, limit)
-        if is_point(query):
+        request = Request.of(query, after, until, limit)
+        if is_point(request.query):
             return self._points.ask(request)
-        return self._database.run(lambda connection: read_page(connection, self._sql, request))
+        return self._database.run(lambda c: read_page(c, self._sql, request), brief=True)
 
     async def _read_points(self, requests: list[Request]) -> list[Page]:
-        return await self._database.run(lambda c: read_points(c, self._sql, requests))
+        return await self._database.run(lambda c: read_points(c, self._sql, requests), brief=True)
 
     async def head(self) -> int:
         """Return the position of the last event; 0 when there is none."""
         self._require_open()
-        return int(await self._database.run(lambda c: c.fetchval(self._sql.head)))
+        return int(await self._database.run(lambda c: c.fetchval(self._sql.head), brief=True))
 
     async def wait(self, after: int, timeout: float | None = None) -> int:
         """Wait until the head lies after a position, at most ``timeout`` s; return the head.
@@ -169,7 +169,7 @@ class PostgresLog:
             await asyncio.sleep(self._poll)
             try:
                 self._announce(await self.head())
-            except DiptychError as error:
+            except Exception as error:  # whatever it is, nobody must wait for ever
                 self._disappoint(error)
 
     def _announce(self, head: int) -> None:
@@ -177,7 +177,7 @@ class PostgresLog:
             if head > after and not waiter.done():
                 waiter.set_result(head)
 
-    def _disappoint(self, error: DiptychError) -> None:
+    def _disappoint(self, error: Exception) -> None:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(error)
@@ -185,7 +185,7 @@ class PostgresLog:
     async def recall(self, keys: Sequence[str]) -> dict[str, Appended]:
         """Return the first answers kept under these idempotency keys."""
         self._require_open()
-        found = await self._database.run(lambda c: recall(c, self._sql, keys))
+        found = await self._database.run(lambda c: recall(c, self._sql, keys), brief=True)
         return {key: answer for key, (_, answer) in found.items()}
 
     async def within(self, connection: Any) -> LogWithin:
@@ -229,8 +229,14 @@ def prepare(schema: str) -> Callable[[Connection], Awaitable[str]]:
                 f"PostgreSQL {OLDEST} or later is needed",
                 version=f"{version.major}.{version.minor}",
             )
-        pending = await wanted.pending(connection, schema)
-        if pending and await wanted.exists(connection, schema):
+        encoding = await connection.fetchval("SHOW server_encoding")
+        if encoding != "UTF8":
+            raise LogUnusable(
+                "The database must be able to hold any text: create one with ENCODING 'UTF8'",
+                encoding=encoding,
+            )
+        pending, exists = await wanted.state(connection, schema)
+        if pending and exists:
             raise LogUnusable(
                 "The log's schema is that of another version of diptych; run `diptych db plan`, "
                 "then `diptych db apply`",

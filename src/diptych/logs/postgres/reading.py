@@ -10,7 +10,7 @@ from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
 from diptych.logs.postgres.checking import types_of
 from diptych.logs.postgres.statements import Statements, events_of
 from diptych.sql.postgres import Connection
-from diptych.sql.ranges import is_everything, legs_of
+from diptych.sql.ranges import FOREVER, findable, is_everything, legs_of
 
 
 class Request(Struct, frozen=True):
@@ -20,6 +20,12 @@ class Request(Struct, frozen=True):
     after: int
     until: int
     limit: int
+
+    @staticmethod
+    def of(query: EventQuery, after: int, until: int | None, limit: int) -> Request:
+        """Return a request that can be put to the database."""
+        last = FOREVER if until is None else min(until, FOREVER)
+        return Request(findable(query), min(after, FOREVER), last, limit)
 
 
 async def read_page(connection: Connection, sql: Statements, request: Request) -> Page:

@@ -1,12 +1,3 @@
--- name: opened
--- What there is of a log in this schema.
-SELECT current_setting('server_version_num')::int,
-       to_regclass('{schema}.log') IS NOT NULL,
-       to_regclass('{schema}.diptych_migrations') IS NOT NULL
-
--- name: log
-SELECT identity, head FROM {schema}.log
-
 -- name: head
 SELECT head FROM {schema}.log
 

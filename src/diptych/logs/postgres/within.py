@@ -25,7 +25,7 @@ from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.writing import InsideAppend
 from diptych.sql.judge import Judge
 from diptych.sql.postgres import Connection
-from diptych.sql.ranges import FOREVER
+from diptych.sql.ranges import with_findable
 from diptych.sql.recent import Recent
 
 
@@ -55,6 +55,7 @@ class LogWithin:
         require_sound([append])
         connection, sql = self._connection, self._sql
         head = await self.lock()
+        [append] = with_findable([append])
         batches = [[append]]
         answers = await stored_answers(connection, sql, batches)
         recent = Recent(1)
@@ -87,7 +88,7 @@ class LogWithin:
         limit: int = 1000,
     ) -> Page:
         """Return a page as this transaction sees it, its own events included."""
-        request = Request(query, after, FOREVER if until is None else until, limit)
+        request = Request.of(query, after, until, limit)
         return await read_page(self._connection, self._sql, request)
 
     async def recall(self, keys: Sequence[str]) -> dict[str, Appended]:

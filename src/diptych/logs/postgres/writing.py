@@ -8,6 +8,7 @@ Where it has, nothing is stored, and the batch is judged again in a transaction 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeAlias
 
@@ -16,13 +17,21 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
-from diptych.errors import OutcomeUnknown, Unavailable
+from diptych.errors import DiptychError, OutcomeUnknown, Unavailable
 from diptych.log import Append, Outcome, Refused, StoredEvent
 from diptych.logs.postgres.checking import Legs, first_stored, stored_answers
 from diptych.logs.postgres.rows import arrays_of, stored_events
 from diptych.logs.postgres.statements import Statements
 from diptych.sql.judge import Judge
-from diptych.sql.postgres import LOST, Connection, Database, backoff, failure_of, unavailable
+from diptych.sql.postgres import (
+    LOST,
+    Connection,
+    Database,
+    backoff,
+    failure_of,
+    is_lost,
+    unavailable,
+)
 from diptych.sql.recent import Entry, Recent
 
 InsideAppend: TypeAlias = Callable[[Connection, list[StoredEvent]], Awaitable[None]]
@@ -34,7 +43,6 @@ Answered: TypeAlias = list[list[Outcome]]
 COMPANY: Final = 2000
 """For how many batches others are expected to append too, once they were met."""
 
-_BROKEN = (*LOST, asyncpg.TransactionRollbackError)
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
 
 
@@ -64,6 +72,7 @@ class Writer:
         self._sql = sql
         self._inside = inside
         self._recent = Recent(remembered)
+        self._made = 0
         self._company = 0
         self._sent: list[_Sent] = []
 
@@ -85,7 +94,7 @@ class Writer:
                 )
             except InsideFailed as failed:
                 outcome = Refused("failed", error=failed.__cause__)
-            except Unavailable as error:
+            except (Unavailable, OutcomeUnknown) as error:
                 # Earlier ones are stored already: this is an answer, not a failure of the call.
                 outcome = Refused("failed", error=error)
             outcomes.append(outcome)
@@ -95,30 +104,39 @@ class Writer:
 
     async def _persist(self, batches: Batches, answer: Callable[[Judge], Answered]) -> Answered:
         """Try until it is known what came of it, or there is no connection to be had."""
-        database, tries = self._database, 0
-        deadline = asyncio.get_running_loop().time() + database.patience
+        database, tries, deadline = self._database, 0, math.inf
         self._sent = []
         while True:
+            before = len(self._sent)
             try:
-                async with database.lease() as connection:
+                async with database.lease(brief=True) as connection:
+                    if self._made != database.made:
+                        # New connections, perhaps to another server, which has lost events.
+                        self._made = database.made
+                        self._recent.forget(0)
                     if not tries and self._inside is None:
                         answered = await self._quick(connection, batches, answer)
                         if answered is not None:
                             return answered
                     return await self._exact(connection, batches, answer)
-            except (*_BROKEN, Unavailable) as error:
+            except DiptychError as error:  # there is no connection to be had
+                if not self._sent:
+                    raise
+                raise self._gone(error) from error
+            except (*LOST, asyncpg.PostgresError) as error:
                 tries += 1
-                late = asyncio.get_running_loop().time() > deadline
-                if isinstance(error, asyncpg.TransactionRollbackError):
-                    self._sent.pop()  # the server says that it is not stored
-                elif isinstance(error, Unavailable) or late:
-                    raise self._gone(error) from error
-            except asyncpg.PostgresError as error:
-                raise failure_of(error, database.path) from error
+                deadline = min(deadline, _now() + database.patience)
+                if not is_lost(error):
+                    del self._sent[before:]  # the server says that it is not stored
+                    again = isinstance(error, asyncpg.TransactionRollbackError)
+                    if not (self._sent or again) or _now() > deadline:
+                        why = failure_of(error, database.path)
+                        raise self._gone(why) from error
+                elif _now() > deadline:
+                    raise self._gone(unavailable(error, database.path)) from error
             await asyncio.sleep(backoff(tries))
 
-    def _gone(self, error: Exception) -> Exception:
-        why = error if isinstance(error, Unavailable) else unavailable(error, self._database.path)
+    def _gone(self, why: Exception) -> Exception:
         if not self._sent:
             return why
         return OutcomeUnknown(
@@ -126,7 +144,7 @@ class Writer:
             "reached to find out. Commands with an idempotency key may be sent again; for others "
             "read the log first",
             database=self._database.path,
-            why=error,
+            why=why,
         )
 
     # --- the quick way ----------------------------------------------------------------------------
@@ -150,6 +168,8 @@ class Writer:
                 judge.withdraw()
                 return None
             if not judge.new and not judge.keys:
+                if legs.granted:
+                    return None
                 # Refusals are final; that a condition holds has to be seen at the present head.
                 now = await connection.fetchval(self._sql.head)
                 return answered if now == expected else None
@@ -172,12 +192,9 @@ class Writer:
             self._follow(judge, since)
         return moved(answered, expected, head - expected)
 
-    def _follow(self, judge: Judge, since: str | None) -> None:
+    def _follow(self, judge: Judge, since: str) -> None:
         """Learn what others have appended between the judgement and what it accepted."""
         judge.withdraw()
-        if since is None:  # too much of it: the next append looks at the log itself
-            self._recent.forget(0)
-            return
         for entry in _entries.decode(since):
             self._recent.add(*entry)
         for append in judge.new:
@@ -209,7 +226,11 @@ class Writer:
                 if judge.new or judge.keys:
                     self._sent.append(_Sent(judge, answered))
                     none = Legs(head).arrays()
-                    await connection.fetchrow(sql.append, head, True, *arrays_of(judge), *none)
+                    row = await connection.fetchrow(
+                        sql.append, head, True, *arrays_of(judge), *none
+                    )
+                    if row is None or row[0] != head:
+                        raise RuntimeError(f"the append function has not appended after {head}")
                 if judge.new and self._inside is not None:
                     await self._work_inside(connection, judge)
         except BaseException:
@@ -222,9 +243,13 @@ class Writer:
         assert self._inside is not None
         try:
             await self._inside(connection, stored_events(judge))
-        except _BROKEN:
+            # If it has let a statement's error pass, COMMIT would roll back and say nothing.
+            await connection.execute("SELECT 1")
+        except asyncpg.TransactionRollbackError:
             raise
         except Exception as error:
+            if connection.is_closed():
+                raise ConnectionResetError("lost inside the transaction") from error
             self._sent.pop()  # the transaction is rolled back
             raise InsideFailed from error
 
@@ -237,10 +262,10 @@ class Writer:
         since = min(sent.judge.begun_at for sent in self._sent)
         ids = {event_id for sent in self._sent for event_id in sent.ids}
         rows = await connection.fetch(self._sql.stored_since, since, list(ids))
-        if not rows:
-            return None
         found = {row[0] for row in rows}
-        sent = next(sent for sent in reversed(self._sent) if found == set(sent.ids))
+        sent = next((s for s in reversed(self._sent) if s.ids and found == set(s.ids)), None)
+        if sent is None:
+            return None
         begun_at = sent.judge.begun_at
         return moved(sent.answered, begun_at, rows[0][1] - begun_at - 1)
 
@@ -281,7 +306,11 @@ def _moved(outcome: Outcome, after: int, by: int) -> Outcome:
             if outcome.position > after
             else outcome
         )
-    if outcome.replayed and outcome.last <= after:
+    if outcome.replayed and (outcome.first or outcome.last + 1) <= after:
         return outcome
     first = outcome.first + by if outcome.first else 0
     return replace(outcome, first=first, last=outcome.last + by)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

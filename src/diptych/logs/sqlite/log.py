@@ -24,7 +24,7 @@ from diptych.logs.sqlite.reading import Request, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Gathering
-from diptych.sql.ranges import FOREVER
+from diptych.sql.ranges import FOREVER, findable, with_findable
 from diptych.sql.sqlite import Database, patiently
 
 APPLICATION_ID = 1148809332
@@ -103,7 +103,7 @@ class SqliteLog:
         """
         self._require_open()
         require_sound(batch)
-        return await self._appends.ask(batch)
+        return await self._appends.ask(with_findable(batch))
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._database.write(
@@ -126,7 +126,7 @@ class SqliteLog:
         self._require_open()
         require_limit(limit)
         until = FOREVER if until is None else until
-        return self._reads.ask(Request(query, after, until, limit))
+        return self._reads.ask(Request(findable(query), after, until, limit))
 
     async def _read(self, requests: list[Request]) -> list[Page]:
         return await self._database.read(lambda connection: read_pages(connection, requests))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from random import Random
+from string import ascii_letters
 
 from diptych.errors import Closed, Invalid
 from diptych.log import Append, Appended, NewEvent
@@ -136,6 +138,9 @@ class AppendContract(LogMaker):
                 NewEvent("x", "Moved", ("",), b"{}", METADATA),
                 NewEvent("x", "Moved", ("nul:\0",), b"{}", METADATA),
                 NewEvent("x", "Moved", ("half:\ud800",), b"{}", METADATA),
+                NewEvent("x" * 1001, "Moved", (), b"{}", METADATA),
+                NewEvent("x", "M" * 1001, (), b"{}", METADATA),
+                NewEvent("x", "Moved", ("\u00e9" * 501,), b"{}", METADATA),
                 NewEvent("x", "Moved", (), b"{} ", METADATA),
                 NewEvent("x", "Moved", (), b"{", METADATA),
                 NewEvent("x", "Moved", (), b"{}", b"[]"),
@@ -144,7 +149,17 @@ class AppendContract(LogMaker):
                 await _is_invalid(log.append([Append((sound,)), Append((unsound,))]))
             await _is_invalid(put(log, sound, rejection=b"{}"))
             await _is_invalid(put(log, sound, key="k", rejection=b"{}"))
+            await _is_invalid(put(log, sound, key="k" * 1001))
             assert await log.head() == 0
+
+    async def test_the_longest_texts_are_stored(self) -> None:
+        """Id, type, tag and key of 1000 bytes that cannot be compressed are stored and found."""
+        longest = "".join(Random(1).choices(ascii_letters, k=1000))
+        async with self.new_log() as log:
+            new = NewEvent(longest, longest, (longest,), b"{}", METADATA)
+            assert appended(await put(log, new, key=longest)).last == 1
+            assert await positions(log, only(longest, types=[longest]).query) == [1]
+            assert (await log.recall([longest]))[longest].last == 1
 
     async def test_tags_given_twice_count_once(self) -> None:
         """An event that bears a tag twice is found once by it."""

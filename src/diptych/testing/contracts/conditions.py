@@ -171,6 +171,20 @@ class ConditionContract(LogMaker):
             assert [refused(answer).reason for answer in answers[2:7]] == ["unfounded"] * 5
             assert answers[7:] == [Appended(2, 2), Appended(3, 3)]
 
+    async def test_what_no_event_can_have_is_no_conflict(self) -> None:
+        """Conditions on texts that cannot be stored hold, and nobody's neighbour suffers."""
+        async with self.new_log() as log:
+            await fill(log, 20, "Moved", "a:1")
+            for text in ("nul:\0", "half:\ud800", "x" * 5000):
+                strange, odd, plain = await asyncio.gather(
+                    put(log, event(), conditions=(only(text, types=["Moved"]),)),
+                    put(log, event(), conditions=(only("a:1", types=[text]), only(text))),
+                    put(log, event(), conditions=(only("a:1", types=["Moved", text]),)),
+                )
+                assert isinstance(strange, Appended)
+                assert isinstance(odd, Appended)
+                assert refused(plain).position == 1
+
     async def test_of_racers_that_start_together_one_wins(self) -> None:
         """Of sixteen appends that exclude each other, started at a barrier, exactly one wins."""
         async with self.new_log() as log:

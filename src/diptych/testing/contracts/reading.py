@@ -21,6 +21,23 @@ from diptych.testing.contracts.making import (
 class ReadContract(LogMaker):
     """Pages are complete up to where they say, in order, and hold what matches and nothing else."""
 
+    async def test_what_no_event_can_have_is_not_found(self) -> None:
+        """A query for texts that cannot be stored finds nothing, and no other reader suffers."""
+        async with self.new_log() as log:
+            await fill(log, 3, "Moved", "a:1")
+            for text in ("nul:\0", "half:\ud800", "x" * 5000):
+                for query in (
+                    EventQuery.of(["Moved"], [text]),
+                    EventQuery.of([text], ["a:1"]),
+                    EventQuery.of([text]),
+                    EventQuery.of([], [text, "a:1"]),
+                ):
+                    page, other = await asyncio.gather(
+                        log.read(query), log.read(EventQuery.of(["Moved", text], ["a:1"]))
+                    )
+                    assert (page.events, page.upto) == ([], 3)
+                    assert len(other.events) == 3
+
     async def test_a_page_holds_what_matches(self) -> None:
         """For any query, bounds and limit, a page is what a linear look at the log would give."""
         async with self.new_log() as log:

@@ -31,7 +31,8 @@ BEGIN
     -- The lock comes first, in a statement of its own; then the checks; then the inserts.
     SELECT l.head INTO base FROM {schema}.log AS l FOR UPDATE;
     IF base <> expected THEN
-        IF alone OR base < expected OR EXISTS (
+        -- (So much by others is not worth being looked through while the lock is held.)
+        IF alone OR base < expected OR base - expected > 25000 OR EXISTS (
             -- Sent before, by a connection that was lost: it is stored already.
             SELECT FROM {schema}.events AS e WHERE e.position > expected AND e.id = ANY (ids)
         ) THEN
@@ -68,7 +69,7 @@ BEGIN
         FROM unnest(tag, tag_type, tag_event) AS t (tag, type, event);
         UPDATE {schema}.log AS l SET head = base + cardinality(ids);
     END IF;
-    IF base > expected AND base - expected <= 25000 THEN
+    IF base > expected THEN
         SELECT '[' || string_agg(
             format('[%s,"%s",%s]', e.position, e.type, e.tags), ',' ORDER BY e.position
         ) || ']'

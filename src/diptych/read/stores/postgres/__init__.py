@@ -118,8 +118,12 @@ class PostgresViews:
         ended = ""
         try:
             async with self.database.lease() as connection:
-                # Like all that is written here, it does not wait for the disk.
-                await connection.execute("BEGIN; SET LOCAL synchronous_commit = off")
+                # Like all that is written here, it does not wait for the disk; and a handler
+                # takes the time that it takes.
+                await connection.execute(
+                    "BEGIN; SET LOCAL synchronous_commit = off; "
+                    "SET LOCAL idle_in_transaction_session_timeout = 0"
+                )
                 try:
                     yield PostgresTransaction(self, connection)
                 except Exception as error:
