@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
-from diptych.app.running import sqlite_path
+from diptych.app.databases import Where
 from diptych.log import Log
 from diptych.logs.sqlite import SqliteLog
 
@@ -46,7 +46,7 @@ class Backend(Protocol):
 
 async def open_log(url: str, *, remembered: int = 25_000) -> Log:
     """Open the log of a URL. ``remembered``: how many events' tags an adapter keeps in memory."""
-    path = sqlite_path(url, "log")
+    path = Where.parse(url, "log").path
     assert path is not None
     return await SqliteLog.open(path, remembered=remembered, poll=0.005)
 

@@ -13,7 +13,8 @@ from diptych.errors import Unavailable
 from diptych.log import Append, Appended, Outcome, Refused
 from diptych.logs.memory import MemoryLog
 from diptych.logs.sqlite import statements, writing
-from diptych.logs.sqlite.recent import Recent
+from diptych.sql.judge import Judge
+from diptych.sql.recent import Recent
 from tests.checker.planting import finds, finds_on_sqlite
 
 # --- conditions -----------------------------------------------------------------------------------
@@ -23,7 +24,7 @@ async def test_conditions_that_are_not_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: no condition is looked at."""
-    monkeypatch.setattr(writing._Transaction, "_check", lambda *_: None)
+    monkeypatch.setattr(Judge, "_check", lambda *_: None)
     assert await finds_on_sqlite(6, tmp_path)
 
 
@@ -37,10 +38,9 @@ async def test_a_check_blind_to_its_own_batch(
         found = first(recent, query, after, known)
         return found if found <= getattr(recent, "begun_at", 0) else 0
 
-    def note(transaction: Any) -> int:
-        head = catch_up(transaction)
-        transaction._recent.begun_at = head
-        return head
+    def note(transaction: Any) -> None:
+        catch_up(transaction)
+        transaction._recent.begun_at = transaction._recent.head
 
     monkeypatch.setattr(Recent, "first", blind)
     monkeypatch.setattr(writing._Transaction, "_catch_up", note)
@@ -80,15 +80,14 @@ async def test_a_reader_of_an_older_snapshot(
     """Bug: what another process appended since is not seen by conditions (REPEATABLE READ)."""
     catch_up = writing._Transaction._catch_up
 
-    def forgetful(transaction: Any) -> int:
+    def forgetful(transaction: Any) -> None:
         recent = transaction._recent
         before = recent.head
         (head,) = transaction._connection.execute(statements.SQL["head"]).fetchone()
         if before and head > before:
             for position in range(before + 1, head + 1):
                 recent.add(position, "", ())
-            return int(head)
-        return catch_up(transaction)
+        catch_up(transaction)
 
     monkeypatch.setattr(writing._Transaction, "_catch_up", forgetful)
     assert await finds_on_sqlite(6, tmp_path)
@@ -159,28 +158,28 @@ async def test_a_key_that_answers_other_content(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: the content is not compared."""
-    answer = writing._Transaction.answer
+    answer = Judge.answer
 
-    def careless(transaction: Any, append: Append, earlier: Any) -> Any:
-        if append.key in transaction._answers:
-            return transaction._answers[append.key][1]
-        return answer(transaction, append, earlier)
+    def careless(judge: Any, append: Append, earlier: Any) -> Any:
+        if append.key in judge._answers:
+            return judge._answers[append.key][1]
+        return answer(judge, append, earlier)
 
-    monkeypatch.setattr(writing._Transaction, "answer", careless)
+    monkeypatch.setattr(Judge, "answer", careless)
     assert await finds_on_sqlite(1, tmp_path)
 
 
 async def test_conditions_before_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a retry conflicts with its own events."""
-    answer = writing._Transaction.answer
+    answer = Judge.answer
 
-    def hasty(transaction: Any, append: Append, earlier: Any) -> Any:
+    def hasty(judge: Any, append: Append, earlier: Any) -> Any:
         for index, condition in enumerate(append.conditions):
-            if refused := transaction._check(condition, index, earlier):
+            if refused := judge._check(condition, index, earlier):
                 return refused
-        return answer(transaction, append, earlier)
+        return answer(judge, append, earlier)
 
-    monkeypatch.setattr(writing._Transaction, "answer", hasty)
+    monkeypatch.setattr(Judge, "answer", hasty)
     assert await finds_on_sqlite(7, tmp_path)
 
 
@@ -216,8 +215,8 @@ async def test_success_for_what_is_not_stored(
         statements._insert_sql.cache_clear()
 
 
-def _stale_head(transaction: Any) -> int:
-    return int(transaction._recent.head)
+def _stale_head(_: object) -> None:
+    """Believe that nobody else appends."""
 
 
 async def test_a_lost_event() -> None:
@@ -335,17 +334,17 @@ async def test_lost_tags() -> None:
 
 async def test_a_hole_in_the_positions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: positions come from a sequence, and a refused append uses one up."""
-    check = writing._Transaction._check
+    check = Judge._check
 
-    def wasteful(transaction: Any, *arguments: Any) -> Any:
-        refused = check(transaction, *arguments)
+    def wasteful(judge: Any, *arguments: Any) -> Any:
+        refused = check(judge, *arguments)
         if refused is not None:
-            transaction._recent.head += 1
-            if not transaction._new:
-                transaction._begun_at += 1
+            judge._recent.head += 1
+            if not judge.new:
+                judge.begun_at += 1
         return refused
 
-    monkeypatch.setattr(writing._Transaction, "_check", wasteful)
+    monkeypatch.setattr(Judge, "_check", wasteful)
     assert await finds_on_sqlite(4, tmp_path)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from diptych.log import Append, Appended, Outcome
-from diptych.logs.sqlite import SqliteLog, writing
+from diptych.logs.sqlite import SqliteLog
 from diptych.read.stores.sqlite import SqliteViews, rows
+from diptych.sql.judge import Judge
 from diptych.sql.sqlite import transaction
 
 _plant = pytest.MonkeyPatch()
@@ -16,7 +17,7 @@ _plant = pytest.MonkeyPatch()
 
 def unchecked_conditions() -> None:
     """Look at no condition."""
-    _plant.setattr(writing._Transaction, "_check", lambda *_: None)
+    _plant.setattr(Judge, "_check", lambda *_: None)
 
 
 def early_answers() -> None:

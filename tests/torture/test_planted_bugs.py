@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from diptych.logs.sqlite import writing
+from diptych.sql.judge import Judge
 from diptych.sql.sqlite import Database
 from diptych.testing.checker import Violation
 from tests.torture import plants
@@ -78,7 +79,7 @@ async def test_races_find_unchecked_conditions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: conditions are not looked at, so all who race have won."""
-    monkeypatch.setattr(writing._Transaction, "_check", lambda *_: None)
+    monkeypatch.setattr(Judge, "_check", lambda *_: None)
     assert await finds(6, lambda rng: races(Sqlite(tmp_path), rng))
 
 

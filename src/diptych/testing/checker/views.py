@@ -177,7 +177,7 @@ class Cold:
         stack.push_async_callback(store.close)
         engine = Engine(log, codec, store, projections)
         await engine.open()
-        return cls(log, store, engine, Queries(log, codec, store, engine, answers))
+        return cls(log, store, engine, Queries(log, codec, [engine], answers))
 
     async def advance(self, events: Sequence[StoredEvent]) -> None:
         """Apply those of the log's first events that have not been applied yet."""
