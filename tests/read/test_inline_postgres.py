@@ -51,6 +51,20 @@ def inline_accounts() -> Keyed:
     return projection(account, Account, key=both, inline=True)
 
 
+class Planted(Exception):
+    """What an append is rolled back by."""
+
+
+def rolled_back(inside: AsyncInline) -> Any:
+    """Fold, and then fail."""
+
+    async def fold(connection: Any, events: list[StoredEvent]) -> None:
+        await inside(connection, events)
+        raise Planted
+
+    return fold
+
+
 class Ledger(MemoryLog):
     """A log whose appends are transactions of PostgreSQL: what is rolled back was not appended."""
 
@@ -152,18 +166,10 @@ async def test_processes_that_append_in_turn_do_not_trust_what_they_remember(url
 async def test_an_append_that_is_rolled_back_is_forgotten(url: str) -> None:
     """Whatever others append in its place, of as many events."""
 
-    class Planted(Exception):
-        pass
-
     async with shared(url, inline_accounts()) as app:
         ours, theirs = app.joined(), app.joined()
-
-        async def fails(connection: Any, events: list[StoredEvent]) -> None:
-            await ours(connection, events)
-            raise Planted
-
         for n in range(20):
-            app.log.inside = fails  # type: ignore[assignment]
+            app.log.inside = rolled_back(ours)
             with pytest.raises(Planted):
                 await append(app.log, Moved("a", "b", 1000))
             app.log.inside = theirs if n % 2 else ours
@@ -201,9 +207,15 @@ async def test_a_fold_that_fails_on_remembered_rows_is_tried_on_those_of_the_dat
     one = projection(strict, Account, key=lambda e: e.source, inline=True)
     async with shared(url, one) as app:
         ours, theirs = app.joined(), app.joined()
-        for n in range(6):
-            app.log.inside = ours if n % 2 else theirs
-            await append(app.log, Moved("a", "b", n))
+        app.log.inside = ours
+        await append(app.log, Moved("a", "x", 0))
+        app.log.inside = rolled_back(ours)
+        with pytest.raises(Planted):
+            await append(app.log, Moved("a", "x", 1))
+        app.log.inside = theirs
+        await append(app.log, Moved("b", "x", 0))
+        app.log.inside = ours  # it stands at the right position, with another row of a
+        await append(app.log, Moved("a", "x", 1))
         await app.check()
 
 
