@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --quiet install --no-build-isolation $(PINS:%=-c %)
 
 SUITABLE := import sys, ensurepip, sqlite3, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 
-.PHONY: help demo test check bench format names clean
+.PHONY: help demo test check bench torture format names clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,10 @@ check: $(VENV)/.dev ## run lint, types and import contracts only
 
 bench: $(VENV)/.dev ## measure against the bars (ONLY=1,2 ROUNDS=5); 1 when one does not hold
 	@$(BIN)/python -m bench --only "$(ONLY)" --rounds $(or $(ROUNDS),5)
+
+torture: $(VENV)/.dev ## look for what breaks, without end (RUN=histories SEED=1 SECONDS=60 BACKEND=sqlite)
+	@$(BIN)/python -m torture --run $(or $(RUN),all) --seed $(or $(SEED),1) \
+	  --seconds $(or $(SECONDS),0) --backend $(or $(BACKEND),sqlite)
 
 format: $(VENV)/.dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix

@@ -195,5 +195,17 @@ class ServerUnusable(DiptychError):
     code = "server-unusable"
 
 
+class TimedOut(DiptychError):
+    """A blocking call took longer than it may. A command can have its effect all the same."""
+
+    code = "timed-out"
+
+
+class BlocksEventLoop(DiptychError):
+    """A blocking call was made in a thread where an event loop runs."""
+
+    code = "blocks-event-loop"
+
+
 class SqliteVersionWarning(UserWarning):
     """The linked SQLite has the WAL-reset bug (fixed in 3.51.3, 3.50.7 and 3.44.6)."""

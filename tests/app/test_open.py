@@ -188,7 +188,7 @@ async def test_an_inline_projection_added_later_catches_up(tmp_path: Path) -> No
 async def test_inline_needs_one_database(tmp_path: Path) -> None:
     """Inline with log and views apart is refused, with the function's place."""
     log, views = urls(tmp_path)[2]
-    with pytest.raises(DefinitionError, match=r"one SQLite file.*test_open\.py:\d+"):
+    with pytest.raises(DefinitionError, match=r"one database.*test_open\.py:\d+"):
         async with make_app(inline=True).open(log=log, views=views):
             pass
 

@@ -59,13 +59,14 @@ async def test_a_fold_on_rows_of_a_faster_reader_is_no_failure(tmp_path: Path) -
     ):
         for _ in range(3):
             await slow.do(Step("1"))
-        load = slow._store.load
+        [engine] = slow._engines
+        load = engine.store.load
 
         async def overtaken(view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
             await fast.catch_up()
             return await load(view, keys)
 
-        slow._store.load = overtaken  # type: ignore[method-assign]
+        engine.store.load = overtaken  # type: ignore[method-assign]
         await slow.catch_up()
         assert await slow.views.get(Steps, "1") == Steps("1", 3)
         assert [verdict.ok for verdict in await slow.verify()] == [True]

@@ -112,7 +112,7 @@ def test_a_wrong_definition_names_file_and_line(cli: Cli, folder: Path) -> None:
         (("--log", "sqlite:///nowhere.db", "status"), "no-log"),
         (("--log", "sqlite:///nowhere.db", "ask", "HowMany"), "no-log"),
         (("--log", "sqlite:///nowhere.db", "log", "show"), "no-log"),
-        (("--log", "postgres://x", "log", "show"), "invalid"),
+        (("--log", "mysql://x", "log", "show"), "invalid"),
         (("--views", "shop.db", "do", "Touch", "order=1"), "invalid"),
         (("--log", "sqlite:///cli_shop.py", "log", "show"), "log-unusable"),
         (("--log", "sqlite:///no/such/folder.db", "do", "Touch", "order=1"), "log-unusable"),

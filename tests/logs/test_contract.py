@@ -7,6 +7,7 @@ import pytest
 
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
+from diptych.logs.postgres import PostgresLog
 from diptych.logs.sqlite import SqliteLog
 from diptych.testing.contracts import LogContract
 
@@ -35,6 +36,31 @@ class TestSqliteLog(LogContract):
 
 
 class TestForgetfulSqliteLog(TestSqliteLog):
+    """The same with a memory so short that most conditions are checked by SQL."""
+
+    remembered = 3
+
+
+class TestPostgresLog(LogContract):
+    remembered = 25_000
+
+    @pytest.fixture(autouse=True)
+    def _in_database(self, postgres_url: str) -> None:
+        self.url = postgres_url
+        self.schemas: dict[str, str] = {}
+
+    async def make_log(self) -> Log:
+        schema = f"log_{uuid4().hex[:12]}"
+        log = await PostgresLog.open(f"{self.url}?schema={schema}", remembered=self.remembered)
+        self.schemas[log.identity] = schema
+        return log
+
+    async def reopen(self, log: Log) -> Log | None:
+        url = f"{self.url}?schema={self.schemas[log.identity]}"
+        return await PostgresLog.open(url, remembered=self.remembered)
+
+
+class TestForgetfulPostgresLog(TestPostgresLog):
     """The same with a memory so short that most conditions are checked by SQL."""
 
     remembered = 3

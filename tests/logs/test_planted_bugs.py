@@ -13,6 +13,7 @@ import pytest
 from diptych.log import Append, Appended, EventQuery, Log, Page, QueryItem
 from diptych.logs.memory import MemoryLog
 from diptych.logs.sqlite import SqliteLog, reading, statements, writing
+from diptych.sql.judge import Judge
 from diptych.sql.recent import Recent
 from diptych.testing.contracts import LogContract
 
@@ -64,7 +65,7 @@ def test_an_unchecked_condition_is_found(
     on_sqlite: OnSqlite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: conditions are not checked at all."""
-    monkeypatch.setattr(writing._Transaction, "_check", lambda *_: None)
+    monkeypatch.setattr(Judge, "_check", lambda *_: None)
     assert failures(on_sqlite)
 
 
@@ -131,14 +132,14 @@ def test_a_key_that_answers_any_content_is_found(
     on_sqlite: OnSqlite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: the content is not compared."""
-    answer = writing._Transaction.answer
+    answer = Judge.answer
 
-    def careless(transaction: Any, append: Append, earlier: Any) -> Any:
-        if append.key in transaction._answers:
-            return transaction._answers[append.key][1]
-        return answer(transaction, append, earlier)
+    def careless(judge: Any, append: Append, earlier: Any) -> Any:
+        if append.key in judge._answers:
+            return judge._answers[append.key][1]
+        return answer(judge, append, earlier)
 
-    monkeypatch.setattr(writing._Transaction, "answer", careless)
+    monkeypatch.setattr(Judge, "answer", careless)
     assert failures(on_sqlite)
 
 
@@ -146,15 +147,15 @@ def test_conditions_before_the_key_are_found(
     on_sqlite: OnSqlite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: a retry is checked against its own events, and gets a conflict for an answer."""
-    answer = writing._Transaction.answer
+    answer = Judge.answer
 
-    def hasty(transaction: Any, append: Append, earlier: Any) -> Any:
+    def hasty(judge: Any, append: Append, earlier: Any) -> Any:
         for index, condition in enumerate(append.conditions):
-            if refused := transaction._check(condition, index, earlier):
+            if refused := judge._check(condition, index, earlier):
                 return refused
-        return answer(transaction, append, earlier)
+        return answer(judge, append, earlier)
 
-    monkeypatch.setattr(writing._Transaction, "answer", hasty)
+    monkeypatch.setattr(Judge, "answer", hasty)
     assert failures(on_sqlite)
 
 

@@ -19,8 +19,9 @@ from diptych.log import (
     StoredEvent,
 )
 from diptych.logs.sqlite import SqliteLog, statements
-from diptych.logs.sqlite.statements import SQL, legs_of, over_legs, points_sql
+from diptych.logs.sqlite.statements import SQL, over_legs, points_sql
 from diptych.sql import sqlite as database_module
+from diptych.sql.ranges import legs_of
 from diptych.sql.sqlite import Database, filesystem_of, has_wal_reset_bug, refuse_network
 from diptych.testing.contracts.making import any_of, event, everything, fill, only, put
 

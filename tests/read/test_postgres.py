@@ -376,7 +376,7 @@ async def test_a_database_that_is_away_is_unavailable_and_work_resumes_by_itself
         log = MemoryLog()
         store = PostgresViews(Database(f"{through}?schema=t{next(numbers)}", patience=0.1))
         world = World([orders()], log=log)
-        world.store = world.engine.store = world.queries._store = store
+        world.store = world.engine.store = store
         async with world:
             await world.engine.start()
             await world.engine.catch_up()

@@ -157,7 +157,7 @@ async def test_views_offer_first_one_get_and_any_rows() -> None:
     async with World([orders()]) as world:
         await world.append(*placed(1, 2), *placed(3, customer="bob"))
         await world.engine.catch_up()
-        views = Views(world.store, world.engine, {Order: "order"}, 0, 0.0)
+        views = world.queries.views()
         by_total = select(Order).order_by(column(Order.total).desc())
         assert_type(await views.all(by_total), list[Order])
         first = await views.first(by_total)
@@ -197,7 +197,7 @@ class Unknown(View):
 
 async def test_what_views_cannot_run_is_refused() -> None:
     async with World([orders()]) as world:
-        views = Views(world.store, world.engine, {Order: "order"}, 0, 0.0)
+        views = world.queries.views()
         with pytest.raises(Invalid, match="No projection keeps this view"):
             await views.all(select(Unknown))
         with pytest.raises(Invalid, match="rows of one view"):
@@ -208,7 +208,7 @@ async def test_what_views_cannot_run_is_refused() -> None:
 
 async def test_queries_cannot_write(tmp_path: Path) -> None:
     async with World([orders()], path=tmp_path / "v.db") as world:
-        views = Views(world.store, world.engine, {Order: "order"}, 0, 0.0)
+        views = world.queries.views()
         with pytest.raises(Exception, match=r"readonly|does not run"):
             await views.rows(insert(Order).values(order="x", customer="", total=1, status=""))
 

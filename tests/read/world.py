@@ -192,8 +192,7 @@ class World:
         self.queries = Queries(
             self.log,
             self.codec,
-            self.store,
-            self.engine,
+            [self.engine],
             [answering(f) for f in (orders_of, total, history)],
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
@@ -16,6 +16,7 @@ from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from diptych.app.blocking import BlockingRunning
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
@@ -158,14 +159,16 @@ class Module:
         self,
         *,
         log: str,
-        views: str,
+        views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
-        URLs: ``memory:`` or ``sqlite:///path`` (four slashes: an absolute path), together or
-        apart. ``projections=False`` leaves the read side to another process. Raises
+        URLs: ``memory:``, ``sqlite:///path`` (four slashes: an absolute path) or
+        ``postgresql://user@host/database``, together or apart. Several read databases are given by
+        name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
+        ``projections=False`` leaves the read side to another process. Raises
         ``DefinitionError``, ``Invalid`` (a URL), ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
@@ -173,6 +176,23 @@ class Module:
         )
 
         return open_app(self.compile(), log, views, limits, projections=projections)
+
+    def open_blocking(
+        self,
+        *,
+        log: str,
+        views: str | Mapping[str, str],
+        limits: Limits | None = None,
+        projections: bool = True,
+    ) -> BlockingRunning:
+        """Open the application for threads without an event loop; parameters as in `open`.
+
+        ``with app.open_blocking(log=URL, views=URL) as running``, or ``running.close()`` at the
+        end. Raises besides ``BlocksEventLoop``.
+        """
+        from diptych.app.blocking import open_app
+
+        return open_app(self.open(log=log, views=views, limits=limits, projections=projections))
 
 
 class App(Module):

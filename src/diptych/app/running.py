@@ -5,25 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from diptych.app.databases import Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
+from diptych.app.within import Within
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, Invalid
+from diptych.errors import Invalid
 from diptych.log import Appended, Log, Token
-from diptych.logs.memory import MemoryLog
-from diptych.logs.sqlite import SqliteLog, read_inside
 from diptych.messages import Command, Query
 from diptych.read.engine import Engine
-from diptych.read.inline import Inline
-from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
-from diptych.read.stores.sqlite import SqliteViews
-from diptych.sql.sqlite import Database
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
@@ -40,15 +34,14 @@ class Running:
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, store: ViewStore, bus: CommandBus, engine: Engine
+        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
-        self._store = store
-        self._engine = engine
-        self._queries = Queries(log, definitions.codec, store, engine, definitions.answers)
+        self._engines = engines
+        self._queries = Queries(log, definitions.codec, engines, definitions.answers)
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -97,6 +90,22 @@ class Running:
             causation_id=causation_id,
         )
 
+    async def within(self, connection: Any) -> Within:
+        """Return what commands and events can be appended by within the caller's own transaction.
+
+        ``connection``: one of asyncpg, or SQLAlchemy's AsyncConnection or AsyncSession, with an
+        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid``.
+        """
+        within = getattr(self.log, "within", None)
+        if within is None:
+            raise Invalid(
+                "Appending within the caller's transaction needs a log in PostgreSQL",
+                field="connection",
+                rule="a log at postgresql://…",
+                got=type(self.log).__name__,
+            )
+        return Within(self.definitions, await within(connection))
+
     async def recall(self, keys: Sequence[str]) -> dict[str, Appended]:
         """Return the first answers given under these idempotency keys, for those that were used."""
         return await self.log.recall(keys)
@@ -127,11 +136,14 @@ class Running:
 
     async def status(self) -> list[Status]:
         """Return how far each projection is, and how far behind."""
-        return await self._engine.status()
+        return [one for engine in self._engines for one in await engine.status()]
 
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
-        await self._engine.catch_up()
+        done = [engine.catch_up() for engine in self._engines]
+        for result in await asyncio.gather(*done, return_exceptions=True):
+            if isinstance(result, BaseException):
+                raise result
 
     async def verify(self, *names: str) -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
@@ -148,77 +160,53 @@ class Running:
                 rule="one of " + (", ".join(known) or "none"),
                 got=", ".join(unknown),
             )
-        asked = [known[name] for name in names or known]
-        return await verify(self.log, self.definitions.codec, self._store, asked)
+        verdicts = {
+            verdict.projection: verdict
+            for engine in self._engines
+            for verdict in await verify(
+                self.log,
+                self.definitions.codec,
+                engine.store,
+                [f.projection for f in engine.followers.values() if f.name in (names or known)],
+            )
+        }
+        return [verdicts[name] for name in names or known]
 
 
 @asynccontextmanager
 async def open_app(
     definitions: Definitions,
     log_url: str,
-    views_url: str,
+    views_at: ViewsAt,
     limits: Limits | None,
     *,
     projections: bool,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
-    log_path, views_path = sqlite_path(log_url, "log"), sqlite_path(views_url, "views")
-    together = log_path is not None and log_path == views_path
-    inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
-    if inline and not together:
-        raise DefinitionError(
-            "An inline projection needs log and views in one SQLite file; give both the same "
-            "sqlite:/// URL, or leave out inline=True",
-            at=inline[0].at,
-            log=log_url,
-            views=views_url,
-        )
+    log_at = Where.parse(log_url, "log")
+    places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
     async with AsyncExitStack() as stack:
-        # One file has one writing thread, be it for views, the log or both.
-        database = Database(views_path, durable=together)
-        stack.push_async_callback(database.close)
-        store = SqliteViews(database, owned=False)
-        stack.push_async_callback(store.close)
-        log: Log = MemoryLog()
-        if log_path is not None:
-            if not together:
-                database = Database(log_path)
-                stack.push_async_callback(database.close)
-            log = await _sqlite_log(database, codec, store, inline)
+        databases = Databases(stack, log_at)
+        stores = [(databases.store(where), kept) for where, kept in places.items()]
+        inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
+        log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
-        engine = Engine(log, codec, store, definitions.projections)
-        await engine.open()
-        if projections:
-            await engine.start()
-        stack.push_async_callback(engine.stop)
+        engines = [Engine(log, codec, store, kept) for store, kept in stores]
+        for engine in engines:
+            await engine.open()
+            if projections:
+                await engine.start()
+            stack.push_async_callback(engine.stop)
         bus = CommandBus(definitions.write, codec, log, limits)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, store, bus, engine)
+        yield Running(definitions, log, bus, engines)
 
 
-async def _sqlite_log(
-    database: Database, codec: Codec, store: SqliteViews, inline: Sequence[Keyed]
-) -> Log:
-    """Open the log; inline projections reach its transactions as a callable."""
-    if not inline:
-        return await SqliteLog.open(database)
-    opened: list[Log] = []
-    inside = Inline(codec, lambda: opened[0].identity, inline, store.inside, read_inside)
-    opened.append(await SqliteLog.open(database, inside=inside))
-    return opened[0]
-
-
-def sqlite_path(url: str, field: str) -> Path | None:
-    """Return the file that a URL names; None for ``memory:``."""
-    if url == "memory:":
-        return None
-    scheme, _, path = url.partition(":///")
-    if scheme != "sqlite" or not path or path.startswith(":"):
-        raise Invalid(
-            "That is no address of a log or of views",
-            field=field,
-            rule="memory: or sqlite:///file (sqlite:////absolute/file)",
-            got=url,
-        )
-    return Path(unquote(path)).absolute()
+@asynccontextmanager
+async def open_log(url: str) -> AsyncGenerator[Log]:
+    """Open a log alone, by its URL; make it when there is none."""
+    async with AsyncExitStack() as stack:
+        log = await Databases(stack, Where.parse(url, "log")).log(Codec(), ())
+        stack.push_async_callback(log.close)
+        yield log

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from diptych.cli.options import Given
+from diptych.cli.options import Given, Options
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -20,16 +20,38 @@ def describe(*, options: Given) -> None:
     """Show what the application consists of.
 
     Commands with their fields, decisions and boundaries, events, projections and queries, module
-    by module. Needs neither log nor views.
+    by module. Needs neither log nor views; where they are given, also how many connections a
+    process makes to them.
     """
     from diptych.cli.loading import load
     from diptych.cli.screen import screen, write_json
 
     found = Described(load(options.app)).data
+    connections = _connections(options)
     if options.json:
-        write_json(found)
-    else:
-        screen().print(tree(found))
+        write_json(found | {"connections": connections})
+        return
+    screen().print(tree(found))
+    for one in connections:
+        listening = f", and {one['listening']} that listens" if one["listening"] else ""
+        screen().print(
+            f"connections of a process to {one['database']}: at most {one['most']}{listening}",
+            soft_wrap=True,
+        )
+
+
+def _connections(options: Options) -> list[Data]:
+    """Return how many connections a process makes to each PostgreSQL database, at most."""
+    from diptych.app.databases import connections
+    from diptych.cli.running import addresses
+
+    if not (options.log and options.views):
+        return []
+    log, views = addresses(options, must_exist=False)
+    return [
+        {"database": one.database, "most": one.most, "listening": one.listening}
+        for one in connections(log, views)
+    ]
 
 
 class Described:

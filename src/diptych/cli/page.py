@@ -24,13 +24,15 @@ COMMANDS: Final = (
     Command("ask", "messages:ask", "Send a query; print the answer and how old it is."),
     Command("log", "log:log", "Look into the log: show, tail."),
     Command("status", "views:status", "Show how far each projection is behind the log."),
+    Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
 )
 
 OPTIONS: Final = {
     "app": "The application, MODULE:NAME; importable from the current folder.",
-    "log": "Where the log is: memory: or sqlite:///FILE.",
-    "views": "Where the views are; the log's URL keeps both in one database.",
+    "log": "Where the log is: sqlite:///FILE, postgresql://USER@HOST/DATABASE or memory:",
+    "views": "Where the views are; the log's URL keeps both in one database. Several: "
+    '"main=URL reports=URL".',
     "json": "Answer in JSON on stdout; messages go to stderr.",
     "debug": "Show the traceback of an error.",
 }

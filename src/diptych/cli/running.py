@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import warnings
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
 from diptych.app import Module
-from diptych.app.running import Running, sqlite_path
+from diptych.app.databases import ViewsAt, Where
+from diptych.app.running import Running
 from diptych.cli.failures import UsageError, warn
 from diptych.cli.options import Options
 from diptych.errors import SqliteVersionWarning
@@ -50,7 +51,7 @@ async def opened(
     Unless ``create``, the log must be there already; with ``views``, the views too.
     """
     log = _given(options.log, "log", must_exist=not create)
-    where = _given(options.views, "views", must_exist=views)
+    where = _views(options.views, must_exist=views)
     async with app.open(log=log, views=where, projections=projections) as running:
         yield running
 
@@ -63,6 +64,12 @@ async def opened_log(options: Options) -> AsyncGenerator[Log]:
         yield running.log
 
 
+def addresses(options: Options, *, must_exist: bool) -> tuple[str, ViewsAt]:
+    """Return where the log is, and where the views are."""
+    log = _given(options.log, "log", must_exist=must_exist)
+    return log, _views(options.views, must_exist=must_exist)
+
+
 def _given(url: str, what: str, *, must_exist: bool) -> str:
     verb = "is" if what == "log" else "are"
     if not url:
@@ -70,7 +77,7 @@ def _given(url: str, what: str, *, must_exist: bool) -> str:
         if what == "views":
             hint += "; the log's URL keeps both in one database"
         raise UsageError(f"Say where the {what} {verb}", code=f"no-{what}", hint=hint)
-    path = sqlite_path(url, what)
+    path = Where.parse(url, what).path
     if path is not None and must_exist and not (path.exists() and path.stat().st_size):
         verb = "do" if what == "log" else "ask"
         raise UsageError(
@@ -80,3 +87,18 @@ def _given(url: str, what: str, *, must_exist: bool) -> str:
             file=path,
         )
     return url
+
+
+def _views(text: str, *, must_exist: bool) -> ViewsAt:
+    """Read one URL, or ``main=URL reports=URL``."""
+    named = dict(_named(text))
+    if not named:
+        return _given(text, "views", must_exist=must_exist)
+    return {name: _given(url, "views", must_exist=must_exist) for name, url in named.items()}
+
+
+def _named(text: str) -> Iterator[tuple[str, str]]:
+    for word in text.split():
+        name, equals, url = word.partition("=")
+        if equals and name.replace("-", "_").isidentifier():
+            yield name, url

@@ -39,6 +39,11 @@ class Projection(Struct, frozen=True, kw_only=True):
     function: Callable[..., Any]
     inline: bool = False
 
+    @property
+    def store(self) -> str:
+        """The name of the read database that its views are in."""
+        return definition_of(self.views[0]).store
+
 
 class Keyed(Projection, frozen=True, kw_only=True):
     """A pure fold for each key of one view.
@@ -160,6 +165,8 @@ def handler(function: Callable[..., Any], *views: type[View], name: str | None =
         raise DefinitionError("A handler names the views whose tables it writes", at=at)
     for view in views:
         _checked_view(view, at)
+    if len({definition_of(view).store for view in views}) > 1:
+        raise DefinitionError("A handler's views are in one read database", at=at)
     signature = signature_of(function)
     if not inspect.iscoroutinefunction(function):
         raise DefinitionError("A handler is an async function", at=at)

@@ -5,7 +5,7 @@ An application wires the read side so::
     store = SqliteViews(Database(path, durable=False))   # or owned=False on the log's database
     engine = Engine(log, codec, store, projections)
     await engine.open(); await engine.start()
-    queries = Queries(log, codec, store, engine, answers)
+    queries = Queries(log, codec, [engine], answers)
     found = await queries.ask(OrdersOf("ada"), after=token)
 """
 
@@ -31,7 +31,7 @@ from diptych.log import EventQuery, Log, Token
 from diptych.messages import Event, Query, Recorded
 from diptych.read.engine import Engine
 from diptych.read.kinds import bare
-from diptych.read.port import View, ViewStore, definition_of
+from diptych.read.port import View, definition_of
 from diptych.read.status import age_after
 from diptych.signatures import Signature, members, signature_of
 
@@ -105,14 +105,12 @@ class Views:
 
     def __init__(
         self,
-        store: ViewStore,
-        engine: Engine,
-        owners: dict[type[View], str],
+        engines: Sequence[Engine],
+        owners: dict[type[View], tuple[Engine, str]],
         position: int,
         deadline: float,
     ) -> None:
-        self._store = store
-        self._engine = engine
+        self._engines = engines
         self._owners = owners
         self._position = position
         self._deadline = deadline
@@ -121,16 +119,16 @@ class Views:
 
     async def all(self, statement: SelectOf[V]) -> list[V]:
         """Return the rows of a select of one view."""
-        return await self._read(statement, self._store.all)
+        return await self._read(statement)
 
     async def first(self, statement: SelectOf[V]) -> V | None:
         """Return the first row, or None."""
-        found = await self._read(statement.limit(1), self._store.all)
+        found: list[V] = await self._read(statement.limit(1))
         return found[0] if found else None
 
     async def one(self, statement: SelectOf[V]) -> V:
         """Return the only row; ``Invalid`` when there is none, or more than one."""
-        found: list[V] = await self._read(statement.limit(2), self._store.all)
+        found: list[V] = await self._read(statement.limit(2))
         if len(found) != 1:
             raise Invalid(
                 "The statement was to find exactly one row",
@@ -142,44 +140,69 @@ class Views:
 
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields), or None."""
-        names = self._names((view,))
-        await self._reach(names)
-        found = await self._store.get(view, key)
+        engine, names = self._kept((view,))
+        await self._reach(engine, names)
+        found = await engine.store.get(view, key)
         self._note(names, found.positions)
         row: V | None = found.rows[0] if found.rows else None
         return row
 
     async def rows(self, statement: Executable) -> list[tuple[Any, ...]]:
         """Return the rows of any select over views, as tuples."""
-        return await self._read(statement, self._store.rows)
+        return await self._read(statement, as_view=False)
 
-    async def _read(self, statement: Any, run: Callable[[Any], Any]) -> list[Any]:
-        planned = self._store.plan(statement)
-        names = self._names(self._store.views_of(planned))
-        await self._reach(names)
-        found = await run(planned)
+    async def _read(self, statement: Any, *, as_view: bool = True) -> list[Any]:
+        engine, names, planned = self._plan(statement)
+        await self._reach(engine, names)
+        found = await (engine.store.all(planned) if as_view else engine.store.rows(planned))
         self._note(names, found.positions)
         rows: list[Any] = found.rows
         return rows
 
-    def _names(self, views: Iterable[type[View]]) -> set[str]:
-        try:
-            return {self._owners[view] for view in views}
-        except KeyError as missing:
-            view = missing.args[0]
-            raise Invalid(
-                "No projection keeps this view in the application",
-                field="statement",
-                rule="a view that is projected",
-                view=view.__name__,
-                at=definition_of(view).at,
-            ) from None
+    def _plan(self, statement: Any) -> tuple[Engine, set[str], Any]:
+        """Return whose views a statement reads, and the statement as that store takes it."""
+        for engine in self._engines:
+            planned = engine.store.plan(statement)
+            kept, names = self._kept(engine.store.views_of(planned))
+            if kept is engine:
+                return engine, names, planned
+        raise Invalid(
+            "There is no view to be read here; the application keeps none",
+            field="statement",
+            rule="a view that is projected",
+        )
 
-    async def _reach(self, names: set[str]) -> None:
-        self._engine.require_own(names)
-        if self._position and not await self._engine.wait_for(
-            names, self._position, self._deadline
-        ):
+    def _kept(self, views: Iterable[type[View]]) -> tuple[Engine, set[str]]:
+        """Return the engine that keeps these views, and its projections that do."""
+        engine: Engine | None = None
+        names: set[str] = set()
+        for view in views:
+            owner = self._owners.get(view)
+            if owner is None:
+                raise Invalid(
+                    "No projection keeps this view in the application",
+                    field="statement",
+                    rule="a view that is projected",
+                    view=view.__name__,
+                    at=definition_of(view).at,
+                )
+            if engine is not None and owner[0] is not engine:
+                raise Invalid(
+                    "A statement reads views of one read database; ask each by a statement of its "
+                    "own, and join the answers in Python",
+                    field="statement",
+                    rule="one read database",
+                    views=", ".join(sorted(each.__name__ for each in views)),
+                )
+            engine = owner[0]
+            names.add(owner[1])
+        if engine is None:
+            engine = self._engines[0]
+        return engine, names
+
+    async def _reach(self, engine: Engine, names: set[str]) -> None:
+        engine.require_own(names)
+        if self._position and not await engine.wait_for(names, self._position, self._deadline):
             self.stale = True
 
     def _note(self, names: set[str], positions: dict[str, int]) -> None:
@@ -286,24 +309,25 @@ class Queries:
         self,
         log: Log,
         codec: Codec,
-        store: ViewStore,
-        engine: Engine,
+        engines: Sequence[Engine],
         answers: Sequence[Answering],
     ) -> None:
         check_answers(answers)
         self._log = log
         self._codec = codec
-        self._store = store
-        self._engine = engine
+        self._engines = engines
         self._answers = {one.query: one for one in answers}
         self._events = Events(log, codec)
         self._owners = {
-            view: f.name for f in engine.followers.values() for view in f.projection.views
+            view: (engine, f.name)
+            for engine in engines
+            for f in engine.followers.values()
+            for view in f.projection.views
         }
 
     def views(self, position: int = 0, deadline: float = 0.0) -> Views:
         """Return the views, to be read when they reach a position, or the deadline is over."""
-        return Views(self._store, self._engine, self._owners, position, deadline)
+        return Views(self._engines, self._owners, position, deadline)
 
     async def ask(
         self,

@@ -38,6 +38,9 @@ class _KeyMark:
         return "KEY"
 
 
+MAIN = "main"
+"""The read database of views that name no other."""
+
 KEY = _KeyMark()
 Key = Annotated[T, KEY]
 """Marks a field that is (part of) the key of a row: ``order: Key[str]``."""
@@ -55,8 +58,11 @@ class ViewField(Struct, frozen=True):
 class Definition:
     """What the class statement of a view says, read once; made when first needed."""
 
-    def __init__(self, view: type[View], table: str, indexes: tuple[tuple[str, ...], ...]) -> None:
+    def __init__(
+        self, view: type[View], table: str, store: str, indexes: tuple[tuple[str, ...], ...]
+    ) -> None:
         self.view = view
+        self.store = store
         self.table_name = table
         self.indexes = indexes
         self.at = place(view)
@@ -195,6 +201,7 @@ def _snake(name: str) -> str:
 
 
 _TAKEN = frozenset({"log", "events", "event_tags", "idempotency_keys"})
+_STORE = re.compile(r"[a-z][a-z0-9_-]*\Z")
 _TABLE = re.compile(r"[a-z_][a-z0-9_]*\Z")
 
 
@@ -209,6 +216,7 @@ class ViewMeta(StructMeta):
         namespace: dict[str, Any],
         *,
         table: str | None = None,
+        store: str = MAIN,
         indexes: Iterable[Iterable[str]] = (),
     ) -> Any:
         cls: Any = super().__new__(mcls, name, bases, namespace, frozen=True, gc=False)
@@ -226,7 +234,14 @@ class ViewMeta(StructMeta):
                     at=place(cls),
                     table=called,
                 )
-            cls.__view__ = Definition(cls, called, tuple(tuple(index) for index in indexes))
+            if not _STORE.match(store):
+                raise DefinitionError(
+                    "A read database's name is a word of a-z, 0-9, '_' and '-'",
+                    at=place(cls),
+                    store=store,
+                )
+            listed = tuple(tuple(index) for index in indexes)
+            cls.__view__ = Definition(cls, called, store, listed)
         return cls
 
     def __getattribute__(cls, name: str) -> Any:
@@ -247,8 +262,9 @@ class ViewMeta(StructMeta):
 class View(Struct, metaclass=ViewMeta):
     """One row of a read model.
 
-    Class keywords: ``table`` (default: the class's name in snake_case) and ``indexes``, tuples of
-    field names: ``indexes=(("customer",), ("status", "total"))``.
+    Class keywords: ``table`` (default: the class's name in snake_case); ``indexes``, tuples of
+    field names: ``indexes=(("customer",), ("status", "total"))``; ``store``, the name of the read
+    database it is kept in, where there are several.
     """
 
     __view__: ClassVar[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 
 
@@ -10,7 +11,8 @@ def read_sql(package: str, file: str) -> str:
     return (files(package) / file).read_text(encoding="utf-8")
 
 
-def named_statements(package: str, file: str) -> dict[str, str]:
-    """Return the statements of a .sql file by their names."""
-    parts = (part.partition("\n") for part in read_sql(package, file).split("-- name: ")[1:])
+def named_statements(package: str, file: str = "statements.sql") -> dict[str, str]:
+    """Return the statements of a .sql file by their names, without comments."""
+    text = re.sub(r"^--(?! name: ).*\n", "", read_sql(package, file), flags=re.MULTILINE)
+    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
     return {title.strip(): sql.strip() for title, _, sql in parts}

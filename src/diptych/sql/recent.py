@@ -39,6 +39,11 @@ class Recent:
         self._younger.add((position, type_name, tags))
         self.head = position
 
+    def rewind(self, head: int) -> None:
+        """Take back what was added after a position, since the last `trim`."""
+        self._younger.rewind(head)
+        self.head = head
+
     def first(self, query: EventQuery, after: int, known: Collection[int]) -> int:
         """Return the first matching position after one (at least ``start``); 0 when none is."""
         items = query.items or (QueryItem(),)
@@ -66,6 +71,13 @@ class _Half:
                 self._by_tag[tag] = [entry]
             else:
                 listed.append(entry)
+
+    def rewind(self, head: int) -> None:
+        while self.entries and self.entries[-1][0] > head:
+            _, type_name, tags = self.entries.pop()
+            self._by_type[type_name].pop()
+            for tag in tags:
+                self._by_tag[tag].pop()
 
     def first(self, items: tuple[QueryItem, ...], after: int, known: Collection[int]) -> int:
         found = 0

@@ -249,7 +249,7 @@ def _read(
             engine = Engine(log, codec, store, definitions.projections)
             await engine.open()
             await engine.catch_up()
-            return await work(Queries(log, codec, store, engine, definitions.answers), store)
+            return await work(Queries(log, codec, [engine], definitions.answers), store)
 
     with own_loop() as wait:
         result: T = wait(whole())

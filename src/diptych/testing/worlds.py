@@ -21,7 +21,8 @@ from diptych.messages import Command, Event, Metadata, Query, Recorded, new_id
 from diptych.read.projections import Keyed, Projection, fold_events
 from diptych.read.views import View, definition_of
 from diptych.testing.differences import named
-from diptych.write.deciding import decide, faulty, to_json, undecided
+from diptych.write.answers import to_json
+from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, Model, Tags, WriteSide
 
 if TYPE_CHECKING:

@@ -11,8 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -22,17 +20,22 @@ from diptych.errors import (
     Closed,
     Conflict,
     DiptychError,
-    Invalid,
-    KeyReused,
     OutcomeUnknown,
     Overloaded,
-    ProjectionFailed,
     Rejected,
 )
 from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event, Metadata, new_id
+from diptych.messages import Command, Event
+from diptych.write.answers import (
+    content_of,
+    new_metadata,
+    receipt,
+    refusal,
+    rejection_json,
+    rejection_of,
+)
 from diptych.write.cache import MAX_TAIL, Cache, Slot
-from diptych.write.deciding import decide, faulty, to_json, undecided
+from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, Tags, WriteSide
 from diptych.write.entry import Entry, Receipt
 
@@ -100,22 +103,10 @@ class CommandBus:
         if decision is None:
             raise undecided(command)
         command, payload = self._codec.validate(command)
-        if not (key is actor is correlation_id is causation_id is None):
-            _require_text(
-                key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
-            )
-        content = b""
-        if key is not None:
-            name = decision.command.message_name.encode()
-            content = blake2b(name + b"\0" + payload, digest_size=16).digest()
-        command_id = new_id()
-        metadata = Metadata(
-            time=datetime.now(UTC),
-            command_id=command_id,
-            correlation_id=correlation_id or command_id,
-            causation_id=causation_id,
-            actor=actor,
+        metadata = new_metadata(
+            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
         )
+        content = b"" if key is None else content_of(decision.command.message_name, payload)
         answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
         states: list[Slot | None] = []
         slots: list[Slot] = []
@@ -320,7 +311,8 @@ class CommandBus:
                 else:
                     self._answer(entry, self._conflict(entry, outcome))
             else:
-                self._answer(entry, _refusal(entry, outcome))
+                name = entry.decision.command.__name__
+                self._answer(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
 
@@ -382,13 +374,7 @@ class CommandBus:
     # --- answers ----------------------------------------------------------------------------------
 
     def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
-        return Receipt(
-            self._log.identity,
-            entry.metadata.command_id,
-            outcome.first,
-            outcome.last,
-            outcome.replayed,
-        )
+        return receipt(self._log.identity, entry.metadata, outcome)
 
     def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
         self._open -= 1
@@ -402,9 +388,8 @@ class CommandBus:
     def _answer_replay(self, entry: Entry, outcome: Appended) -> None:
         if outcome.rejection is None:
             self._answer(entry, self._receipt(entry, outcome))
-            return
-        kept = msgspec.json.decode(outcome.rejection)
-        self._answer(entry, Rejected(kept["reason"], code=kept["code"], **kept["facts"]))
+        else:
+            self._answer(entry, rejection_of(outcome.rejection))
 
     def _conflict(self, entry: Entry, outcome: Refused) -> Conflict:
         slot = entry.reads[outcome.condition].slot
@@ -417,37 +402,5 @@ class CommandBus:
         )
 
 
-def _require_text(**fields: str | None) -> None:
-    """Raise ``Invalid`` for what could not be kept beside an event for ever."""
-    for field, text in fields.items():
-        if text is not None and (type(text) is not str or not text or not text.isprintable()):
-            raise Invalid(
-                f"That is no {field.replace('_', ' ')}",
-                field=field,
-                rule="a text, not empty, printable characters only",
-                got=repr(text),
-            )
-
-
 def _rejection_json(entry: Entry) -> bytes | None:
-    rejection = entry.rejection
-    if rejection is None or entry.key is None:
-        return None
-    return to_json({"reason": rejection.reason, "code": rejection.code, "facts": rejection.facts})
-
-
-def _refusal(entry: Entry, outcome: Refused) -> DiptychError:
-    if outcome.reason == "key-reused":
-        return KeyReused(
-            "The idempotency key was used before, with other content; use a new key for a new "
-            "command",
-            key=entry.key,
-            position=outcome.position,
-        )
-    failure = ProjectionFailed(
-        "An inline projection failed on this command's events; nothing was stored",
-        command=entry.decision.command.__name__,
-        why=outcome.error,
-    )
-    failure.__cause__ = outcome.error
-    return failure
+    return None if entry.rejection is None or entry.key is None else rejection_json(entry.rejection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,9 +11,8 @@ from diptych.codec import Codec, Registered
 from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
 from diptych.log import NewEvent
 from diptych.messages import Command, Event, Metadata, event_id
+from diptych.write.answers import to_json
 from diptych.write.definitions import Decision
-
-to_json = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def decide(
@@ -32,8 +31,13 @@ def decide(
         states = list(states)
         states.insert(decision.wants_metadata, metadata)
     made = decision.function(command, *states)
-    if made is None:
-        return (), []
+    return ((), []) if made is None else new_events(codec, made, metadata)
+
+
+def new_events(
+    codec: Codec, made: Iterable[Event], metadata: Metadata
+) -> tuple[tuple[NewEvent, ...], list[tuple[Event, Registered]]]:
+    """Return events as they are to be appended, and the same validated, with their types."""
     produced: list[tuple[Event, Registered]] = []
     new: list[NewEvent] = []
     plain: bytes | None = None

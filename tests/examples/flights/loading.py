@@ -1,14 +1,16 @@
 """``python -m examples.flights load`` in processes of its own."""
 
+import asyncio
 import json
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+
+import asyncpg
 
 from tests.house.paths import ROOT
 
@@ -16,9 +18,8 @@ QUIET = "ignore::diptych.errors.SqliteVersionWarning"
 LONG = 120.0
 
 
-def start(path: Path, slice: str, *options: str) -> subprocess.Popen[str]:
-    """Begin to load a slice into one file, for log and views."""
-    url = f"sqlite:///{path}"
+def start(url: str, slice: str, *options: str) -> subprocess.Popen[str]:
+    """Begin to load a slice into one database, for log and views."""
     return subprocess.Popen(
         [
             *(sys.executable, "-W", "ignore", "-m", "examples.flights", "load", "--slice", slice),
@@ -39,8 +40,17 @@ def finish(process: subprocess.Popen[str], status: int = 0) -> dict[str, Any]:
     return report
 
 
-def events_in(path: Path) -> int:
-    """How many events the file holds."""
+async def events_in(url: str) -> int:
+    """How many events the database holds."""
+    if url.startswith("postgresql:"):
+        postgres = await asyncpg.connect(url)
+        try:
+            return int(await postgres.fetchval("SELECT head FROM diptych.log"))
+        except asyncpg.UndefinedTableError:  # its tables are not made yet
+            return 0
+        finally:
+            await postgres.close()
+    path = Path(url.removeprefix("sqlite:///"))
     if not path.exists():
         return 0
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=LONG)) as connection:
@@ -51,9 +61,9 @@ def events_in(path: Path) -> int:
     return int(head)
 
 
-def wait_until(reached: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait until something is so, or the process has ended."""
+async def wait_for_events(url: str, count: int, process: subprocess.Popen[str]) -> None:
+    """Wait until a database holds so many events, or the process has ended."""
     deadline = time.monotonic() + LONG
-    while not reached() and process.poll() is None:
+    while await events_in(url) < count and process.poll() is None:
         assert time.monotonic() < deadline
-        time.sleep(0.005)
+        await asyncio.sleep(0.005)

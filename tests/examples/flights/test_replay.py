@@ -18,9 +18,18 @@ from tests.examples.flights.expected import (
     needs_flights,
     require_views,
 )
-from tests.examples.flights.loading import events_in, finish, start, wait_until
+from tests.examples.flights.loading import finish, start, wait_for_events
 
-KILLS = 5
+KILLS = 20
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Where log and views are."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/flights.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
 
 
 @needs_answers
@@ -52,9 +61,9 @@ def test_parts_are_the_whole_and_an_aircraft_is_in_one() -> None:
 
 @needs_answers
 @pytest.mark.parametrize("slice", ["first_week", "february"])
-async def test_every_number_is_reached(slice: Slice, tmp_path: Path) -> None:
+async def test_every_number_is_reached(slice: Slice, url: str, tmp_path: Path) -> None:
     answers = expected(slice)
-    log, views = f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/views.db"
+    log, views = url, f"sqlite:///{tmp_path}/views.db"
     done, report = await replay(log, views, slice)
     assert report.accepted == answers["accepted"]
     assert report.rejected == answers["rejected"]
@@ -68,57 +77,53 @@ async def test_every_number_is_reached(slice: Slice, tmp_path: Path) -> None:
 
 
 @needs_answers
-async def test_a_load_that_is_killed_goes_on_to_the_same_numbers(tmp_path: Path) -> None:
+async def test_a_load_that_is_killed_goes_on_to_the_same_numbers(url: str) -> None:
     """kill -9 at random moments, each time resumed."""
     answers = expected("first_week")
-    path = tmp_path / "flights.db"
     moments = sorted(random.sample(range(1, answers["events"]), KILLS))
     for moment in moments:
-        process = start(path, "first_week")
-        wait_until(lambda at=moment: events_in(path) >= at, process)  # type: ignore[misc]
+        process = start(url, "first_week")
+        await wait_for_events(url, moment, process)
         process.kill()
         process.communicate()
-    report = finish(start(path, "first_week"))
+    report = finish(start(url, "first_week"))
     for number in ("accepted", "rejected", "events"):
         assert report[number] == answers[number], f"killed at {moments}"
     assert report["verified"]
-    url = f"sqlite:///{path}"
     async with app.open(log=url, views=url) as running:
         await require_views(running, "first_week")
 
 
 @needs_answers
-async def test_two_processes_load_halves_into_one_file(tmp_path: Path) -> None:
+async def test_two_processes_load_halves_into_one_log(url: str) -> None:
     answers = expected("first_week")
-    path = tmp_path / "flights.db"
-    halves = [start(path, "first_week", "--part", part) for part in ("1/2", "2/2")]
+    halves = [start(url, "first_week", "--part", part) for part in ("1/2", "2/2")]
     reports = [finish(half) for half in halves]
     accepted = Counter(reports[0]["accepted"]) + Counter(reports[1]["accepted"])
     assert accepted == answers["accepted"]
-    url = f"sqlite:///{path}"
     async with app.open(log=url, views=url) as running:
         await running.catch_up()
         await require_views(running, "first_week")
 
 
 @needs_answers
-def test_an_interrupted_load_stops_cleanly_and_goes_on(tmp_path: Path) -> None:
+async def test_an_interrupted_load_stops_cleanly_and_goes_on(tmp_path: Path) -> None:
     answers = expected("first_week")
-    path = tmp_path / "flights.db"
-    process = start(path, "first_week")
-    wait_until(lambda: events_in(path) > 0, process)
+    url = f"sqlite:///{tmp_path}/flights.db"
+    process = start(url, "first_week")
+    await wait_for_events(url, 1, process)
     process.send_signal(signal.SIGINT)
     stopped = finish(process, status=130)
     assert stopped["stopped"]
     assert 0 < sum(stopped["accepted"].values()) == stopped["events"] < answers["events"]
-    report = finish(start(path, "first_week"))
+    report = finish(start(url, "first_week"))
     assert report["accepted"] == answers["accepted"]
     assert report["verified"]
 
 
 @needs_flights
 def test_a_part_is_written_like_one_of_two(tmp_path: Path) -> None:
-    process = start(tmp_path / "flights.db", "first_week", "--part", "3/2")
+    process = start(f"sqlite:///{tmp_path}/flights.db", "first_week", "--part", "3/2")
     out, err = process.communicate()
     assert process.returncode == 2
     assert "A part is written like 1/2" in out + err

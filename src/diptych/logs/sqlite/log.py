@@ -21,9 +21,10 @@ from diptych.log import (
     require_sound,
 )
 from diptych.logs.sqlite.reading import Request, read_pages
-from diptych.logs.sqlite.statements import FOREVER, SQL, recall, schema
+from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Gathering
+from diptych.sql.ranges import FOREVER
 from diptych.sql.sqlite import Database, patiently
 
 APPLICATION_ID = 1148809332

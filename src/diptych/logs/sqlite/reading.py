@@ -14,14 +14,8 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
-from diptych.logs.sqlite.statements import (
-    SQL,
-    is_everything,
-    legs_of,
-    over_legs,
-    points_sql,
-    types_of,
-)
+from diptych.logs.sqlite.statements import SQL, over_legs, points_sql, types_of
+from diptych.sql.ranges import is_everything, is_point, legs_of
 
 
 class Request(Struct, frozen=True):
@@ -36,7 +30,7 @@ class Request(Struct, frozen=True):
 def read_pages(connection: sqlite3.Connection, requests: Sequence[Request]) -> list[Page]:
     """Answer requests that wait at the same time: the points among them by few statements."""
     pages: dict[int, Page] = {}
-    points = [index for index, request in enumerate(requests) if _is_point(request.query)]
+    points = [index for index, request in enumerate(requests) if is_point(request.query)]
     for start in range(0, len(points) if len(points) > 1 else 0, _POINTS_AT_ONCE):
         some = points[start : start + _POINTS_AT_ONCE]
         answers = _read_points(connection, [requests[index] for index in some])
@@ -50,15 +44,6 @@ def read_pages(connection: sqlite3.Connection, requests: Sequence[Request]) -> l
 def read_inside(connection: sqlite3.Connection, after: int, until: int) -> list[StoredEvent]:
     """Return the events in (after, until], as the open transaction sees them."""
     return read_page(connection, Request(EVERY_EVENT, after, until, until - after)).events
-
-
-def _is_point(query: EventQuery) -> bool:
-    ranges = 0
-    for item in query.items:
-        if len(item.tags) != 1 or not item.types:
-            return False
-        ranges += len(item.types)
-    return 0 < ranges <= _RANGES_OF_A_POINT
 
 
 def read_page(connection: sqlite3.Connection, request: Request) -> Page:
@@ -136,7 +121,6 @@ def _page(request: Request, upto: int, events: list[StoredEvent]) -> Page:
 _READ_ALL = SQL["read_all"].format(event=SQL["event"])
 
 _POINTS_AT_ONCE = 128
-_RANGES_OF_A_POINT = 16  # more go by a statement of their own
 
 _position = attrgetter("position")
 _events: Decoder[list[StoredEvent]] = Decoder(list[StoredEvent])

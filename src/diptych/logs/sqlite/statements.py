@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any, TypeAlias
+from typing import Any
 
 from msgspec.json import Decoder, Encoder
 
-from diptych.log import Appended, EventQuery, QueryItem
-
-FOREVER = 2**63 - 1
-"""The highest position there can be."""
+from diptych.log import Appended
+from diptych.sql.named import named_statements
+from diptych.sql.ranges import Leg
 
 _LEGS_AT_ONCE = 400  # SQLite joins at most 500 SELECTs to one statement
 _ROWS_AT_ONCE = 256
-
-Leg: TypeAlias = tuple[str, str, tuple[str, ...]]
-"""One range of the tag index: a tag, a type, and the tags that each event must bear besides."""
-
-
-def _load() -> dict[str, str]:
-    text = files("diptych.logs.sqlite").joinpath("statements.sql").read_text(encoding="utf-8")
-    text = re.sub(r"^--(?! name:).*\n", "", text, flags=re.MULTILINE)
-    named = re.findall(r"^-- name: (\w+)\n(.*?)(?=^-- name:|\Z)", text, re.MULTILINE | re.DOTALL)
-    return {name: body.strip() for name, body in named}
 
 
 def schema() -> str:
@@ -35,22 +23,7 @@ def schema() -> str:
     return files("diptych.logs.sqlite").joinpath("schema.sql").read_text(encoding="utf-8")
 
 
-SQL = _load()
-
-
-def is_everything(query: EventQuery) -> bool:
-    """Whether every event matches."""
-    return not query.items or any(not item.types and not item.tags for item in query.items)
-
-
-def legs_of(items: Iterable[QueryItem], types_of: Callable[[str], Iterable[str]]) -> list[Leg]:
-    """Return the index ranges of a query; ``types_of`` gives the types that occur with a tag."""
-    legs: dict[Leg, None] = {}
-    for item in items:
-        tag, *others = sorted(item.tags) or [""]
-        for name in sorted(item.types or types_of(tag)):
-            legs[tag, name, tuple(others)] = None
-    return list(legs)
+SQL = named_statements("diptych.logs.sqlite")
 
 
 def over_legs(

@@ -56,7 +56,8 @@ AND EXISTS (SELECT 1 FROM event_tags AS o WHERE o.tag = {tag} AND o.type = t.typ
 SELECT group_concat(position) FROM ({legs} ORDER BY position LIMIT ?3)
 
 -- name: match_any
-SELECT group_concat(position) FROM (SELECT position FROM events WHERE position > ? AND position <= ? LIMIT ?)
+SELECT group_concat(position)
+FROM (SELECT position FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?)
 
 -- name: read_legs
 SELECT (SELECT head FROM log),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -49,6 +49,27 @@ async def make_tables(
         if missing := set(wanted) - {row["projection"] for row in rows}:
             start = SQL["start"].replace("{schema}", schema)
             await connection.execute(start, sorted(missing), log)
+
+
+async def plan_tables(
+    connection: Connection, schema: str, projections: Iterable[str], views: Sequence[Definition]
+) -> list[tuple[str, str]]:
+    """Return the statements that `make_tables` would run, with names: run, and rolled back."""
+    ran: list[str] = []
+
+    def note(query: Any) -> None:
+        if query.query.lstrip().startswith("CREATE"):
+            ran.append(query.query)
+
+    connection.add_query_logger(note)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        await make_tables(connection, schema, "", projections, views)
+    finally:
+        connection.remove_query_logger(note)
+        await transaction.rollback()
+    return [(" ".join(sql.split("(")[0].split()), sql) for sql in ran]
 
 
 _Columns = dict[str, tuple[str, bool, bool]]

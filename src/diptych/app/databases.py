@@ -1,0 +1,201 @@
+"""Log and views by URL: which adapter serves an address, and which databases are shared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+from urllib.parse import unquote
+
+from msgspec import Struct
+
+from diptych.codec import Codec
+from diptych.errors import DefinitionError, Invalid
+from diptych.log import Log
+from diptych.logs.memory import MemoryLog
+from diptych.read.port import ViewStore
+from diptych.read.projections import Keyed, Projection
+
+ViewsAt: TypeAlias = str | Mapping[str, str]
+"""The URL of all views, or one for each read database by its name."""
+
+
+class Where(Struct, frozen=True):
+    """An address, understood. Two that are equal are one database."""
+
+    kind: Literal["memory", "sqlite", "postgresql"]
+    url: str
+    path: Path | None = None
+
+    @staticmethod
+    def parse(url: str, field: str) -> Where:
+        """Read ``memory:``, ``sqlite:///file`` or ``postgresql://…``; raise ``Invalid``."""
+        if url == "memory:":
+            return Where("memory", url)
+        scheme, _, rest = url.partition("://")
+        if scheme == "sqlite" and rest.startswith("/") and rest[1:2] not in ("", ":"):
+            path = Path(unquote(rest[1:])).absolute()
+            return Where("sqlite", f"sqlite:///{path}", path)
+        if scheme in ("postgresql", "postgres"):
+            postgres().Address.parse(url, field)
+            return Where("postgresql", url)
+        raise Invalid(
+            "That is no address of a log or of views",
+            field=field,
+            rule="memory: or sqlite:///file (sqlite:////absolute/file) or "
+            "postgresql://user@host/database",
+            got=url,
+        )
+
+
+def postgres() -> Any:
+    """Return the module of PostgreSQL's connections, whose driver is an extra."""
+    try:
+        from diptych.sql import postgres as module
+    except ModuleNotFoundError as error:
+        if error.name != "asyncpg":
+            raise
+        raise Invalid(
+            "PostgreSQL needs the driver asyncpg, which is not installed: "
+            "pip install 'diptych[postgres]'",
+            field="url",
+            rule="a database whose driver is installed",
+        ) from error
+    return module
+
+
+def read_databases(
+    views: ViewsAt, projections: Sequence[Projection]
+) -> dict[Where, list[Projection]]:
+    """Return the addresses of all read databases, and the projections that each is to keep."""
+    found: dict[Where, list[Projection]] = {}
+    if isinstance(views, str):
+        found[Where.parse(views, "views")] = list(projections)
+        return found
+    given = {name: Where.parse(url, f"views.{name}") for name, url in views.items()}
+    for where in given.values():
+        found[where] = []
+    for one in projections:
+        if one.store not in given:
+            raise DefinitionError(
+                "A view names a read database that has no address; give one in views={...}",
+                at=one.at,
+                projection=one.name,
+                store=one.store,
+                known=", ".join(given) or "none",
+            )
+        found[given[one.store]].append(one)
+    return found
+
+
+class Connections(Struct, frozen=True):
+    """How many connections a process makes to a PostgreSQL database, at most."""
+
+    database: str
+    most: int
+    listening: int
+
+
+def connections(log: str, views: ViewsAt) -> list[Connections]:
+    """Return the bounds for each PostgreSQL database that an application uses."""
+    log_at = Where.parse(log, "log")
+    places = dict.fromkeys([log_at, *read_databases(views, ())])
+    found: list[Connections] = []
+    for where in places:
+        if where.kind == "postgresql":
+            address = postgres().Address.parse(where.url)
+            listening = int(where == log_at and not address.pooled)
+            found.append(Connections(address.shown, address.connections, listening))
+    return found
+
+
+class Databases:
+    """The databases of one application, each opened once. The stack closes them."""
+
+    def __init__(self, stack: AsyncExitStack, log: Where) -> None:
+        self._stack = stack
+        self._log = log
+        self._opened: dict[Where, Any] = {}
+        self._stores: dict[Where, Any] = {}
+
+    @property
+    def postgres(self) -> list[Any]:
+        """The PostgreSQL databases."""
+        return [db for where, db in self._opened.items() if where.kind == "postgresql"]
+
+    def store(self, where: Where) -> ViewStore:
+        """Return the view store at an address."""
+        database = self._database(where)
+        store: Any
+        if where.kind == "postgresql":
+            from diptych.read.stores.postgres import PostgresViews
+
+            store = PostgresViews(database, owned=False)
+        else:
+            from diptych.read.stores.sqlite import SqliteViews
+
+            store = SqliteViews(database, owned=False)
+        self._stores[where] = store
+        self._stack.push_async_callback(store.close)
+        found: ViewStore = store
+        return found
+
+    async def log(self, codec: Codec, inline: Sequence[Keyed]) -> Log:
+        """Open the log; inline projections reach its transactions as a callable."""
+        where = self._log
+        self.require_together(inline)
+        if where.kind == "memory":
+            return MemoryLog()
+        opened: list[Log] = []
+        inside: Any = None
+        if inline:
+            inside = self._inside(codec, lambda: opened[0].identity, inline)
+        database = self._database(where)
+        if where.kind == "postgresql":
+            from diptych.logs.postgres import PostgresLog
+
+            opened.append(await PostgresLog.open(database, inside=inside))
+        else:
+            from diptych.logs.sqlite import SqliteLog
+
+            opened.append(await SqliteLog.open(database, inside=inside))
+        return opened[0]
+
+    def require_together(self, inline: Sequence[Keyed]) -> None:
+        """Raise ``DefinitionError`` unless log and views of inline projections share a database."""
+        if inline and (self._log not in self._stores or self._log.kind == "memory"):
+            raise DefinitionError(
+                "An inline projection needs log and views in one database; give both the same "
+                "sqlite:/// or postgresql:// URL, or leave out inline=True",
+                at=inline[0].at,
+                log=self._log.url,
+                views=", ".join(where.url for where in self._stores),
+            )
+
+    def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:
+        inside = self._stores[self._log].inside
+        if self._log.kind == "postgresql":
+            from diptych.logs.postgres import reader_inside
+            from diptych.read.inline import AsyncInline
+
+            gaps = reader_inside(self._database(self._log).schema)
+            return AsyncInline(codec, identity, inline, inside, gaps)
+        from diptych.logs.sqlite import read_inside
+        from diptych.read.inline import Inline
+
+        return Inline(codec, identity, inline, inside, read_inside)
+
+    def _database(self, where: Where) -> Any:
+        """Return the database at an address: one file has one writing thread, whatever is in it."""
+        found = self._opened.get(where)
+        if found is None:
+            if where.kind == "postgresql":
+                found = postgres().Database(where.url)
+            else:
+                from diptych.sql.sqlite import Database
+
+                found = Database(where.path, durable=where == self._log)
+            self._opened[where] = found
+            self._stack.push_async_callback(found.close)
+        return found

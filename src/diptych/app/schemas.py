@@ -1,0 +1,133 @@
+"""The schemas that an application needs in PostgreSQL: what is missing, and making it.
+
+``App.open`` makes what is missing by itself where the role may. Where the application's role may
+not, somebody else plans, applies and grants. SQLite files are made when they are opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from msgspec import Struct
+
+from diptych.app.databases import ViewsAt, Where, postgres, read_databases
+from diptych.app.modules import Definitions
+from diptych.errors import Invalid
+from diptych.read.views import definition_of
+
+
+class Step(Struct, frozen=True):
+    """SQL to be run, and what it is for."""
+
+    name: str
+    sql: str
+
+
+class Part(Struct, frozen=True):
+    """The log, or one read database: ``steps`` are what it lacks, none when all is there."""
+
+    part: str
+    database: str
+    schema: str
+    steps: tuple[Step, ...]
+
+
+async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]:
+    """Return what the log's database and the read databases lack. Changes nothing.
+
+    Raises ``Invalid``, ``LogUnusable``, ``Unavailable``, ``DefinitionError`` (a view has changed).
+    """
+    parts: list[Part] = []
+    async with _connected(Where.parse(log, "log")) as (database, connection):
+        if database is not None:
+            pending = await _log_schema().pending(connection, database.schema)
+            parts.append(_part("log", database, [(step.name, step.sql) for step in pending]))
+    for where, projections in read_databases(views, definitions.projections).items():
+        async with _connected(where) as (database, connection):
+            if database is not None:
+                from diptych.read.stores.postgres.schema import plan_tables
+
+                owned = [definition_of(view) for one in projections for view in one.views]
+                names = [one.name for one in projections]
+                lacking = await plan_tables(connection, database.schema, names, owned)
+                parts.append(_part("views", database, lacking))
+    return parts
+
+
+async def apply(
+    definitions: Definitions, log: str, views: ViewsAt, *, role: str | None = None
+) -> list[Part]:
+    """Make what is lacking, and let ``role`` append, read and project; return what was run.
+
+    The log's part is one transaction, and each read database's is one. May be run again, and by
+    several at once.
+    """
+    done = await plan(definitions, log, views)
+    identity = ""
+    async with _connected(Where.parse(log, "log")) as (database, connection):
+        if database is not None:
+            await _log_schema().apply(connection, database.schema)
+            if role is not None:
+                await _grant(connection, database, "diptych.logs.postgres", role, [])
+            identity = await connection.fetchval(f"SELECT identity FROM {database.schema}.log")
+    for where, projections in read_databases(views, definitions.projections).items():
+        async with _connected(where) as (database, connection):
+            if database is None:
+                continue
+            from diptych.read.stores.postgres.schema import make_tables
+
+            owned = [definition_of(view) for one in projections for view in one.views]
+            # Without the log's identity no checkpoint can be made: the application makes them.
+            names = [one.name for one in projections] if identity else []
+            await make_tables(connection, database.schema, identity, names, owned)
+            if role is not None:
+                tables = [definition.table_name for definition in owned]
+                package = "diptych.read.stores.postgres"
+                await _grant(connection, database, package, role, tables)
+    return done
+
+
+async def _grant(
+    connection: Any, database: Any, package: str, role: str, tables: list[str]
+) -> None:
+    from diptych.sql.named import read_sql
+
+    if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
+        raise Invalid(
+            "There is no such role; create it first (CREATE ROLE … LOGIN)",
+            field="role",
+            rule="a role of the database",
+            got=role,
+        )
+    quoted = await connection.fetchval("SELECT quote_ident($1)", role)
+    names = [await connection.fetchval("SELECT quote_ident($1)", table) for table in tables]
+    listed = "".join(f", {database.schema}.{name}" for name in names)
+    text = read_sql(package, "grants.sql").replace("{schema}", database.schema)
+    await connection.execute(text.replace("{role}", quoted).replace("{views}", listed))
+
+
+def _log_schema() -> Any:
+    from diptych.logs.postgres.log import log_schema
+
+    return log_schema()
+
+
+def _part(part: str, database: Any, steps: list[tuple[str, str]]) -> Part:
+    found = tuple(Step(name, database.sql(sql).strip()) for name, sql in steps)
+    return Part(part, database.path, database.schema, found)
+
+
+@asynccontextmanager
+async def _connected(where: Where) -> AsyncGenerator[tuple[Any, Any]]:
+    """Give a database and a connection to it, or nothing where it is not PostgreSQL."""
+    if where.kind != "postgresql":
+        yield None, None
+        return
+    database = postgres().Database(where.url)
+    try:
+        async with database.lease() as connection:
+            yield database, connection
+    finally:
+        await database.close()

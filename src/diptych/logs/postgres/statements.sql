@@ -1,0 +1,108 @@
+-- name: opened
+-- What there is of a log in this schema.
+SELECT current_setting('server_version_num')::int,
+       to_regclass('{schema}.log') IS NOT NULL,
+       to_regclass('{schema}.diptych_migrations') IS NOT NULL
+
+-- name: log
+SELECT identity, head FROM {schema}.log
+
+-- name: head
+SELECT head FROM {schema}.log
+
+-- name: lock_head
+SELECT head FROM {schema}.log FOR UPDATE
+
+-- name: append
+SELECT head, since FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+
+-- name: appended_since
+SELECT coalesce('[' || string_agg(format('[%s,"%s",%s]', e.position, e.type, e.tags), ',' ORDER BY e.position) || ']', '[]')
+FROM {schema}.events AS e WHERE e.position > $1
+
+-- name: stored_since
+-- Which of a batch's events are stored, and where.
+SELECT e.id, e.position FROM {schema}.events AS e
+WHERE e.position > $1 AND e.id = ANY ($2::text[]) ORDER BY e.position
+
+-- name: recall
+SELECT key, content, first, last, rejection FROM {schema}.idempotency_keys WHERE key = ANY ($1::text[])
+
+-- name: notify
+SELECT pg_notify($1, $2)
+
+-- name: types_of_tag
+-- The types that occur with a tag, by one seek for each, and the head at that moment.
+WITH RECURSIVE found (type) AS (
+    (SELECT t.type FROM {schema}.event_tags AS t WHERE t.tag = $1 ORDER BY t.type LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT t.type FROM {schema}.event_tags AS t
+        WHERE t.tag = $1 AND t.type > found.type ORDER BY t.type LIMIT 1
+    )
+    FROM found WHERE found.type IS NOT NULL
+)
+SELECT (SELECT head FROM {schema}.log), (SELECT array_agg(type) FROM found WHERE type IS NOT NULL)
+
+-- name: leg
+-- The positions of one tag and type, in the index's own order: so legs are merged, never sorted.
+(SELECT t.position FROM {schema}.event_tags AS t
+ WHERE t.tag = {tag} AND t.type = {type} AND t.position > $1 AND t.position <= $2 {also}
+ ORDER BY t.position LIMIT $3)
+
+-- name: leg_of_type
+(SELECT t.position FROM {schema}.events AS t
+ WHERE t.type = {type} AND t.position > $1 AND t.position <= $2
+ ORDER BY t.position LIMIT $3)
+
+-- name: leg_also
+AND EXISTS (SELECT FROM {schema}.event_tags AS o WHERE o.tag = {tag} AND o.type = t.type AND o.position = t.position)
+
+-- name: first_matches
+-- The first event of each of many ranges, for the conditions that are too old to be remembered.
+SELECT leg.number, found.position
+FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[]) AS leg (number, tag, type, after)
+CROSS JOIN LATERAL (
+    SELECT t.position FROM {schema}.event_tags AS t
+    WHERE t.tag = leg.tag AND t.type = leg.type AND t.position > leg.after AND t.position <= $5
+    ORDER BY t.position LIMIT 1
+) AS found
+
+-- name: match_legs
+SELECT position FROM ({legs}) AS p ORDER BY position LIMIT $3
+
+-- name: match_any
+SELECT position FROM {schema}.events WHERE position > $1 AND position <= $2 ORDER BY position LIMIT $3
+
+-- name: read_legs
+-- One row at least, for the head: what is read is all there is up to it.
+SELECT l.head, e.position, e.id, e.type, e.tags, e.data, e.metadata
+FROM {schema}.log AS l LEFT JOIN (
+    SELECT e.* FROM (SELECT position FROM ({legs}) AS p ORDER BY position LIMIT $3) AS p
+    CROSS JOIN LATERAL (
+        SELECT e.* FROM {schema}.events AS e WHERE e.position = p.position OFFSET 0
+    ) AS e
+) AS e ON true
+
+-- name: read_all
+-- Positions have no gaps and become visible in order: what is read shows where the log ends.
+SELECT position, id, type, tags, data, metadata FROM {schema}.events
+WHERE position > $1 AND position <= $2 ORDER BY position
+
+-- name: read_points
+-- Many small reads at once: each leg asks for the events of one tag and type.
+SELECT l.head, e.number, e.position, e.id, e.type, e.tags, e.data, e.metadata
+FROM {schema}.log AS l LEFT JOIN (
+    SELECT leg.number, e.*
+    FROM unnest($1::int[], $2::text[], $3::text[], $4::bigint[], $5::bigint[])
+        AS leg (number, tag, type, after, until)
+    CROSS JOIN LATERAL (
+        SELECT t.position FROM {schema}.event_tags AS t
+        WHERE t.tag = leg.tag AND t.type = leg.type
+          AND t.position > leg.after AND t.position <= leg.until
+        ORDER BY t.position LIMIT $6
+    ) AS p
+    CROSS JOIN LATERAL (
+        SELECT e.* FROM {schema}.events AS e WHERE e.position = p.position OFFSET 0
+    ) AS e
+) AS e ON true

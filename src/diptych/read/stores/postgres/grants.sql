@@ -1,0 +1,4 @@
+-- What the application's role may do with views: everything but change their tables.
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT SELECT, INSERT, UPDATE, DELETE
+ON {schema}.diptych_checkpoints, {schema}.diptych_blocks{views} TO {role};

@@ -1,0 +1,213 @@
+"""Commands and events within the caller's own transaction on PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from decimal import Decimal
+from typing import Annotated
+
+import asyncpg
+import pytest
+from msgspec import Struct
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
+
+from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running, Tag, View, Views
+from diptych.app.within import Within
+from diptych.errors import DecisionFailed, KeyReused, ProjectionFailed
+from diptych.read.select import select
+
+OrderId = Annotated[str, Tag("order")]
+
+
+class Placed(Event):
+    order: OrderId
+    total: Decimal
+
+
+class Place(Command):
+    order: OrderId
+    total: Decimal
+
+
+class Order(Struct, frozen=True):
+    placed: bool = False
+
+
+class Row(View):
+    order: Key[str]
+    total: Decimal
+
+
+class All(Query[list[Row]]):
+    pass
+
+
+def make_app(*, inline: bool = False) -> App:
+    app = App("shop")
+
+    @app.model(Order())
+    def order(state: Order, event: Placed) -> Order:
+        return Order(True)
+
+    @app.decides
+    def place(command: Place, order: Order) -> list[Placed]:
+        if order.placed:
+            raise Rejected("order already placed", order=command.order)
+        if command.total < 0:
+            raise ZeroDivisionError
+        return [Placed(command.order, command.total)]
+
+    @app.projects(Row, inline=inline)
+    def row(row: Row | None, event: Placed) -> Row | None:
+        if event.order == "poison":
+            raise ValueError("poison")
+        return Row(event.order, event.total)
+
+    @app.answers
+    async def all_rows(query: All, views: Views) -> list[Row]:
+        return await views.all(select(Row).order_by(Row.order))
+
+    return app
+
+
+@pytest.fixture
+async def shop(postgres_url: str) -> AsyncIterator[Running]:
+    async with make_app().open(log=postgres_url, views=postgres_url) as running:
+        yield running
+
+
+@pytest.fixture
+async def connection(postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
+    found = await asyncpg.connect(postgres_url)
+    await found.execute("CREATE TABLE stock (item text PRIMARY KEY, left_over int)")
+    yield found
+    await found.close()
+
+
+async def test_tables_and_events_commit_together(
+    shop: Running, connection: asyncpg.Connection
+) -> None:
+    """What the caller writes, decides and appends is there when he commits, in order."""
+    async with connection.transaction():
+        await connection.execute("INSERT INTO stock VALUES ('tea', 3)")
+        tx = await shop.within(connection)
+        first = await tx.do(Place("1", Decimal("9.50")), key="k1", actor="ann")
+        second = await tx.append(Placed("2", Decimal(1)), Placed("3", Decimal(2)))
+        assert (first.first, second.first, second.last) == (1, 2, 3)
+        assert await shop.log.head() == 0  # nobody else sees it yet
+    answer = await shop.ask(All(), after=second.token)
+    assert [row.order for row in answer.value] == ["1", "2", "3"]
+    [recorded] = await shop.events.read([Placed], ["order:1"])
+    assert recorded.metadata.actor == "ann"
+    assert (await shop.do(Place("4", Decimal(4)))).first == 4  # the log's memory has caught up
+
+
+async def test_tables_and_events_roll_back_together(
+    shop: Running, connection: asyncpg.Connection
+) -> None:
+    """When the caller rolls back, neither events nor keys nor rows remain, and no position."""
+    transaction = connection.transaction()
+    await transaction.start()
+    await connection.execute("INSERT INTO stock VALUES ('tea', 3)")
+    await (await shop.within(connection)).do(Place("1", Decimal(1)), key="k1")
+    await transaction.rollback()
+    assert await shop.log.head() == 0
+    assert await shop.recall(["k1"]) == {}
+    assert await connection.fetchval("SELECT count(*) FROM stock") == 0
+    assert (await shop.do(Place("1", Decimal(1)), key="k1")).first == 1
+
+
+async def test_a_decision_sees_its_own_transaction(
+    shop: Running, connection: asyncpg.Connection
+) -> None:
+    """What was appended in the transaction counts; rejections and keys are kept if it commits."""
+    async with connection.transaction():
+        tx = await shop.within(connection)
+        receipt = await tx.do(Place("1", Decimal(1)), key="k1")
+        with pytest.raises(Rejected, match="already placed"):
+            await tx.do(Place("1", Decimal(2)), key="k2")
+        again = await tx.do(Place("1", Decimal(1)), key="k1")
+        assert (again.first, again.replayed) == (receipt.first, True)
+        with pytest.raises(KeyReused):
+            await tx.do(Place("1", Decimal(7)), key="k1")
+        with pytest.raises(Rejected, match="already placed"):
+            await tx.do(Place("1", Decimal(2)), key="k2")
+        with pytest.raises(DecisionFailed):
+            await tx.do(Place("2", Decimal(-1)))
+    with pytest.raises(Rejected, match="already placed"):
+        await shop.do(Place("1", Decimal(2)), key="k2")
+    assert await shop.log.head() == 1
+
+
+async def test_others_wait_for_the_commit_and_then_see_it(
+    shop: Running, connection: asyncpg.Connection
+) -> None:
+    """A command sent meanwhile is decided on what the transaction has committed."""
+    transaction = connection.transaction()
+    await transaction.start()
+    await (await shop.within(connection)).do(Place("1", Decimal(1)))
+    waiting = shop.submit(Place("1", Decimal(2)))
+    other = shop.submit(Place("2", Decimal(2)))
+    await transaction.commit()
+    with pytest.raises(Rejected, match="already placed"):
+        await waiting
+    assert (await other).first == 2
+
+
+async def test_sqlalchemy_connections_and_sessions_will_do(
+    shop: Running, postgres_url: str, connection: asyncpg.Connection
+) -> None:
+    """SQLAlchemy's AsyncConnection and AsyncSession carry the transaction, as does a pool's."""
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://"))
+    async with engine.begin() as alchemy:
+        tx = await shop.within(alchemy)
+        await tx.do(Place("1", Decimal(1)))
+        await alchemy.execute(text("INSERT INTO stock VALUES ('tea', 3)"))
+    async with AsyncSession(engine) as session, session.begin():
+        await (await shop.within(session)).do(Place("2", Decimal(1)))
+    async with engine.connect() as alchemy:
+        await (await shop.within(alchemy)).do(Place("3", Decimal(1)))
+        await alchemy.rollback()
+    await engine.dispose()
+    async with (
+        asyncpg.create_pool(postgres_url, min_size=1, max_size=1) as pool,
+        pool.acquire() as pooled,
+        pooled.transaction(),
+    ):
+        await (await shop.within(pooled)).do(Place("4", Decimal(1)))
+    assert await shop.log.head() == 3
+
+
+async def test_what_is_no_such_transaction_is_refused(
+    shop: Running, connection: asyncpg.Connection
+) -> None:
+    """No transaction, another isolation, another driver, another log: each is said."""
+    with pytest.raises(Invalid, match="no transaction"):
+        await shop.within(connection)
+    for level in ("repeatable_read", "serializable"):
+        with pytest.raises(Invalid, match="READ COMMITTED"):
+            async with connection.transaction(isolation=level):
+                await shop.within(connection)
+    with pytest.raises(Invalid, match="no connection to PostgreSQL"):
+        await shop.within(object())
+    async with make_app().open(log="memory:", views="memory:") as memory:
+        with pytest.raises(Invalid, match="a log in PostgreSQL"):
+            await memory.within(connection)
+
+
+async def test_inline_projections_take_part(
+    postgres_url: str, connection: asyncpg.Connection
+) -> None:
+    """Rows of inline projections commit with the caller; one that raises undoes its events only."""
+    async with make_app(inline=True).open(log=postgres_url, views=postgres_url) as shop:
+        async with connection.transaction():
+            tx = await shop.within(connection)
+            assert isinstance(tx, Within)
+            await tx.do(Place("1", Decimal(1)))
+            with pytest.raises(ProjectionFailed):
+                await tx.do(Place("poison", Decimal(1)))
+            await connection.execute("INSERT INTO stock VALUES ('tea', 3)")
+        assert await shop.views.get(Row, "1") == Row("1", Decimal(1))
+        assert await shop.log.head() == 1
+        assert [verdict.ok for verdict in await shop.verify()] == [True]

@@ -1,0 +1,51 @@
+"""The runs by name. One call of a run is one round; a campaign is any number of them."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from torture.backends import Backend
+from torture.disk_full import disk_full
+from torture.histories import histories
+from torture.kill import kill
+from torture.power import power
+from torture.processes import processes
+from torture.races import races
+
+Round: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
+
+
+class Run(Struct, frozen=True):
+    """A run: what one round does, how many things it counts for, and where it can be had."""
+
+    round: Round
+    unit: str
+    units: int = 1
+    backends: tuple[str, ...] = ("sqlite",)
+
+
+RUNS: dict[str, Run] = {
+    "histories": Run(histories, "histories"),
+    "races": Run(races, "races", units=3),
+    "processes": Run(processes, "rounds"),
+    "kill": Run(kill, "kills", units=2),
+    "power": Run(power, "power cuts", units=20),
+    "disk_full": Run(disk_full, "full disks"),
+}
+
+
+async def one_round(run: Run, make: Callable[[Path], Backend], seed: int, number: int) -> list[str]:
+    """Do a round in a folder of its own; return what does not hold, in words.
+
+    The seed and the number say what is tried; what runs beside what is the machine's affair.
+    """
+    rng = random.Random(f"{seed}:{number}")
+    with tempfile.TemporaryDirectory(prefix="diptych-torture-") as folder:
+        found = await run.round(make(Path(folder)), rng)
+        return [str(violation) for violation in found]
