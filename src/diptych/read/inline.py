@@ -55,7 +55,9 @@ class _Inline(Generic[S, G]):
     ) -> None:
         self._codec = codec
         self._identity = identity
-        self._followers = [Follower(p, codec, cache_rows) for p in projections if p.inline]
+        # In the order in which the engine moves checkpoints, so that none waits for the other.
+        inline = sorted((p for p in projections if p.inline), key=lambda p: p.name)
+        self._followers = [Follower(p, codec, cache_rows) for p in inline]
         self._inside = inside
         self._gap_reader = gap_reader
 
