@@ -133,7 +133,7 @@ class AsyncInsideStore(Protocol):
     """The same where the append's transaction is on the event loop."""
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
+        """Return a projection's checkpoint, and keep others from moving it until the end."""
         ...
 
     async def block(self, projection: str, number: int) -> Tally:

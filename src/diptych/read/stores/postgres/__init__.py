@@ -84,6 +84,8 @@ class PostgresViews:
         A connection that is lost on the way leaves open whether it was committed. The step is
         then made again: it finds its checkpoint moved, and moved to where it would have moved it.
         """
+        if not changes:
+            return []
         # In one order everywhere, so that no two wait for each other.
         ordered = sorted(changes, key=lambda change: change.before.projection)
         statement, values = self.steps.statement(ordered, durable=False)
