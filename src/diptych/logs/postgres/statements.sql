@@ -1,11 +1,6 @@
--- name: opened
--- What there is of a log in this schema.
-SELECT current_setting('server_version_num')::int,
-       to_regclass('{schema}.log') IS NOT NULL,
-       to_regclass('{schema}.diptych_migrations') IS NOT NULL
-
--- name: log
-SELECT identity, head FROM {schema}.log
+-- name: within
+-- Of a transaction of the caller's: its isolation, and which log it reaches.
+SELECT current_setting('transaction_isolation'), identity FROM {schema}.log
 
 -- name: head
 SELECT head FROM {schema}.log
