@@ -16,6 +16,7 @@ from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running,
 from diptych.app.within import Within
 from diptych.errors import DecisionFailed, KeyReused, ProjectionFailed
 from diptych.read.select import select
+from diptych.testing.servers import PostgresServer
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -194,6 +195,39 @@ async def test_what_is_no_such_transaction_is_refused(
     async with make_app().open(log="memory:", views="memory:") as memory:
         with pytest.raises(Invalid, match="a log in PostgreSQL"):
             await memory.within(connection)
+
+
+async def test_a_connection_to_another_database_is_refused(
+    shop: Running, postgres_server: PostgresServer
+) -> None:
+    """One without a log, one with another log of the same name: nothing is appended in either."""
+    other = postgres_server.new_database()
+    connection = await asyncpg.connect(other)
+    try:
+        with pytest.raises(Invalid, match="does not reach the log") as refused:
+            async with connection.transaction():
+                await shop.within(connection)
+        assert refused.value.got == "no log there"
+        assert shop.log.identity in refused.value.rule
+        async with make_app().open(log=other, views="memory:") as stranger:
+            with pytest.raises(Invalid, match=f"got: the log {stranger.log.identity}"):
+                async with connection.transaction():
+                    await (await shop.within(connection)).do(Place("1", Decimal(1)))
+            assert await stranger.log.head() == await shop.log.head() == 0
+    finally:
+        await connection.close()
+
+
+async def test_the_schema_is_that_of_the_log(
+    postgres_url: str, connection: asyncpg.Connection
+) -> None:
+    """Of two logs in one database each application reaches its own, by the same connection."""
+    schemas = [f"{postgres_url}?schema={name}" for name in ("one", "two")]
+    for url in schemas:
+        async with make_app().open(log=url, views="memory:") as shop:
+            async with connection.transaction():
+                await (await shop.within(connection)).do(Place("1", Decimal(1)))
+            assert await shop.log.head() == 1
 
 
 async def test_inline_projections_take_part(

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,22 +100,26 @@ def test_colours_are_for_terminals(filled: Cli, monkeypatch: pytest.MonkeyPatch)
 
 
 def program(*words: str) -> list[str]:
-    """How to start the command line."""
+    """How to start the command line.
+
+    A program that was started in the background ignores Ctrl-C, and so do those that it starts.
+    """
     return [
         sys.executable,
         "-W",
         "ignore",
         "-c",
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from diptych.cli import main; exit(main())",
         *words,
     ]
 
 
 @contextmanager
-def tail(*words: str) -> Generator[subprocess.Popen[str]]:
+def tail(*words: str, by: Sequence[str] = ()) -> Generator[subprocess.Popen[str]]:
     """A running `log tail`."""
     process = subprocess.Popen(
-        program("log", "tail", *words),
+        [*by, *program("log", "tail", *words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,8 +139,12 @@ def next_position(process: subprocess.Popen[str]) -> int:
     return found
 
 
-def test_tail_prints_events_as_they_come_and_ends_with_130_at_ctrl_c(filled: Cli) -> None:
-    with tail("--after", "2", "--json") as process:
+@pytest.mark.parametrize("by", [(), ("sh", "-c", 'trap "" INT; exec "$@"', "sh")])
+def test_tail_prints_events_as_they_come_and_ends_with_130_at_ctrl_c(
+    filled: Cli, by: Sequence[str]
+) -> None:
+    """Also where the tests themselves run in the background, without Ctrl-C."""
+    with tail("--after", "2", "--json", by=by) as process:
         assert next_position(process) == 3
         filled("do", "Place", "order=4", "customer=ada", "total=1")
         assert next_position(process) == 4

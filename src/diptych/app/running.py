@@ -94,7 +94,8 @@ class Running:
         """Return what commands and events can be appended by within the caller's own transaction.
 
         ``connection``: one of asyncpg, or SQLAlchemy's AsyncConnection or AsyncSession, with an
-        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid``.
+        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid`` for
+        anything else.
         """
         within = getattr(self.log, "within", None)
         if within is None:

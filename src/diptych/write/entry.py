@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,6 +11,8 @@ from diptych.messages import Command, Metadata
 from diptych.write.definitions import Decision
 
 if TYPE_CHECKING:
+    import asyncio
+
     from diptych.errors import Rejected
     from diptych.write.cache import Slot
 

@@ -21,7 +21,7 @@ from diptych.logs.postgres.checking import recall
 from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.waking import Waker
-from diptych.logs.postgres.within import LogWithin, asyncpg_connection
+from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
@@ -192,9 +192,11 @@ class PostgresLog:
         """Return the log within the transaction that is open on a connection of the caller's.
 
         An asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession, to this database.
+        Raises ``Invalid`` for anything else.
         """
         self._require_open()
         found = await asyncpg_connection(connection)
+        await require_fitting(found, self._sql, self._identity)
         return LogWithin(found, self._identity, self._channel, self._sql, self._inside)
 
     async def close(self) -> None:

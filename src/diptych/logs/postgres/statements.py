@@ -26,6 +26,7 @@ class Statements:
     def __init__(self, schema: str) -> None:
         self.schema = schema
         named = {name: text.replace("{schema}", schema) for name, text in _NAMED.items()}
+        self.within = named["within"]
         self.head = named["head"]
         self.lock_head = named["lock_head"]
         self.append = named["append"]

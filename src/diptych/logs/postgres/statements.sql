@@ -1,3 +1,7 @@
+-- name: within
+-- Of a transaction of the caller's: its isolation, and which log it reaches.
+SELECT current_setting('transaction_isolation'), identity FROM {schema}.log
+
 -- name: head
 SELECT head FROM {schema}.log
 

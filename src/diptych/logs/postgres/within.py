@@ -100,7 +100,7 @@ class LogWithin:
 async def asyncpg_connection(given: Any) -> Connection:
     """Return the driver's connection within an asyncpg or SQLAlchemy connection (or session).
 
-    Raises ``Invalid`` unless a READ COMMITTED transaction is open on it.
+    Raises ``Invalid`` where there is none.
     """
     connection = given
     if hasattr(given, "get_bind") and hasattr(given, "connection"):  # an AsyncSession
@@ -118,15 +118,31 @@ async def asyncpg_connection(given: Any) -> Connection:
             got=type(given).__qualname__,
         )
     found: Connection = inner  # pyright: ignore[reportUnknownVariableType]
-    level = None
-    if found.is_in_transaction():
-        level = await found.fetchval("SELECT current_setting('transaction_isolation')")
+    return found
+
+
+async def require_fitting(connection: Connection, sql: Statements, identity: str) -> None:
+    """Raise ``Invalid`` unless a READ COMMITTED transaction is open, on the database of the log."""
+    level, reached = "no transaction", None
+    if connection.is_in_transaction():
+        try:
+            row = await connection.fetchrow(sql.within)
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            row = None
+        level, reached = ("read committed", None) if row is None else row
     if level != "read committed":
         raise Invalid(
             "Appending within a transaction needs one that is open, READ COMMITTED: under other "
             "levels the log's checks would not see what was committed last",
             field="connection",
             rule="an open transaction, READ COMMITTED",
-            got=level or "no transaction",
+            got=level,
         )
-    return found
+    if reached != identity:
+        raise Invalid(
+            "That connection does not reach the log, so table and events could not commit "
+            "together; connect to the log's own database",
+            field="connection",
+            rule=f"a connection to the database whose schema {sql.schema} holds the log {identity}",
+            got="no log there" if reached is None else f"the log {reached}",
+        )
