@@ -349,17 +349,13 @@ class Queries:
                 "There is no answer to this query in the application", name=type(query).__name__
             )
         clean, _ = self._codec.validate(query)
-        head = await self._log.head()
-        if after is not None:
-            after.require(self._log.identity)
-            if after.position > head:
-                raise ForeignCheckpoint(
-                    "The token lies beyond the head of this log: it was restored from a backup or "
-                    "failed over, and what the token stands for is lost",
-                    position=after.position,
-                    head=head,
-                )
         position = 0 if after is None else after.position
+        head = 0
+        if after is not None or answer.asks != ("query", "views"):
+            # What is read from the log itself is as of the head before.
+            head = await self._log.head()
+        if after is not None:
+            _require_reachable(after, self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
         given = {"query": clean, "views": views, "events": self._events}
         value: Any = answer.function(*[given[ask] for ask in answer.asks])
@@ -372,11 +368,22 @@ class Queries:
                 reached=views.as_of,
                 waited=wait,
             )
-        as_of = head if views.as_of is None else views.as_of
-        age = 0.0
-        if views.as_of is not None and as_of < await self._log.head():
+        now = head if views.as_of is None and head else await self._log.head()
+        as_of, age = now if views.as_of is None else views.as_of, 0.0
+        if as_of < now:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
+
+
+def _require_reachable(token: Token, log: str, head: int) -> None:
+    token.require(log)
+    if token.position > head:
+        raise ForeignCheckpoint(
+            "The token lies beyond the head of this log: it was restored from a backup or failed "
+            "over, and what the token stands for is lost",
+            position=token.position,
+            head=head,
+        )
 
 
 __all__ = [
