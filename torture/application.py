@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Annotated
 
 from msgspec import Struct
 
-from diptych import App, Command, Event, Key, Query, Rejected, Tag, Transaction, View, Views
+from diptych import (
+    App,
+    Command,
+    DiptychError,
+    Event,
+    Key,
+    Query,
+    Rejected,
+    Tag,
+    Transaction,
+    View,
+    Views,
+)
+from diptych.testing.recording import AppRecorder
+
+ACCOUNTS = 6
 
 AccountId = Annotated[str, Tag("account")]
 
@@ -104,3 +121,14 @@ def accounts(*, inline: bool = False) -> App:
         return 0 if row is None else row.balance
 
     return app
+
+
+async def customer(app: AppRecorder, number: int, rng: random.Random) -> None:
+    """Open an account, move money, ask for it. Keys are those of earlier processes too."""
+    a, b = rng.sample(range(ACCOUNTS), 2)
+    with suppress(DiptychError):
+        await app.do(Open(f"a{a}"))
+    with suppress(DiptychError):
+        key = f"{number}-{rng.randrange(200)}" if rng.random() < 0.6 else None
+        receipt = await app.do(Move(f"a{a}", f"a{b}", 1 + rng.randrange(3) * 6), key=key)
+        await app.ask(BalanceOf(f"a{b}"), after=receipt.token, wait=0.5)

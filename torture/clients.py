@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, Unavailable
 from diptych.log import Append, Condition, EventQuery, NewEvent, QueryItem
 from diptych.messages import new_id
 from diptych.testing.recording import Recorder
@@ -182,19 +182,25 @@ class Client:
                 await self.boundary()
 
 
-async def follow(log: Recorder, name: str, rng: random.Random, done: asyncio.Event) -> None:
-    """Follow a log (or what matches a query) until ``done``, and to its end."""
+async def follow(
+    log: Recorder, name: str, rng: random.Random, done: asyncio.Event, *, patient: bool = False
+) -> None:
+    """Follow a log (or what matches a query) until ``done``, and to its end.
+
+    ``patient``: as long as the log is away, try again.
+    """
     wanted = query(rng) if rng.random() < 0.5 else EventQuery()
-    upto = 0
-    while True:
+    upto, last = 0, False
+    while not last:
         last = done.is_set()
-        head = await log.wait(upto, timeout=0.005)
-        while upto < head:
-            limit = rng.choice((1, 3, 7, 1000))
-            page = await log.read(wanted, after=upto, limit=limit)
-            log.history.saw(name, page.events, after=upto, upto=page.upto, query=wanted)
-            if page.upto <= upto:
-                break
-            upto = page.upto
-        if last:
-            return
+        try:
+            head = await log.wait(upto, timeout=0.005)
+            while upto < head:
+                page = await log.read(wanted, after=upto, limit=rng.choice((1, 3, 7, 1000)))
+                log.history.saw(name, page.events, after=upto, upto=page.upto, query=wanted)
+                if page.upto <= upto:
+                    break
+                upto = page.upto
+        except Unavailable:
+            if not patient:
+                raise

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from diptych.testing.checker import Violation, check_history, check_views
+from diptych.testing.checker import Violation
 from diptych.testing.history import load
-from torture.application import BalanceOf, accounts
 from torture.backends import Backend
+from torture.load import check_application
 from torture.processes import start, worker
 
 KILLS = 2
@@ -39,13 +39,7 @@ async def kill(backend: Backend, rng: random.Random, *bug: str) -> list[Violatio
                     arguments = ("application", paths[-1], log, views, rng.random(), *bug)
                     workers.append(stack.enter_context(worker(*arguments)))
                 await asyncio.to_thread(_load_and_kill, workers, rng.randint(1, 150))
-        calls = load(*paths)
-        app = accounts(inline=log == views)
-        async with app.open(log=log, views=views, projections=False) as running:
-            found = await check_history(calls, running.log)
-            found += await check_views(running)  # as they were left
-            await running.catch_up()
-            return found + await check_views(running, calls, answers=[BalanceOf])
+        return await check_application(log, views, load(*paths))
 
 
 def _load_and_kill(workers: Sequence[subprocess.Popen[str]], answers: int) -> None:

@@ -11,14 +11,18 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from torture.backends import Backend
+from torture.cuts import CUTS, cuts
 from torture.disk_full import disk_full
 from torture.histories import histories
-from torture.kill import kill
+from torture.kill import KILLS, kill
 from torture.power import power
 from torture.processes import processes
-from torture.races import races
+from torture.races import SHAPES, races
+from torture.server import server
 
 Round: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
+
+SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 
 class Run(Struct, frozen=True):
@@ -27,16 +31,18 @@ class Run(Struct, frozen=True):
     round: Round
     unit: str
     units: int = 1
-    backends: tuple[str, ...] = ("sqlite",)
+    backends: tuple[str, ...] = (SQLITE, POSTGRESQL)
 
 
 RUNS: dict[str, Run] = {
     "histories": Run(histories, "histories"),
-    "races": Run(races, "races", units=3),
+    "races": Run(races, "races", len(SHAPES)),
     "processes": Run(processes, "rounds"),
-    "kill": Run(kill, "kills", units=2),
-    "power": Run(power, "power cuts", units=20),
-    "disk_full": Run(disk_full, "full disks"),
+    "kill": Run(kill, "kills", KILLS),
+    "power": Run(power, "power cuts", 20, (SQLITE,)),
+    "disk_full": Run(disk_full, "full disks", 1, (SQLITE,)),
+    "cuts": Run(cuts, "cuts", CUTS, (POSTGRESQL,)),
+    "server": Run(server, "crashes", 1, (POSTGRESQL,)),
 }
 
 

@@ -12,19 +12,15 @@ import asyncio
 import random
 import sys
 import warnings
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from diptych.errors import DiptychError
 from diptych.testing.history import History
 from diptych.testing.recording import AppRecorder, Recorder
-from torture.application import BalanceOf, Move, Open, accounts
+from torture.application import accounts, customer
 from torture.backends import open_log
 from torture.clients import Client
 from torture.races import SHAPES, race
-
-ACCOUNTS = 6
 
 
 async def _start() -> None:
@@ -55,15 +51,7 @@ async def application(history: History, log: str, views: str, rng: random.Random
         async def client(number: int) -> None:
             mine = app.of(f"{history.new_id()}")
             while True:
-                a, b = rng.sample(range(ACCOUNTS), 2)
-                with suppress(DiptychError):
-                    await mine.do(Open(f"a{a}"))
-                with suppress(DiptychError):
-                    key = f"{number}-{rng.randrange(200)}"
-                    amount = 1 + rng.randrange(3) * 6
-                    command = Move(f"a{a}", f"a{b}", amount)
-                    receipt = await mine.do(command, key=key if rng.random() < 0.6 else None)
-                    await mine.ask(BalanceOf(f"a{b}"), after=receipt.token, wait=0.5)
+                await customer(mine, number, rng)
                 print("answered", flush=True)
 
         await asyncio.gather(*(client(number) for number in range(8)))

@@ -142,3 +142,25 @@ async def test_a_retry_with_the_same_events_is_one_append() -> None:
         await recorder.append([append])
     assert await recorder.append([append]) == [Appended(1, 1, replayed=True)]
     assert await check_history(history, log) == []
+
+
+async def test_a_log_that_finds_its_own_answer() -> None:
+    """An append without events leaves nothing but its key, also to the log that sends it again."""
+
+    class Losing(MemoryLog):
+        async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+            await super().append(batch)  # the answer is lost
+            return await super().append(batch)
+
+    class Inventing(MemoryLog):
+        async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+            return [Appended(0, 0, replayed=True) for _ in batch]
+
+    for log, append, points in (
+        (Losing(), Append((), (), "k", b"c", b"{}"), set[int]()),
+        (Losing(), Append((event("1"),), (), "k", b"c"), set[int]()),
+        (Inventing(), Append((event("1"),), (), "k", b"c"), {1}),
+    ):
+        history = History()
+        await Recorder(log, history).append([append])
+        assert {found.point for found in await check_history(history, log)} == points

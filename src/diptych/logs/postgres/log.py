@@ -160,6 +160,8 @@ class PostgresLog:
             return waiter.result() if waiter.done() else await self.head()
         finally:
             del self._waiters[waiter]
+            if not waiter.cancel():
+                waiter.exception()  # it may have come too late to be of use
             if self._poller is not None and not self._waiters:
                 self._poller.cancel()
                 self._poller = None

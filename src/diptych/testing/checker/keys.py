@@ -52,14 +52,14 @@ def _check_key(key: str, group: list[Attempt], found: Found, *, alone: bool) -> 
                 found.add(1, "Not the first answer to the key", **facts, got=answer, first=first)
             if effect is not None and effect.append.content != attempt.append.content:
                 found.add(1, "A key that answers other content", **facts, got=answer)
-            if effect is None and alone and not _may_be_unseen(group, attempt):
+            if effect is None and alone and not _may_be_unseen(group):
                 found.add(1, "Replayed, and never done", **facts, got=answer)
         elif answer.refused == "key-reused":
             if effect is not None and effect.append.content == attempt.append.content:
                 found.add(7, "The key was used with the same content", **facts)
             elif first is not None and answer.position != first.last:
                 found.add(7, "Not where the key was used", **facts, got=answer, first=first)
-            elif effect is None and alone and not _may_be_unseen(group, attempt):
+            elif effect is None and alone and not _may_be_unseen(group):
                 found.add(7, "The key was not used", **facts)
         elif answer.refused and effect is not None and _ended_before(effect, attempt):
             found.add(7, "Refused, where the key had its answer", **facts, got=answer, first=first)
@@ -78,12 +78,16 @@ def _plain(answer: Answered) -> tuple[int, int, bytes | None]:
     return answer.first, answer.last, answer.rejection
 
 
-def _may_be_unseen(group: Iterable[Attempt], other: Attempt) -> bool:
-    """Whether an append without events, of unknown outcome, may have used the key."""
+def _may_be_unseen(group: Iterable[Attempt]) -> bool:
+    """Whether an append without events may have used the key, and was not answered so.
+
+    Its outcome is unknown; or the connection was lost, and its log has sent it again, and found
+    its own answer.
+    """
     return any(
-        a.answer is None and not a.append.events and a.call.outcome == "unknown"
+        not a.append.events
+        and (a.call.outcome == "unknown" if a.answer is None else a.ok and a.answer.replayed)
         for a in group
-        if a is not other
     )
 
 
