@@ -60,6 +60,19 @@ async def sessions(connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
     )
 
 
+async def listener(connection: asyncpg.Connection[Any]) -> int:
+    """Return the session that listens, once there is one."""
+
+    async def look() -> int:
+        for session in await sessions(connection):
+            if session["query"].startswith("LISTEN") and session["state"] == "idle":
+                return int(session["pid"])
+        return 0
+
+    found: int = await until(look)
+    return found
+
+
 async def waiting_for_the_lock(connection: asyncpg.Connection[Any], count: int = 1) -> list[int]:
     """Return the sessions that wait for a lock, once there are so many."""
 
