@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from msgspec import Struct
 
-from bench.figures import NotHere
-from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running, Tag, View, Views
+from diptych import App, Command, Event, Key, Query, Rejected, Running, Tag, View, Views
 from diptych import select as select_view
 
 OrderId = Annotated[str, Tag("order")]
@@ -130,17 +129,8 @@ def workload(order: str, customer: str = "ann") -> list[Command]:
     ]
 
 
-@asynccontextmanager
-async def opened(log: str, views: str, *, projections: bool = False) -> AsyncGenerator[Running]:
-    """Open the application, or raise ``NotHere`` where it has no adapter for such a URL."""
-    async with AsyncExitStack() as stack:
-        try:
-            running = await stack.enter_async_context(
-                app.open(log=log, views=views, projections=projections)
-            )
-        except Invalid as error:
-            if error.facts.get("field") not in ("log", "views"):
-                raise
-            scheme = log.partition(":")[0]
-            raise NotHere(f"diptych has no adapter yet for {scheme}") from error
-        yield running
+def opened(
+    log: str, views: str, *, projections: bool = False
+) -> AbstractAsyncContextManager[Running]:
+    """Open the application; unless told otherwise without its projections."""
+    return app.open(log=log, views=views, projections=projections)
