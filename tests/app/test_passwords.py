@@ -76,9 +76,9 @@ def require_secrecy(error: BaseException) -> None:
 @pytest.mark.parametrize("url", REFUSED)
 async def test_an_address_that_is_refused_is_shown_without_its_password(url: str) -> None:
     """Whatever is wrong with it, and whichever of its characters should have been written as %XX."""
-    for addresses in ({"log": url, "views": "memory:"}, {"log": "memory:", "views": url}):
+    for log, views in ((url, "memory:"), ("memory:", url)):
         with pytest.raises(Invalid) as refused:
-            async with make_app().open(**addresses):
+            async with make_app().open(log=log, views=views):
                 pass
         assert "host" in str(refused.value)
         require_secrecy(refused.value)
