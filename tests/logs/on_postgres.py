@@ -51,6 +51,15 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
         return answer
 
 
+async def quiet(*logs: PostgresLog) -> None:
+    """Wait until logs have told others of what they appended: a connection lies idle then."""
+
+    async def told() -> bool:
+        return all(log._waker._telling is None and log._database._idle for log in logs)
+
+    await until(told)
+
+
 async def sessions(connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
     """Return the other sessions of clients in this database."""
     return await connection.fetch(

@@ -102,11 +102,11 @@ class Rivals:
                 [tag] = next(iter(append.conditions[0].query.items)).tags
                 if outcome.reason != "conflict" or outcome.position != first.get(tag):
                     found.append(f"{tag} refused without a reason: {outcome}")
-            for event in append.events:
+            for place, event in enumerate(append.events):
                 expected = int(isinstance(outcome, Appended) and not outcome.replayed)
                 if ids[event.id] != expected:
                     found.append(f"stored {ids[event.id]} times: {outcome}")
-                elif expected and places[event.id] != getattr(outcome, "last", 0):
+                elif expected and places[event.id] != getattr(outcome, "first", 0) + place:
                     found.append(f"stored at {places[event.id]}: {outcome}")
         for key in {append.key for append, _ in self.answers if append.key}:
             answers = [outcome for append, outcome in self.answers if append.key == key]
