@@ -288,6 +288,8 @@ class Database:
                 server_settings={} if address.pooled else _settings(self.silence),
             )
         except asyncpg.PostgresError as error:
+            if "startup parameter" in str(error):
+                raise _pooler(error, self.path) from error
             if is_lost(error) or isinstance(error, asyncpg.InsufficientResourcesError):
                 raise
             raise failure_of(error, self.path) from error
@@ -359,6 +361,10 @@ def failure_of(error: Exception, path: str) -> Exception:
         )
     if isinstance(error, _AGAIN):
         return unavailable(error, path)
+    if isinstance(
+        error, (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+    ):
+        return _pooler(error, path)
     if isinstance(error, _REFUSED):
         return LogUnusable(
             "PostgreSQL does not let this role in, or the schema is not set up; see "
@@ -367,6 +373,15 @@ def failure_of(error: Exception, path: str) -> Exception:
             why=why,
         )
     return error  # a fault in a statement of ours, or a value that cannot be bound
+
+
+def _pooler(error: Exception, path: str) -> LogUnusable:
+    return LogUnusable(
+        "This is no PostgreSQL but a pooler before it, such as PgBouncer in transaction mode; add "
+        "pooled=1 to the URL's parameters",
+        database=path,
+        why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+    )
 
 
 def _settings(silence: float) -> dict[str, str]:
