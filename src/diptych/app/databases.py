@@ -16,6 +16,7 @@ from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed, Projection
+from diptych.sql.addresses import without_password
 
 ViewsAt: TypeAlias = str | Mapping[str, str]
 """The URL of all views, or one for each read database by its name."""
@@ -27,6 +28,14 @@ class Where(Struct, frozen=True):
     kind: Literal["memory", "sqlite", "postgresql"]
     url: str
     path: Path | None = None
+
+    @property
+    def shown(self) -> str:
+        """The address, for people: without a password."""
+        return without_password(self.url)
+
+    def __repr__(self) -> str:
+        return f"Where({self.shown!r})"
 
     @staticmethod
     def parse(url: str, field: str) -> Where:
@@ -45,7 +54,7 @@ class Where(Struct, frozen=True):
             field=field,
             rule="memory: or sqlite:///file (sqlite:////absolute/file) or "
             "postgresql://user@host/database",
-            got=url,
+            got=without_password(url),
         )
 
 
@@ -169,8 +178,8 @@ class Databases:
                 "An inline projection needs log and views in one database; give both the same "
                 "sqlite:/// or postgresql:// URL, or leave out inline=True",
                 at=inline[0].at,
-                log=self._log.url,
-                views=", ".join(where.url for where in self._stores),
+                log=self._log.shown,
+                views=", ".join(where.shown for where in self._stores),
             )
 
     def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:

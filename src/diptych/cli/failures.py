@@ -28,6 +28,7 @@ from diptych.errors import (
     Unavailable,
     UnknownMessage,
 )
+from diptych.sql.addresses import without_passwords
 
 OK: Final = 0
 NO: Final = 1
@@ -108,7 +109,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
         _forget_stdout()
         return BROKEN_PIPE
     if "--debug" in arguments:
-        traceback.print_exception(error)
+        sys.stderr.write(without_passwords("".join(traceback.format_exception(error))))
     failure = failure_of(error)
     try:
         sys.stdout.flush()
@@ -121,7 +122,12 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
 def failure_of(error: BaseException) -> Failure:
     """Return how a failure is shown."""
     if isinstance(error, UsageError):
-        return Failure(USAGE, error.code, error.message, error.facts, error.hint, error.trace)
+        # What was given may be an address where none belongs.
+        facts = {
+            name: without_passwords(fact) if isinstance(fact, str) else fact
+            for name, fact in error.facts.items()
+        }
+        return Failure(USAGE, error.code, error.message, facts, error.hint, error.trace)
     if isinstance(error, CycloptsError):
         return Failure(USAGE, "usage", _of_cyclopts(error), hint=_help_for(error))
     if isinstance(error, DiptychError):
@@ -139,7 +145,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _of_cyclopts(error: CycloptsError) -> str:
-    text = " ".join(str(error).split())
+    text = without_passwords(" ".join(str(error).split()))
     tokens = error.unused_tokens or []
     if text.startswith("Unknown command") and tokens and tokens[0].startswith("-"):
         return f"Unknown option: {tokens[0]}."

@@ -14,12 +14,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from msgspec import Struct
 
 from diptych.errors import Closed, Invalid, LogUnusable, Unavailable
+from diptych.sql.addresses import without_password
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -74,6 +75,9 @@ class Address(Struct, frozen=True):
     pooled: bool
     shown: str
 
+    def __repr__(self) -> str:
+        return f"Address({self.shown!r})"
+
     @staticmethod
     def parse(url: str, field: str = "url") -> Address:
         """Read ``postgresql://user@host/database?schema=…&connections=…&pooled=1``.
@@ -81,7 +85,7 @@ class Address(Struct, frozen=True):
         ``schema`` (default diptych) holds the tables; ``connections`` bounds their number;
         ``pooled`` is for PgBouncer in transaction mode. Everything else is libpq's.
         """
-        parts = urlsplit(url)
+        parts = _split(url, field)
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = given.pop("schema", "diptych")
         connections = given.pop("connections", str(CONNECTIONS))
@@ -94,12 +98,29 @@ class Address(Struct, frozen=True):
         elif pooled not in ("0", "1"):
             rule = "pooled: 0 or 1"
         if rule:
-            raise Invalid("That is no address of a database", field=field, rule=rule, got=url)
+            raise _no_address(url, field, rule)
         dsn = urlunsplit(parts._replace(query=urlencode(given)))
-        host = parts.netloc.rpartition("@")[2]
-        user = parts.username or ""
-        shown = f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"
+        shown = without_password(urlunsplit(parts._replace(query="")))
         return Address(dsn, schema, int(connections), pooled == "1", shown)
+
+
+def _split(url: str, field: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may hold the password
+        parts = None
+    # A / or # that is not written as %2F or %23 ends the password, and what follows looks like
+    # something else.
+    if parts is None or "@" in parts.path or "@" in parts.query or parts.fragment:
+        rule = "special characters of user, password and database as %XX (urllib.parse.quote)"
+        raise _no_address(url, field, rule)
+    return parts
+
+
+def _no_address(url: str, field: str, rule: str) -> Invalid:
+    return Invalid(
+        "That is no address of a database", field=field, rule=rule, got=without_password(url)
+    )
 
 
 class Database:
