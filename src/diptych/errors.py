@@ -165,6 +165,12 @@ class ForeignCheckpoint(DiptychError):
     code = "foreign-checkpoint"
 
 
+class ViewLost(DiptychError):
+    """A view's table is not there, although its projection has applied events: refused."""
+
+    code = "view-lost"
+
+
 class CheckpointMoved(DiptychError):
     """Another worker moved this checkpoint first; what was computed here has been thrown away."""
 

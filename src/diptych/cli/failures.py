@@ -27,6 +27,7 @@ from diptych.errors import (
     StaleAnswer,
     Unavailable,
     UnknownMessage,
+    ViewLost,
 )
 from diptych.sql.addresses import without_passwords
 
@@ -47,6 +48,7 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     KeyReused: USAGE,
     ForeignCheckpoint: USAGE,
     LogUnusable: USAGE,
+    ViewLost: USAGE,
     Conflict: AGAIN,
     Overloaded: AGAIN,
     Unavailable: AGAIN,

@@ -44,13 +44,13 @@ class PostgresViews:
         """
         from diptych.read.stores.postgres.schema import RACES, make_tables
 
-        views = [definition_of(v) for owned in projections.values() for v in owned]
+        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
 
         async def job(connection: Connection) -> None:
             try:
-                await make_tables(connection, self.database.schema, log, projections, views)
+                await make_tables(connection, self.database.schema, log, kept)
             except RACES:
-                await make_tables(connection, self.database.schema, log, projections, views)
+                await make_tables(connection, self.database.schema, log, kept)
 
         await self.database.run(job)
 

@@ -5,15 +5,16 @@ A role that may not create anything can open what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, Final
 
 import asyncpg
 
 from diptych.errors import DefinitionError
-from diptych.read.port import Definition
-from diptych.read.stores.postgres.rows import SQL, quoted
+from diptych.read.port import Checkpoint, Definition, require_tables
+from diptych.read.stores.postgres.rows import SQL, checkpoint_of, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
 
@@ -28,31 +29,34 @@ async def make_tables(
     connection: Connection,
     schema: str,
     log: str,
-    projections: Iterable[str],
-    views: Sequence[Definition],
+    projections: Mapping[str, Sequence[Definition]],
 ) -> None:
-    """Make what is missing, a checkpoint at 0 for each new projection too, in one transaction."""
+    """Make what is missing, in one transaction: the tables of projections, and of the store.
+
+    Given the log's identity, also a checkpoint at 0 for each new projection.
+    """
+    views = list(chain.from_iterable(projections.values()))
     for definition in views:
         _check_names(definition)
-    wanted = list(projections)
     async with connection.transaction():
         await connection.execute(_SQL["lock"], SETUP_LOCK)
         if not await connection.fetchval(_SQL["schema_exists"], schema):
             await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
         there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
+        stored = await _checkpoints(connection, schema) if "diptych_checkpoints" in there else {}
+        require_tables(projections, there, stored)
         for name, create in TABLES.items():
             if name not in there:
                 await connection.execute(create.replace("{schema}", schema))
         for definition in views:
             await _make_table(connection, schema, definition, there.get(definition.table_name))
-        rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
-        if missing := set(wanted) - {row["projection"] for row in rows}:
+        if log and (missing := projections.keys() - stored.keys()):
             start = SQL["start"].replace("{schema}", schema)
             await connection.execute(start, sorted(missing), log)
 
 
 async def plan_tables(
-    connection: Connection, schema: str, projections: Iterable[str], views: Sequence[Definition]
+    connection: Connection, schema: str, projections: Mapping[str, Sequence[Definition]]
 ) -> list[tuple[str, str]]:
     """Return the statements that `make_tables` would run, with names: run, and rolled back."""
     ran: list[str] = []
@@ -65,7 +69,7 @@ async def plan_tables(
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await make_tables(connection, schema, "", projections, views)
+        await make_tables(connection, schema, "", projections)
     finally:
         connection.remove_query_logger(note)
         await transaction.rollback()
@@ -83,6 +87,11 @@ async def _columns(
     for table, name, *rest in await connection.fetch(_SQL["columns"], schema, tables):
         found.setdefault(table, {})[name] = tuple(rest)
     return found
+
+
+async def _checkpoints(connection: Connection, schema: str) -> dict[str, Checkpoint]:
+    rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
+    return {row[0]: checkpoint_of(row) for row in rows}
 
 
 async def _make_table(

@@ -5,10 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
-from diptych.read.port import Change, Checkpoint, Found, Tally, View, definition_of
+from diptych.read.port import (
+    Change,
+    Checkpoint,
+    Found,
+    Tally,
+    View,
+    definition_of,
+    require_tables,
+)
 from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite.rows import Rows, flat
 from diptych.sql.sqlite import Database, Session, transaction
@@ -41,14 +50,15 @@ class SqliteViews:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection."""
         from diptych.read.stores.sqlite.schema import make_table
 
-        views = [definition_of(v) for owned in projections.values() for v in owned]
+        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
 
         def job(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
             with transaction(connection):
                 for statement in sql.TABLES.split(";\n"):
                     connection.execute(statement)
-                for definition in views:
+                require_tables(kept, sql.read_tables(connection), sql.read_checkpoints(connection))
+                for definition in chain.from_iterable(kept.values()):
                     make_table(connection, definition)
                 for name in projections:
                     connection.execute(sql.SQL["start"], (name, log))

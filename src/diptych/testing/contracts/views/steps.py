@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from diptych.errors import DefinitionError
+from diptych.errors import DefinitionError, ViewLost
 from diptych.read.port import Change, Checkpoint, Tally
 from diptych.read.select import select
 from diptych.read.views import Key, View
@@ -15,6 +15,7 @@ from diptych.testing.contracts.views.making import (
     VIEWS,
     Counter,
     Leg,
+    Marker,
     StoreMaker,
     error_of,
     put,
@@ -168,6 +169,18 @@ class StepContract(StoreMaker):
         finally:
             for one in stores:
                 await one.close()
+
+    async def test_a_table_that_is_not_there_is_made_only_before_the_first_event(self) -> None:
+        """Afterwards it would pass for complete, and be empty: ``ViewLost`` names it."""
+        async with self.new_store() as store:
+            await put(store, Counter("a", 1))
+            for _ in range(2):
+                error = await error_of(store.open(LOG, {"counter": [Counter, Was]}), ViewLost)
+                told = {"projection": "counter", "table": "changing", "position": 1, "applied": 1}
+                assert error.facts == told
+            await store.open(LOG, {"counter": [Counter, Marker], "leg": [Leg, Was]})
+            assert (await store.all(select(Was))).rows == []
+            assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
 
     async def test_a_table_of_other_columns_is_refused(self) -> None:
         """Another type, another key, more or fewer columns: ``DefinitionError`` names them."""
