@@ -159,6 +159,18 @@ class LogUnusable(DiptychError):
     code = "log-unusable"
 
 
+class NoLog(DiptychError):
+    """There is no log at an address, and none was to be made."""
+
+    code = "no-log"
+
+
+class NoViews(DiptychError):
+    """Not all views of an application are at an address, and none were to be made."""
+
+    code = "no-views"
+
+
 class ForeignCheckpoint(DiptychError):
     """A checkpoint or token that does not belong to this log: refused, never silently used."""
 

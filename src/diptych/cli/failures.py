@@ -21,6 +21,8 @@ from diptych.errors import (
     Invalid,
     KeyReused,
     LogUnusable,
+    NoLog,
+    NoViews,
     OutcomeUnknown,
     Overloaded,
     Rejected,
@@ -48,6 +50,8 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     KeyReused: USAGE,
     ForeignCheckpoint: USAGE,
     LogUnusable: USAGE,
+    NoLog: USAGE,
+    NoViews: USAGE,
     ViewLost: USAGE,
     Conflict: AGAIN,
     Overloaded: AGAIN,
@@ -59,6 +63,8 @@ STATUS: Final[dict[type[DiptychError], int]] = {
 """Errors that are not named here are faults."""
 
 HINTS: Final[dict[type[DiptychError], str]] = {
+    NoLog: "check the address; the first `diptych do` makes the log",
+    NoViews: "check the address; the first `diptych ask` makes the views",
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",
     Unavailable: "nothing was stored; try again",

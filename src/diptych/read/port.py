@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
-from diptych.errors import ViewLost
+from diptych.errors import NoViews, ViewLost
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.proof import Tally
 from diptych.read.views import Definition, Layout, View, definition_of
@@ -153,10 +153,13 @@ class AsyncInsideStore(Protocol):
 class ViewStore(Protocol):
     """What an adapter offers."""
 
-    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
+    async def open(
+        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
+    ) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
-        Raises ``DefinitionError`` for a table of other columns, ``ViewLost`` (`require_tables`).
+        Without ``create`` nothing is made: ``NoViews`` when something is missing. Raises
+        ``DefinitionError`` for a table of other columns, ``ViewLost`` (`require_tables`).
         """
         ...
 
@@ -216,14 +219,21 @@ def require_tables(
     projections: Mapping[str, Sequence[Definition]],
     tables: Container[str],
     checkpoints: Mapping[str, Checkpoint],
+    *,
+    create: bool,
+    **where: Any,
 ) -> None:
     """Raise ``ViewLost`` when a projection that has applied events lacks the table of a view.
 
-    To be asked before tables are made: an empty one would pass for complete.
+    To be asked before tables are made: an empty one would pass for complete. When none are to be
+    made, ``NoViews`` for whatever is lacking; ``where`` are its facts.
     """
+    lacking: list[str] = []
     for name, definitions in projections.items():
         checkpoint = checkpoints.get(name)
         lost = [one.table_name for one in definitions if one.table_name not in tables]
+        if lost or checkpoint is None:
+            lacking.append(name)
         if lost and checkpoint is not None and checkpoint.count:
             raise ViewLost(
                 "A view's table is not there, although its projection has applied events: it was "
@@ -235,6 +245,12 @@ def require_tables(
                 position=checkpoint.position,
                 applied=checkpoint.count,
             )
+    if lacking and not create:
+        raise NoViews(
+            "There are no views at that address, and none were to be made",
+            **where,
+            lacking=", ".join(lacking),
+        )
 
 
 __all__ = [
