@@ -159,10 +159,28 @@ class LogUnusable(DiptychError):
     code = "log-unusable"
 
 
+class NoLog(DiptychError):
+    """There is no log at an address, and none was to be made."""
+
+    code = "no-log"
+
+
+class NoViews(DiptychError):
+    """Not all views of an application are at an address, and none were to be made."""
+
+    code = "no-views"
+
+
 class ForeignCheckpoint(DiptychError):
     """A checkpoint or token that does not belong to this log: refused, never silently used."""
 
     code = "foreign-checkpoint"
+
+
+class ViewLost(DiptychError):
+    """A view's table is not there, although its projection has applied events: refused."""
+
+    code = "view-lost"
 
 
 class CheckpointMoved(DiptychError):

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import asyncpg
 import pytest
 
 from diptych import App, Command, Event, Invalid, Key, Query, Tag, View, Views
-from diptych.app.databases import Where, connections, read_databases
-from diptych.errors import DefinitionError, Unavailable
+from diptych.app.databases import Create, Where, connections, read_databases
+from diptych.errors import DefinitionError, NoLog, NoViews, Unavailable
+from diptych.logs.postgres import PostgresLog
+from diptych.logs.sqlite import SqliteLog
 from diptych.read.port import Transaction
 from diptych.read.select import column, select
+from diptych.read.stores.sqlite import SqliteViews
+from diptych.sql import sqlite
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -108,6 +113,76 @@ async def test_log_and_read_databases_mix_freely(
             ("customer", True),
             ("order", True),
         ]
+
+
+@pytest.mark.parametrize(
+    ("log", "views"),
+    [
+        ("log file", "log file"),
+        ("log file", "file"),
+        ("postgresql", "postgresql"),
+        ("postgresql", "schema"),
+        ("log file", "postgresql"),
+        ("postgresql", "file"),
+    ],
+)
+async def test_nothing_is_made_where_it_may_not_be(
+    log: str, views: str, tmp_path: Path, postgres_url: str
+) -> None:
+    """Neither a file nor a schema: no log, then no views."""
+    log_at, views_at = (addresses(name, tmp_path, postgres_url) for name in (log, views))
+
+    async def there() -> set[str]:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            named = "SELECT nspname FROM pg_namespace WHERE nspname IN ('diptych', 'reports')"
+            schemas = {row[0] for row in await connection.fetch(named)}
+        finally:
+            await connection.close()
+        return schemas | {path.name for path in tmp_path.glob("*.db")}
+
+    async def opened(create: Create) -> str:
+        try:
+            async with app.open(log=log_at, views=views_at, create=create) as shop:
+                return str([one.position for one in await shop.status()])
+        except (NoLog, NoViews) as error:
+            return error.message
+
+    no_log, no_views = (
+        f"There {what} at that address, and none {were} to be made"
+        for what, were in (("is no log", "was"), ("are no views", "were"))
+    )
+    assert await opened("views") == no_log
+    assert await opened("nothing") == no_log
+    assert await there() == set()
+    async with app.open(log=log_at, views="memory:") as shop:
+        await shop.do(Place("1", "ann"))
+    made = await there()
+    assert await opened("nothing") == no_views
+    assert await there() == made
+    assert await opened("views") == "[0, 0]"
+    assert await opened("nothing") in ("[0, 0]", "[1, 1]")
+
+
+async def test_an_empty_file_or_schema_is_no_log(tmp_path: Path, postgres_url: str) -> None:
+    """An adapter by itself makes nothing either."""
+    (tmp_path / "empty.db").touch()
+    for path in (tmp_path / "none.db", tmp_path / "empty.db"):
+        with pytest.raises(NoLog):
+            await SqliteLog.open(path, create=False)
+    assert not (tmp_path / "none.db").exists()
+    await SqliteViews(sqlite.Database(tmp_path / "views.db")).close()
+    with pytest.raises(NoLog):
+        await SqliteLog.open(tmp_path / "views.db", create=False)
+    with pytest.raises(NoLog, match="schema: diptych"):
+        await PostgresLog.open(postgres_url, create=False)
+
+
+async def test_what_may_be_made_is_one_of_three() -> None:
+    odd: Any = "everything"
+    with pytest.raises(Invalid, match="all or views or nothing"):
+        async with app.open(log="memory:", views="memory:", create=odd):
+            pass
 
 
 async def test_one_address_holds_all_read_databases(tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def require_secrecy(error: BaseException) -> None:
 
 @pytest.mark.parametrize("url", REFUSED)
 async def test_an_address_that_is_refused_is_shown_without_its_password(url: str) -> None:
-    """Whatever is wrong with it, and whichever of its characters should have been %XX."""
+    """Whatever is wrong with it, and whichever of its characters had to be written as %XX."""
     for log, views in ((url, "memory:"), ("memory:", url)):
         with pytest.raises(Invalid) as refused:
             async with make_app().open(log=log, views=views):
@@ -112,9 +112,8 @@ def test_scenarios_that_begin_alike_are_refused_without_a_password(postgres_url:
     begun = scenarios(make_app(), log=url)(Placed("1"))
     begun.then(Order("1"))
     begun.given(Placed("2")).then(Order("1"), Order("2"))
-    third = begun.given(Placed("3"))
     with pytest.raises(Invalid, match="cannot share one log") as refused:
-        third.then(Order("1"), Order("3"))
+        begun.given(Placed("3")).then(Order("1"), Order("3"))
     require_secrecy(refused.value)
 
 

@@ -232,6 +232,14 @@ def test_columns_that_are_not_compared_are_found(url: str, monkeypatch: pytest.M
     assert fails(Contract(url), "a_table_of_other_columns_is_refused")
 
 
+def test_tables_made_anew_for_old_checkpoints_are_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a table that was dropped is made again, empty, and taken for complete."""
+    monkeypatch.setattr(schema, "require_tables", lambda *_: None)
+    assert fails(Contract(url), "a_table_that_is_not_there_is_made_only_before_the_first_event")
+
+
 def test_tables_made_without_a_lock_are_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: those who open at once make the same tables, and fail."""
     monkeypatch.setitem(schema._SQL, "lock", "SELECT $1::bigint")

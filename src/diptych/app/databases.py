@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -11,7 +11,7 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, Invalid
+from diptych.errors import DefinitionError, Invalid, NoLog, NoViews
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import ViewStore
@@ -20,6 +20,10 @@ from diptych.sql.addresses import without_password
 
 ViewsAt: TypeAlias = str | Mapping[str, str]
 """The URL of all views, or one for each read database by its name."""
+
+
+Create: TypeAlias = Literal["all", "views", "nothing"]
+"""What opening may make where it is not there yet."""
 
 
 class Where(Struct, frozen=True):
@@ -122,9 +126,17 @@ def connections(log: str, views: ViewsAt) -> list[Connections]:
 class Databases:
     """The databases of one application, each opened once. The stack closes them."""
 
-    def __init__(self, stack: AsyncExitStack, log: Where) -> None:
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        log: Where,
+        views: Iterable[Where] = (),
+        create: Create = "all",
+    ) -> None:
         self._stack = stack
         self._log = log
+        self._views = list(views)
+        self._create = create
         self._opened: dict[Where, Any] = {}
         self._stores: dict[Where, Any] = {}
 
@@ -134,7 +146,14 @@ class Databases:
         return [db for where, db in self._opened.items() if where.kind == "postgresql"]
 
     def store(self, where: Where) -> ViewStore:
-        """Return the view store at an address."""
+        """Return the view store at an address; ``NoViews`` for a file that may not be made."""
+        if where in self._stores:
+            known: ViewStore = self._stores[where]
+            return known
+        if self._create == "nothing" and _is_missing_file(where):
+            raise NoViews(
+                "There are no views at that address, and none were to be made", path=where.path
+            )
         database = self._database(where)
         store: Any
         if where.kind == "postgresql":
@@ -151,9 +170,15 @@ class Databases:
         return found
 
     async def log(self, codec: Codec, inline: Sequence[Keyed]) -> Log:
-        """Open the log; inline projections reach its transactions as a callable."""
+        """Open the log; inline projections reach its transactions as a callable.
+
+        To be called before `store`: where there is no log, no views are made. Raises ``NoLog``.
+        """
         where = self._log
         self.require_together(inline)
+        create = self._create == "all"
+        if not create and _is_missing_file(where):
+            raise NoLog("There is no log at that address, and none was to be made", path=where.path)
         if where.kind == "memory":
             return MemoryLog()
         opened: list[Log] = []
@@ -164,36 +189,36 @@ class Databases:
         if where.kind == "postgresql":
             from diptych.logs.postgres import PostgresLog
 
-            opened.append(await PostgresLog.open(database, inside=inside))
+            opened.append(await PostgresLog.open(database, create=create, inside=inside))
         else:
             from diptych.logs.sqlite import SqliteLog
 
-            opened.append(await SqliteLog.open(database, inside=inside))
+            opened.append(await SqliteLog.open(database, create=create, inside=inside))
         return opened[0]
 
     def require_together(self, inline: Sequence[Keyed]) -> None:
         """Raise ``DefinitionError`` unless log and views of inline projections share a database."""
-        if inline and (self._log not in self._stores or self._log.kind == "memory"):
+        if inline and (self._log not in self._views or self._log.kind == "memory"):
             raise DefinitionError(
                 "An inline projection needs log and views in one database; give both the same "
                 "sqlite:/// or postgresql:// URL, or leave out inline=True",
                 at=inline[0].at,
                 log=self._log.shown,
-                views=", ".join(where.shown for where in self._stores),
+                views=", ".join(where.shown for where in self._views),
             )
 
     def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:
-        inside = self._stores[self._log].inside
+        store: Any = self.store(self._log)
         if self._log.kind == "postgresql":
             from diptych.logs.postgres import reader_inside
             from diptych.read.inline import AsyncInline
 
             gaps = reader_inside(self._database(self._log).schema)
-            return AsyncInline(codec, identity, inline, inside, gaps)
+            return AsyncInline(codec, identity, inline, store.inside, gaps)
         from diptych.logs.sqlite import read_inside
         from diptych.read.inline import Inline
 
-        return Inline(codec, identity, inline, inside, read_inside)
+        return Inline(codec, identity, inline, store.inside, read_inside)
 
     def _database(self, where: Where) -> Any:
         """Return the database at an address: one file has one writing thread, whatever is in it."""
@@ -208,3 +233,9 @@ class Databases:
             self._opened[where] = found
             self._stack.push_async_callback(found.close)
         return found
+
+
+def _is_missing_file(where: Where) -> bool:
+    from diptych.sql.sqlite import is_missing
+
+    return where.path is not None and is_missing(where.path)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from diptych.app.blocking import BlockingRunning
+    from diptych.app.databases import Create
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
@@ -162,20 +163,22 @@ class Module:
         views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
+        create: Create = "all",
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
         URLs: ``memory:``, ``sqlite:///path`` (four slashes: an absolute path) or
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
-        ``projections=False`` leaves the read side to another process. Raises
-        ``DefinitionError``, ``Invalid`` (a URL), ``LogUnusable``, ``Unavailable``.
+        ``projections=False`` leaves the read side to another process. ``create`` says what is made
+        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
             open_app,  # asyncio and databases: not before they are needed
         )
 
-        return open_app(self.compile(), log, views, limits, projections=projections)
+        return open_app(self.compile(), log, views, limits, projections=projections, create=create)
 
     def open_blocking(
         self,
@@ -184,6 +187,7 @@ class Module:
         views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
+        create: Create = "all",
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -192,7 +196,10 @@ class Module:
         """
         from diptych.app.blocking import open_app
 
-        return open_app(self.open(log=log, views=views, limits=limits, projections=projections))
+        opening = self.open(
+            log=log, views=views, limits=limits, projections=projections, create=create
+        )
+        return open_app(opening)
 
 
 class App(Module):

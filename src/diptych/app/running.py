@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from diptych.app.databases import Databases, ViewsAt, Where, read_databases
+from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -182,20 +182,25 @@ async def open_app(
     limits: Limits | None,
     *,
     projections: bool,
+    create: Create,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
+    if create not in get_args(Create):
+        rule = " or ".join(get_args(Create))
+        raise Invalid("That cannot be made", field="create", rule=rule, got=create)
     log_at = Where.parse(log_url, "log")
     places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
     async with AsyncExitStack() as stack:
-        databases = Databases(stack, log_at)
-        stores = [(databases.store(where), kept) for where, kept in places.items()]
+        databases = Databases(stack, log_at, places, create)
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
-        engines = [Engine(log, codec, store, kept) for store, kept in stores]
+        engines = [
+            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+        ]
         for engine in engines:
-            await engine.open()
+            await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)

@@ -6,7 +6,7 @@ not, somebody else plans, applies and grants. SQLite files are made when they ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ from msgspec import Struct
 from diptych.app.databases import ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
 from diptych.errors import Invalid
-from diptych.read.views import definition_of
+from diptych.read.projections import Projection
+from diptych.read.views import Definition, definition_of
 
 
 class Step(Struct, frozen=True):
@@ -49,9 +50,7 @@ async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]
             if database is not None:
                 from diptych.read.stores.postgres.schema import plan_tables
 
-                owned = [definition_of(view) for one in projections for view in one.views]
-                names = [one.name for one in projections]
-                lacking = await plan_tables(connection, database.schema, names, owned)
+                lacking = await plan_tables(connection, database.schema, _kept(projections))
                 parts.append(_part("views", database, lacking))
     return parts
 
@@ -78,12 +77,11 @@ async def apply(
                 continue
             from diptych.read.stores.postgres.schema import make_tables
 
-            owned = [definition_of(view) for one in projections for view in one.views]
+            kept = _kept(projections)
             # Without the log's identity no checkpoint can be made: the application makes them.
-            names = [one.name for one in projections] if identity else []
-            await make_tables(connection, database.schema, identity, names, owned)
+            await make_tables(connection, database.schema, identity, kept)
             if role is not None:
-                tables = [definition.table_name for definition in owned]
+                tables = [one.table_name for owned in kept.values() for one in owned]
                 package = "diptych.read.stores.postgres"
                 await _grant(connection, database, package, role, tables)
     return done
@@ -106,6 +104,10 @@ async def _grant(
     listed = "".join(f", {database.schema}.{name}" for name in names)
     text = read_sql(package, "grants.sql").replace("{schema}", database.schema)
     await connection.execute(text.replace("{role}", quoted).replace("{views}", listed))
+
+
+def _kept(projections: Sequence[Projection]) -> dict[str, list[Definition]]:
+    return {one.name: [definition_of(view) for view in one.views] for one in projections}
 
 
 def _log_schema() -> Any:

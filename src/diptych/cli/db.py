@@ -90,7 +90,7 @@ def _run(options: Options, work: Callable[..., Coroutine[Any, Any, list[Part]]])
     from diptych.cli.running import addresses, run
 
     app = load(options.app)
-    log, views = addresses(options, must_exist=False)
+    log, views = addresses(options)
     return run(work(app.compile(), log, views))
 
 

@@ -21,12 +21,15 @@ from diptych.errors import (
     Invalid,
     KeyReused,
     LogUnusable,
+    NoLog,
+    NoViews,
     OutcomeUnknown,
     Overloaded,
     Rejected,
     StaleAnswer,
     Unavailable,
     UnknownMessage,
+    ViewLost,
 )
 from diptych.sql.addresses import without_passwords
 
@@ -47,6 +50,9 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     KeyReused: USAGE,
     ForeignCheckpoint: USAGE,
     LogUnusable: USAGE,
+    NoLog: USAGE,
+    NoViews: USAGE,
+    ViewLost: USAGE,
     Conflict: AGAIN,
     Overloaded: AGAIN,
     Unavailable: AGAIN,
@@ -57,6 +63,8 @@ STATUS: Final[dict[type[DiptychError], int]] = {
 """Errors that are not named here are faults."""
 
 HINTS: Final[dict[type[DiptychError], str]] = {
+    NoLog: "check the address; the first `diptych do` makes the log",
+    NoViews: "check the address; the first `diptych ask` makes the views",
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",
     Unavailable: "nothing was stored; try again",

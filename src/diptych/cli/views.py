@@ -27,7 +27,7 @@ def status(*, options: Given) -> None:
     app = load(options.app)
 
     async def look() -> tuple[str, int, list[Status]]:
-        async with opened(app, options, create=False, views=True) as running:
+        async with opened(app, options, create="nothing") as running:
             return running.log.identity, await running.log.head(), await running.status()
 
     identity, head, found = run(look())
@@ -104,7 +104,7 @@ def verify(
     app = load(options.app)
 
     async def look() -> list[Verdict]:
-        async with opened(app, options, create=False, views=True) as running:
+        async with opened(app, options, create="nothing") as running:
             return await running.verify(*projections)
 
     found = run(look())

@@ -280,6 +280,11 @@ def failure_of(error: sqlite3.DatabaseError) -> Exception:
     return error  # a fault in a statement of ours, or a value that cannot be bound
 
 
+def is_missing(path: Path) -> bool:
+    """Whether there is no file, or an empty one: opening it would make a new database."""
+    return not (path.exists() and path.stat().st_size)
+
+
 def refuse_network(path: Path) -> None:
     """Raise ``LogUnusable`` for a file on a network file system: WAL needs shared memory."""
     try:
