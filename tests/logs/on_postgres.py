@@ -51,6 +51,15 @@ async def until(condition: Callable[[], Awaitable[Any]]) -> Any:
         return answer
 
 
+async def quiet(*logs: PostgresLog) -> None:
+    """Wait until logs have told others of what they appended: a connection lies idle then."""
+
+    async def told() -> bool:
+        return all(log._waker._telling is None and log._database._idle for log in logs)
+
+    await until(told)
+
+
 async def sessions(connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
     """Return the other sessions of clients in this database."""
     return await connection.fetch(
@@ -58,6 +67,19 @@ async def sessions(connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
         "WHERE datname = current_database() AND pid <> pg_backend_pid() "
         "AND backend_type = 'client backend'"
     )
+
+
+async def listener(connection: asyncpg.Connection[Any]) -> int:
+    """Return the session that listens, once there is one."""
+
+    async def look() -> int:
+        for session in await sessions(connection):
+            if session["query"].startswith("LISTEN") and session["state"] == "idle":
+                return int(session["pid"])
+        return 0
+
+    found: int = await until(look)
+    return found
 
 
 async def waiting_for_the_lock(connection: asyncpg.Connection[Any], count: int = 1) -> list[int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 from diptych.log import Append
 from diptych.logs.postgres import PostgresLog
@@ -38,7 +39,7 @@ async def interleavings(backend: Backend, number: int) -> list[Violation]:
     return await play(backend.new_log(), script, numbers)
 
 
-async def play(url: str, script: Script, numbers: range) -> list[Violation]:
+async def play(url: str, script: Script, numbers: Iterable[int]) -> list[Violation]:
     """Play the orders of these numbers, one after the other."""
     history = History()
     log = await open_log(url)

@@ -19,6 +19,9 @@ from diptych.sql.postgres import LOST, Connection, Database, backoff
 GATHER_SECONDS: Final = 0.005
 """How long heads gather before others are told of the last one."""
 
+LAST_SECONDS: Final = 1.0
+"""How long a log that closes waits until others know of its last events."""
+
 _QUIET = (*LOST, asyncpg.PostgresError, DiptychError)
 
 
@@ -46,7 +49,9 @@ class Waker:
             self._listening = asyncio.create_task(self._listen(), name="diptych-listen")
 
     async def close(self) -> None:
-        """Stop both."""
+        """Tell what is to be told, if that takes no time, and stop both."""
+        if self._telling is not None:
+            await asyncio.wait({self._telling}, timeout=LAST_SECONDS)
         tasks = [task for task in (self._telling, self._listening) if task is not None]
         for task in tasks:
             task.cancel()
