@@ -131,4 +131,4 @@ async def customer(app: AppRecorder, number: int, rng: random.Random) -> None:
     with suppress(DiptychError):
         key = f"{number}-{rng.randrange(200)}" if rng.random() < 0.6 else None
         receipt = await app.do(Move(f"a{a}", f"a{b}", 1 + rng.randrange(3) * 6), key=key)
-        await app.ask(BalanceOf(f"a{b}"), after=receipt.token, wait=0.5)
+        await app.ask(BalanceOf(f"a{b}"), after=receipt.token, wait=0.1)

@@ -52,10 +52,12 @@ async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> N
         else:
             await load.more(rng.randrange(4))
             count += min(1, proxy.cut(rng.choice((1, None))))
-            if rng.random() < 0.2:
-                proxy.refuse()
-                await asyncio.sleep(rng.choice((0.01, 0.3)))  # the impatient have given up then
-                proxy.accept()
+        if rng.random() < 0.1:
+            # Cut off for a while: the impatient give up, with appends whose outcome is unknown.
+            proxy.refuse()
+            count += await _cut_at_commit(proxy, load, rng, append) + min(1, proxy.cut())
+            await asyncio.sleep(0.2)
+            proxy.accept()
     proxy.heal()
     await load.more(20)
 

@@ -43,10 +43,10 @@ class Load:
             await self._news.wait_for(lambda: self._steps >= wanted)
 
     async def until(self, what: Coroutine[Any, Any, object], steps: int) -> None:
-        """Wait for something, at most for so many steps."""
+        """Wait for something, at most for so many steps or a second."""
         either = [asyncio.ensure_future(what), asyncio.ensure_future(self.more(steps))]
         try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(either, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in either:
                 task.cancel()

@@ -14,13 +14,16 @@ from torture.backends import Backend
 from torture.cuts import CUTS, cuts
 from torture.disk_full import disk_full
 from torture.histories import histories
+from torture.interleavings import BLOCK, interleavings
 from torture.kill import KILLS, kill
 from torture.power import power
 from torture.processes import processes
 from torture.races import SHAPES, races
 from torture.server import server
 
-Round: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
+Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
+Round: TypeAlias = Callable[[Backend, random.Random, int], Awaitable[Sequence[object]]]
+"""Gets a source of chance and the round's number."""
 
 SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
@@ -34,15 +37,24 @@ class Run(Struct, frozen=True):
     backends: tuple[str, ...] = (SQLITE, POSTGRESQL)
 
 
+def _by_chance(run: Drawn) -> Round:
+    return lambda backend, rng, _: run(backend, rng)
+
+
+def _in_order(run: Callable[[Backend, int], Awaitable[Sequence[object]]]) -> Round:
+    return lambda backend, _, number: run(backend, number)
+
+
 RUNS: dict[str, Run] = {
-    "histories": Run(histories, "histories"),
-    "races": Run(races, "races", len(SHAPES)),
-    "processes": Run(processes, "rounds"),
-    "kill": Run(kill, "kills", KILLS),
-    "power": Run(power, "power cuts", 20, (SQLITE,)),
-    "disk_full": Run(disk_full, "full disks", 1, (SQLITE,)),
-    "cuts": Run(cuts, "cuts", CUTS, (POSTGRESQL,)),
-    "server": Run(server, "crashes", 1, (POSTGRESQL,)),
+    "histories": Run(_by_chance(histories), "histories"),
+    "races": Run(_by_chance(races), "races", len(SHAPES)),
+    "processes": Run(_by_chance(processes), "rounds"),
+    "kill": Run(_by_chance(kill), "kills", KILLS),
+    "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
+    "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
+    "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),
+    "server": Run(_by_chance(server), "crashes", 1, (POSTGRESQL,)),
+    "interleavings": Run(_in_order(interleavings), "interleavings", BLOCK, (POSTGRESQL,)),
 }
 
 
@@ -53,5 +65,5 @@ async def one_round(run: Run, make: Callable[[Path], Backend], seed: int, number
     """
     rng = random.Random(f"{seed}:{number}")
     with tempfile.TemporaryDirectory(prefix="diptych-torture-") as folder:
-        found = await run.round(make(Path(folder)), rng)
+        found = await run.round(make(Path(folder)), rng, number)
         return [str(violation) for violation in found]

@@ -100,6 +100,7 @@ class Recorder:
     def __init__(self, log: Log, history: History, client: str = "client") -> None:
         self.log = log
         self.history = history
+        self.client = client
         self._noting = _Noting(history, client)
 
     def of(self, client: str) -> Recorder:
