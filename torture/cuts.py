@@ -52,7 +52,7 @@ async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> N
         else:
             await load.more(rng.randrange(4))
             count += min(1, proxy.cut(rng.choice((1, None))))
-        if rng.random() < 0.1:
+        if rng.random() < 0.2:
             # Cut off for a while: the impatient give up, with appends whose outcome is unknown.
             proxy.refuse()
             count += await _cut_at_commit(proxy, load, rng, append) + min(1, proxy.cut())
@@ -63,7 +63,7 @@ async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> N
 
 
 async def _cut_at_commit(proxy: Proxy, load: Load, rng: random.Random, marker: bytes) -> int:
-    fault: Fault = rng.choice((proxy.cut_before, proxy.cut_after, proxy.hold))(marker)
+    fault: Fault = rng.choice((proxy.cut_before, proxy.cut_after, proxy.hold, proxy.hold))(marker)
     await load.until(fault.wait(), steps=40)
     if fault.kind == "hold" and fault.struck:
         # Late, the message finds that the client has stored its events by another connection; or

@@ -50,7 +50,7 @@ async def play(url: str, script: Script, numbers: Iterable[int]) -> list[Violati
             recorders = [
                 Recorder(known, history, f"session-{number}") for number, known in enumerate(logs)
             ]
-            for recorder in recorders:  # each gets to know the log, and that there are others
+            for recorder in recorders * 2:  # each gets to know the log, and that there are others
                 await recorder.append([Append((event(random.Random(0)),))])
             for number in numbers:
                 fresh = [PostgresLog(s.database, log.identity) for s in sessions]
