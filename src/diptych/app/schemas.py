@@ -61,9 +61,13 @@ async def apply(
     """Make what is lacking, and let ``role`` append, read and project; return what was run.
 
     The log's part is one transaction, and each read database's is one. May be run again, and by
-    several at once.
+    several at once. Raises what `plan` does, and ``Invalid`` where there is no such role, before
+    anything is made.
     """
     done = await plan(definitions, log, views)
+    if role is not None:
+        for where in (Where.parse(log, "log"), *read_databases(views, ())):
+            await _require_role(where, role)
     identity = ""
     async with _connected(Where.parse(log, "log")) as (database, connection):
         if database is not None:
@@ -87,18 +91,25 @@ async def apply(
     return done
 
 
+async def _require_role(where: Where, role: str) -> None:
+    """Raise ``Invalid`` before anything is changed."""
+    async with _connected(where) as (database, connection):
+        if database is not None and not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role
+        ):
+            raise Invalid(
+                "There is no such role; create it first (CREATE ROLE … LOGIN)",
+                field="role",
+                rule="a role of the database",
+                got=role,
+            )
+
+
 async def _grant(
     connection: Any, database: Any, package: str, role: str, tables: list[str]
 ) -> None:
     from diptych.sql.named import read_sql
 
-    if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
-        raise Invalid(
-            "There is no such role; create it first (CREATE ROLE … LOGIN)",
-            field="role",
-            rule="a role of the database",
-            got=role,
-        )
     quoted = await connection.fetchval("SELECT quote_ident($1)", role)
     names = [await connection.fetchval("SELECT quote_ident($1)", table) for table in tables]
     listed = "".join(f", {database.schema}.{name}" for name in names)
@@ -127,9 +138,14 @@ async def _connected(where: Where) -> AsyncGenerator[tuple[Any, Any]]:
     if where.kind != "postgresql":
         yield None, None
         return
-    database = postgres().Database(where.url)
+    driver = postgres()
+    database = driver.Database(where.url)
     try:
         async with database.lease() as connection:
             yield database, connection
+    except driver.LOST as error:
+        raise driver.unavailable(error, database.path) from error
+    except driver.asyncpg.PostgresError as error:
+        raise driver.failure_of(error, database.path) from error
     finally:
         await database.close()

@@ -47,6 +47,20 @@ SETUP_LOCK: Final = 0x64697074796368
 
 OLDEST: Final = 15
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,50}\Z")
+_WORDS = """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast
+    check collate collation column concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user default
+    deferrable desc distinct do else end except false fetch for foreign freeze from full grant
+    group having ilike in initially inner intersect into is isnull join lateral leading left
+    like limit localtime localtimestamp natural not notnull null offset on only or order outer
+    overlaps placing primary references returning right select session_user similar some
+    symmetric system_user table tablesample then to trailing true union unique user using
+    variadic verbose when where window with
+"""
+RESERVED: Final = frozenset(_WORDS.split())
+"""Words that cannot stand for a schema as they are: https://www.postgresql.org/docs/18/."""
+
 
 LOST = (
     OSError,
@@ -105,8 +119,8 @@ class Address(Struct, frozen=True):
         connections = given.pop("connections", str(CONNECTIONS))
         pooled = given.pop("pooled", "0")
         rule = ""
-        if not _SCHEMA.match(schema) or schema.startswith("pg_"):
-            rule = "schema: a-z, 0-9 and '_', not pg_…"
+        if not _SCHEMA.match(schema) or schema.startswith("pg_") or schema in RESERVED:
+            rule = "schema: a-z, 0-9 and '_', not pg_…, no word of SQL"
         elif not (connections.isascii() and connections.isdigit() and int(connections) >= 2):
             rule = "connections: a number, 2 or more"
         elif pooled not in ("0", "1"):

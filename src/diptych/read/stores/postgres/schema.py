@@ -5,6 +5,7 @@ A role that may not create anything can open what is there.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
@@ -71,7 +72,10 @@ async def look_for_tables(
 async def plan_tables(
     connection: Connection, schema: str, projections: Mapping[str, Sequence[Definition]]
 ) -> list[tuple[str, str]]:
-    """Return the statements that `make_tables` would run, with names: run, and rolled back."""
+    """Return the statements that `make_tables` would run, with names: run, and rolled back.
+
+    They can be run for two read databases that share one schema.
+    """
     ran: list[str] = []
 
     def note(query: Any) -> None:
@@ -86,7 +90,13 @@ async def plan_tables(
     finally:
         connection.remove_query_logger(note)
         await transaction.rollback()
-    return [(" ".join(sql.split("(")[0].split()), sql) for sql in ran]
+    return [
+        (" ".join(sql.split("(")[0].split()), re.sub(r"\A(CREATE \w+) (?!IF )", _UNLESS_THERE, sql))
+        for sql in ran
+    ]
+
+
+_UNLESS_THERE = r"\1 IF NOT EXISTS "
 
 
 _Columns = dict[str, tuple[str, bool, bool]]
