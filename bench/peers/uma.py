@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import socket
 import subprocess
 import sys
@@ -28,10 +29,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 def umadb_module() -> ModuleType:
+    handler = signal.getsignal(signal.SIGINT)
     try:
         return importlib.import_module("umadb")
     except ImportError as error:
         raise NotHere(f"umadb is not installed ({error})") from error
+    finally:
+        signal.signal(signal.SIGINT, handler)  # importing it sets one of its own
 
 
 @contextmanager
