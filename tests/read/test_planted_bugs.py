@@ -178,8 +178,10 @@ def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Genera
     """Have the contract's views, read anew, keep fields of a kind otherwise."""
     init = kinds.Kind.__init__
 
-    def changed(self: Any, kind: str, sqlite: Storage, postgresql: Storage, **options: Any) -> None:
-        init(self, kind, sqlite, storage if kind == name else postgresql, **options)
+    def changed(
+        self: Any, kind: str, sqlite: Storage, postgresql: Storage, *types: type, **options: Any
+    ) -> None:
+        init(self, kind, sqlite, storage if kind == name else postgresql, *types, **options)
 
     from diptych.testing.contracts.views.making import VIEWS
 

@@ -27,6 +27,7 @@ class Statements:
         self.schema = schema
         named = {name: text.replace("{schema}", schema) for name, text in _NAMED.items()}
         self.within = named["within"]
+        self.lock_within = named["lock_within"]
         self.head = named["head"]
         self.lock_head = named["lock_head"]
         self.append = named["append"]

@@ -1,6 +1,10 @@
 -- name: within
--- Of a transaction of the caller's: its isolation, and which log it reaches.
-SELECT current_setting('transaction_isolation'), identity FROM {schema}.log
+-- Of a transaction of the caller's: its isolation, which log it reaches, and when it began, which
+-- tells it from every other on its connection.
+SELECT current_setting('transaction_isolation'), identity, transaction_timestamp() FROM {schema}.log
+
+-- name: lock_within
+SELECT head, transaction_timestamp() FROM {schema}.log FOR UPDATE
 
 -- name: head
 SELECT head FROM {schema}.log
