@@ -9,13 +9,15 @@ from __future__ import annotations
 from hashlib import sha256
 from importlib.resources import files
 
+import asyncpg
 from msgspec import Struct
 
+from diptych.errors import LogUnusable
 from diptych.sql.postgres import SETUP_LOCK, Connection
 
+_SCHEMA = "CREATE SCHEMA IF NOT EXISTS {schema};\n"
 _LEDGER = """\
--- The schema, and the list of what was applied to it.
-CREATE SCHEMA IF NOT EXISTS {schema};
+-- The list of what was applied to the schema.
 CREATE TABLE IF NOT EXISTS {schema}.diptych_migrations (
     part    text NOT NULL,
     name    text NOT NULL,
@@ -29,6 +31,9 @@ INSERT INTO {schema}.diptych_migrations (part, name, digest) VALUES {rows}
 ON CONFLICT (part, name) DO UPDATE SET digest = excluded.digest, applied = now();
 """
 _OBJECTS = "(objects)"
+
+LONGEST_STEP = 24 * 3600.0
+"""Seconds."""
 
 
 class Step(Struct, frozen=True):
@@ -67,7 +72,10 @@ class Schema:
             return [], True
         made = [(step.name, step.digest) for step in self.migrations] + [(_OBJECTS, self.digest)]
         rows = ", ".join(f"('{self.part}', '{name}', '{digest}')" for name, digest in made)
+        # Even with IF NOT EXISTS it needs a right that the schema's owner may not have.
+        there = await connection.fetchval("SELECT to_regnamespace($1) IS NOT NULL", schema)
         steps = [
+            *([] if there else [Step("schema", _SCHEMA)]),
             Step("ledger", _LEDGER),
             *[step for step in self.migrations if applied and step.name not in applied],
             *self.objects,
@@ -76,12 +84,28 @@ class Schema:
         return steps, bool(applied)
 
     async def apply(self, connection: Connection, schema: str) -> list[Step]:
-        """Run what is pending in one transaction; any number of processes may do so at once."""
+        """Run what is pending in one transaction; any number of processes may do so at once.
+
+        Raises ``LogUnusable`` where something else is in the way.
+        """
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", SETUP_LOCK)
             steps = await self.pending(connection, schema)
             for step in steps:
-                await connection.execute(step.sql.replace("{schema}", schema))
+                try:
+                    sql = step.sql.replace("{schema}", schema)
+                    # An index takes the time that it takes.
+                    await connection.execute(sql, timeout=LONGEST_STEP)
+                except asyncpg.InsufficientPrivilegeError:
+                    raise
+                except asyncpg.SyntaxOrAccessError as error:
+                    raise LogUnusable(
+                        f"The {self.part} cannot be made in this schema, which holds something "
+                        "else; choose another by ?schema=… in the URL",
+                        schema=schema,
+                        step=step.name,
+                        why=f"{type(error).__name__}: {error}",
+                    ) from error
         return steps
 
     async def _applied(self, connection: Connection, schema: str) -> dict[str, str]:

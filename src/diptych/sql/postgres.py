@@ -38,6 +38,9 @@ SILENCE: Final = 30.0
 """Seconds without any answer after which the other end counts as gone: to the log's statements,
 which are short, and to the network's own questions on all connections."""
 
+END_SECONDS: Final = 2.0
+"""How long the server may take to give up a statement whose caller was cancelled."""
+
 SETUP_LOCK: Final = 0x64697074796368
 """The advisory lock of those who make tables."""
 
@@ -137,6 +140,7 @@ class Database:
         self._free = asyncio.Semaphore(self.address.connections)
         self._idle: deque[Connection] = deque()
         self._leased: set[Connection] = set()
+        self._ending: set[asyncio.Task[None]] = set()
         self._closed = False
         # Since when, and when last, no connection was to be had, and why.
         self._away_since = self._away_at = -math.inf
@@ -183,18 +187,20 @@ class Database:
         """
         self.require_usable()
         asked = _now()
-        async with self._free:
+        await self._free.acquire()
+        ending: asyncio.Task[None] | None = None
+        try:
             self.require_usable()
             connection = await self._take(asked)
             self._leased.add(connection)
-            sound = False
+            sound, under_way = False, True
             # Where nothing is heard any more, not even a cancelled statement would end.
             end = _loop().call_later(self.silence, connection.terminate) if brief else None
             try:
                 yield connection
-                sound = True
+                sound, under_way = True, False
             except Exception as error:  # not a cancellation: that may leave a statement under way
-                sound = not is_lost(error)
+                sound, under_way = not is_lost(error), False
                 if not sound:
                     self._drop_idle()
                 raise
@@ -205,8 +211,31 @@ class Database:
                 idle = not connection.is_closed() and not connection.is_in_transaction()
                 if sound and idle and not self._closed:
                     self._idle.append(connection)
+                elif under_way and not connection.is_closed():
+                    ending = self._end(connection)
                 else:
                     connection.terminate()
+        finally:
+            if ending is None:
+                self._free.release()
+
+    def _end(self, connection: Connection) -> asyncio.Task[None]:
+        """Have the server give up what a connection is at; until then it counts as one in use."""
+
+        async def end() -> None:
+            try:
+                async with asyncio.timeout(END_SECONDS):
+                    await connection.close()
+            except (*LOST, asyncpg.PostgresError):
+                pass
+            finally:
+                connection.terminate()
+                self._free.release()
+                self._ending.discard(task)
+
+        task = asyncio.create_task(end(), name="diptych-end")
+        self._ending.add(task)
+        return task
 
     def _drop_idle(self) -> None:
         """Throw away the idle ones: where one is lost, all are, and each would cost an attempt."""
@@ -259,6 +288,8 @@ class Database:
                 server_settings={} if address.pooled else _settings(self.silence),
             )
         except asyncpg.PostgresError as error:
+            if "startup parameter" in str(error):
+                raise _pooler(error, self.path) from error
             if is_lost(error) or isinstance(error, asyncpg.InsufficientResourcesError):
                 raise
             raise failure_of(error, self.path) from error
@@ -285,6 +316,7 @@ class Database:
                 await connection.close(timeout=2.0)
         for connection in list(self._leased):
             connection.terminate()
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def require_usable(self) -> None:
         """Raise ``Closed`` when the database has been closed."""
@@ -329,6 +361,10 @@ def failure_of(error: Exception, path: str) -> Exception:
         )
     if isinstance(error, _AGAIN):
         return unavailable(error, path)
+    if isinstance(
+        error, (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
+    ):
+        return _pooler(error, path)
     if isinstance(error, _REFUSED):
         return LogUnusable(
             "PostgreSQL does not let this role in, or the schema is not set up; see "
@@ -337,6 +373,15 @@ def failure_of(error: Exception, path: str) -> Exception:
             why=why,
         )
     return error  # a fault in a statement of ours, or a value that cannot be bound
+
+
+def _pooler(error: Exception, path: str) -> LogUnusable:
+    return LogUnusable(
+        "This is no PostgreSQL but a pooler before it, such as PgBouncer in transaction mode; add "
+        "pooled=1 to the URL's parameters",
+        database=path,
+        why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+    )
 
 
 def _settings(silence: float) -> dict[str, str]:

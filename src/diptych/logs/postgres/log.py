@@ -248,6 +248,12 @@ def prepare(schema: str) -> Callable[[Connection], Awaitable[str]]:
         if pending:
             await wanted.apply(connection, schema)
         identity = await connection.fetchval(f"SELECT identity FROM {schema}.log")
+        if identity is None:
+            raise LogUnusable(
+                "The log has lost its identity and its head, the row of the table log; restore "
+                "the database from a backup",
+                schema=schema,
+            )
         return str(identity)
 
     return job

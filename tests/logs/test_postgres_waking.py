@@ -1,0 +1,102 @@
+"""Notifications are hints: coalesced, outside of the appends, and not missed when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from diptych.errors import LogUnusable
+from diptych.sql.postgres import Connection, Database
+from diptych.testing.contracts.making import event, put
+from tests.logs.on_postgres import LONG, connected, listener, opened, quiet, throw_out
+from tests.logs.pooler import pooled
+
+
+@pytest.fixture
+def statements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What is asked of PostgreSQL from now on, in order."""
+    found: list[str] = []
+    connect = Database.connect
+
+    async def listened_to(database: Database) -> Connection:
+        connection = await connect(database)
+        connection.add_query_logger(lambda record: found.append(record.query))
+        return connection
+
+    monkeypatch.setattr(Database, "connect", listened_to)
+    return found
+
+
+async def test_notifications_are_fewer_than_appends(postgres_url: str) -> None:
+    """Many appends one after the other tell others of the last head, seldom of one between."""
+    async with opened(postgres_url) as log, connected(postgres_url) as other:
+        heard: list[int] = []
+        last = asyncio.Event()
+
+        def hear(_connection: Any, _pid: int, _channel: str, head: object) -> None:
+            heard.append(int(str(head)))
+            if heard[-1] == 200:
+                last.set()
+
+        await other.add_listener(log._channel, hear)
+        for _ in range(200):
+            await put(log, event())
+        await asyncio.wait_for(last.wait(), LONG)
+        assert len(heard) < 150
+        assert heard == sorted(set(heard))
+
+
+async def test_a_notification_is_no_part_of_an_append(
+    postgres_url: str, statements: list[str]
+) -> None:
+    """It is a statement of its own, in a transaction of its own, after that of the append."""
+    async with opened(postgres_url) as log:
+        for _ in range(5):
+            await put(log, event())
+            await quiet(log)
+    appends = [text for text in statements if text.startswith("SELECT head, since")]
+    notes = [n for n, text in enumerate(statements) if "pg_notify" in text]
+    assert (len(appends), len(notes)) == (5, 5)
+    for number in notes:
+        before = [s for s in statements[:number] if s.startswith("BEGIN") or s == "COMMIT;"]
+        assert before[-1:] in ([], ["COMMIT;"])
+        assert "append" not in statements[number]
+
+
+async def test_a_lost_listener_costs_one_poll(postgres_url: str) -> None:
+    """The session that listens is ended, and what is appended just then is found by looking."""
+    async with opened(postgres_url, poll=0.02) as log, opened(postgres_url) as other:
+        for n in range(5):
+            waiting = asyncio.ensure_future(log.wait(n))
+            async with connected(postgres_url) as admin:
+                await throw_out(admin, [await listener(admin)])
+            await put(other, event())
+            assert await asyncio.wait_for(waiting, LONG) == n + 1
+
+
+async def test_behind_a_pooler_nothing_belongs_to_a_session(
+    postgres_url: str, statements: list[str]
+) -> None:
+    """With ``pooled=1`` nothing listens and no statement has a name; waits look by themselves."""
+    async with pooled(postgres_url) as pooler:
+        url = f"{pooler.url}?pooled=1"
+        async with opened(url, poll=0.02) as log, opened(url) as other:
+            for n in range(5):
+                waiting = asyncio.ensure_future(log.wait(n))
+                await asyncio.gather(*(log.head() for _ in range(3)))
+                await put(other, event())
+                assert await asyncio.wait_for(waiting, LONG) == n + 1
+        assert not [text for text in statements if "LISTEN" in text]
+        assert pooler.complaints == []
+        assert pooler.transactions > 10
+
+
+@pytest.mark.parametrize("strict", [True, False])
+async def test_a_pooler_without_the_setting_is_told(postgres_url: str, strict: bool) -> None:
+    """Who forgets ``pooled=1`` gets an error that names it, whatever the pooler stumbles over."""
+    async with pooled(postgres_url, strict=strict) as pooler:
+        with pytest.raises(LogUnusable, match="pooled=1"):
+            async with opened(pooler.url) as log:
+                await put(log, event())
