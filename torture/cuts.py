@@ -26,35 +26,48 @@ COMMIT = b"COMMIT;"
 
 async def cuts(backend: Backend, rng: random.Random) -> list[Violation]:
     """Cut connections under the load of a log's clients, or of an application; check everything."""
+    if rng.random() < 0.75:
+        # The impatient give up, with appends whose outcome is unknown.
+        return await cuts_of_logs(backend, rng, rng.choice((1, 3)), rng.choice((0.1, 5.0)))
+    return await _cuts_of_application(backend, rng)
+
+
+async def cuts_of_logs(
+    backend: Backend, rng: random.Random, number: int, patience: float
+) -> list[Violation]:
+    """Cut the connections of a log that is opened so many times."""
+    history, url = History(), backend.new_log()
+    async with (
+        Proxy(url) as proxy,
+        opened([proxy.url] * number, patience=patience) as logs,
+        on_logs(logs, history, rng) as load,
+    ):
+        await _cut(proxy, load, rng, APPEND_OF_LOG)
+    return await check_log(url, history)
+
+
+async def _cuts_of_application(backend: Backend, rng: random.Random) -> list[Violation]:
     history, log = History(), backend.new_log()
     async with Proxy(log) as proxy:
-        if rng.random() < 0.75:
-            patience = rng.choice((0.1, 5.0))
-            async with (
-                opened([proxy.url] * rng.choice((1, 3)), patience=patience) as logs,
-                on_logs(logs, history, rng) as load,
-            ):
-                await _cut(proxy, load, rng, APPEND_OF_LOG)
-            return await check_log(log, history)
         # Views by the proxy, by the same connections (inline), or elsewhere.
         views = rng.choice(backend.new_views(proxy.url))
         async with on_application(proxy.url, views, history, rng) as load:
             await _cut(proxy, load, rng, APPEND_OF_APPLICATION)
         there = views.replace(proxy.url.partition("?")[0], log.partition("?")[0])
-        return await check_application(log, there, history.calls)
+    return await check_application(log, there, history.calls)
 
 
 async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> None:
     count = 0
     while count < CUTS:
+        # Left alone for a while, logs append by one call again.
+        await load.more(rng.choice((0, 1, 2, 20)))
         if rng.random() < 0.5:
             count += await _cut_at_commit(proxy, load, rng, rng.choice((append, append, COMMIT)))
         else:
-            await load.more(rng.randrange(4))
             count += min(1, proxy.cut(rng.choice((1, None))))
         if rng.random() < 0.2:
-            # Cut off for a while: the impatient give up, with appends whose outcome is unknown.
-            proxy.refuse()
+            proxy.refuse()  # for a while
             count += await _cut_at_commit(proxy, load, rng, append) + min(1, proxy.cut())
             await asyncio.sleep(0.2)
             proxy.accept()
@@ -68,7 +81,7 @@ async def _cut_at_commit(proxy: Proxy, load: Load, rng: random.Random, marker: b
     if fault.kind == "hold" and fault.struck:
         # Late, the message finds that the client has stored its events by another connection; or
         # that all have waited, as long as it held the log's lock.
-        await load.until(asyncio.sleep(0.1), steps=rng.randint(1, 8))
+        await load.until(asyncio.sleep(rng.choice((0.02, 0.2))), steps=40)
         await fault.release()
     proxy.heal()
     return fault.struck

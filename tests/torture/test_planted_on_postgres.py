@@ -29,7 +29,7 @@ from tests.logs.on_postgres import opened as opened_log
 from tests.torture.planting import KEYS, LOCK, MOVE, Planter, finds, interleaved, points
 from torture.application import Move, Open, accounts
 from torture.backends import Postgres
-from torture.cuts import cuts
+from torture.cuts import cuts_of_logs
 from torture.histories import histories
 from torture.interleavings.scripts import FOURS, Script, follow_all, note
 from torture.races import races
@@ -181,7 +181,7 @@ async def test_a_missing_order_by(backend: Postgres, planter: Planter, tmp_path:
 
 
 async def test_ids_that_are_not_looked_up(
-    backend: Postgres, planter: Planter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: after a lost connection the events are stored again."""
 
@@ -189,17 +189,17 @@ async def test_ids_that_are_not_looked_up(
         await connection.execute("SELECT 1")
 
     monkeypatch.setattr(writing.Writer, "_stored_after_all", nothing)
-    assert await finds(1, lambda rng: cuts(backend.within(tmp_path), rng))
+    assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 1, 5.0), rounds=30)
 
 
-async def test_messages_that_come_late(backend: Postgres, planter: Planter, tmp_path: Path) -> None:
+async def test_messages_that_come_late(backend: Postgres, planter: Planter) -> None:
     """Bug: the function does not look whether its events were stored by another connection."""
     planter.schema(("e.id = ANY (ids)", "false"))
-    assert await finds(1, lambda rng: cuts(backend.within(tmp_path), rng), rounds=30)
+    assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 3, 5.0), rounds=30)
 
 
 async def test_an_unknown_outcome_that_is_called_a_conflict(
-    backend: Postgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    backend: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: who does not know whether the events were stored, says that they were not."""
     append = writing.Writer.append
@@ -211,7 +211,7 @@ async def test_an_unknown_outcome_that_is_called_a_conflict(
             return [[Refused("conflict", 1) for _ in batch] for batch in batches]
 
     monkeypatch.setattr(writing.Writer, "append", guessing)
-    assert await finds(3, lambda rng: cuts(backend.within(tmp_path), rng))
+    assert await finds(3, lambda rng: cuts_of_logs(backend, rng, 3, 0.1), rounds=30)
 
 
 async def nobody_waits(admin: Connection) -> bool:
