@@ -33,9 +33,9 @@ check: $(VENV)/.dev ## run lint, types and import contracts only
 bench: $(VENV)/.bench ## measure against the bars (ONLY=1,4 ROUNDS=5 LARGEST=10000000); 1 when one does not hold
 	@$(BIN)/python -m bench --only "$(ONLY)" --rounds $(or $(ROUNDS),5) $(LARGEST:%=--largest %) $(ARGS)
 
-torture: $(VENV)/.dev ## look for what breaks, without end (RUN=histories SEED=1 SECONDS=60 BACKEND=sqlite)
+torture: $(VENV)/.dev ## look for what breaks, without end (RUN=histories SEED=1 SECONDS=60 BACKEND=postgresql)
 	@$(BIN)/python -m torture --run $(or $(RUN),all) --seed $(or $(SEED),1) \
-	  --seconds $(or $(SECONDS),0) --backend $(or $(BACKEND),sqlite)
+	  --seconds $(or $(SECONDS),0) $(if $(BACKEND),--backend $(BACKEND))
 
 format: $(VENV)/.dev ## format the code and fix what ruff can fix
 	$(BIN)/ruff check --fix

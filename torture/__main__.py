@@ -1,4 +1,4 @@
-"""``python -m torture --run histories --seed 1 --seconds 60 [--backend sqlite]``.
+"""``python -m torture --run histories --seed 1 --seconds 60 [--backend postgresql]``.
 
 A campaign goes on where the ledger says that it stopped: the same run, backend and seed. Without
 ``--seconds`` it never ends by itself. The exit status is 1 when a violation was found.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from diptych.errors import SqliteVersionWarning
 from torture import backends, ledger
-from torture.runs import RUNS, one_round
+from torture.runs import BACKENDS, RUNS, SQLITE, one_round
 
 SAVE_SECONDS = 10.0
 TURN_SECONDS = 60.0
@@ -30,12 +30,15 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=0.0, help="0: until it is interrupted")
     parser.add_argument("--rounds", type=int, default=0, help="at most so many rounds")
-    parser.add_argument("--backend", default="sqlite")
+    parser.add_argument("--backend", choices=BACKENDS, help="default: the run's first")
     parser.add_argument("--ledger", type=Path, default=ledger.LEDGER)
     options = parser.parse_args()
     warnings.simplefilter("ignore", SqliteVersionWarning)
     every = options.run == "all"
-    names = list(RUNS) if every else [options.run]
+    backend = options.backend or (SQLITE if every else RUNS[options.run].backends[0])
+    names = [options.run]
+    if every:
+        names = [name for name, run in RUNS.items() if backend in run.backends]
     # All without end take turns.
     each = TURN_SECONDS if every and not options.seconds else options.seconds / len(names)
     found = 0
@@ -45,7 +48,7 @@ def main() -> int:
                 found += asyncio.run(
                     campaign(
                         name,
-                        options.backend,
+                        backend,
                         options.seed,
                         seconds=each,
                         rounds=options.rounds,

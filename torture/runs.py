@@ -25,7 +25,7 @@ Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]
 Round: TypeAlias = Callable[[Backend, random.Random, int], Awaitable[Sequence[object]]]
 """Gets a source of chance and the round's number."""
 
-SQLITE, POSTGRESQL = "sqlite", "postgresql"
+BACKENDS = SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 
 class Run(Struct, frozen=True):

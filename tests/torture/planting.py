@@ -18,8 +18,8 @@ LOCK = "SELECT l.head INTO base FROM {schema}.log AS l FOR UPDATE;"
 MOVE = "UPDATE {schema}.log AS l SET head = base + cardinality(ids);"
 KEYS = "    IF cardinality(keys) > 0 THEN\n"
 
-APART = 35
-"""So many interleavings lie between two that are tried."""
+APART = 693
+"""One of so many interleavings is tried."""
 
 
 class Planter:
@@ -67,4 +67,4 @@ async def finds(
 
 async def interleaved(url: str, script: Script) -> set[int]:
     """Return what some interleavings of a script break, evenly chosen from all."""
-    return points(await play(url, script, range(0, how_many(script.counts), APART * 10)))
+    return points(await play(url, script, range(0, how_many(script.counts), APART)))

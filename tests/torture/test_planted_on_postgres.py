@@ -20,11 +20,12 @@ from diptych.sql.judge import Judge
 from diptych.sql.postgres import Connection
 from diptych.testing.checker import check_history, check_views
 from diptych.testing.contracts.making import event
+from diptych.testing.faults import Proxy
 from diptych.testing.history import History
 from diptych.testing.recording import Recorder
 from diptych.testing.servers import PostgresServer
 from diptych.testing.servers import postgres as server_of
-from tests.logs.on_postgres import connected, locked, sessions, until, waiting_for_the_lock
+from tests.logs.on_postgres import connected, locked, marked, sessions, until, waiting_for_the_lock
 from tests.logs.on_postgres import opened as opened_log
 from tests.torture.planting import KEYS, LOCK, MOVE, Planter, finds, interleaved, points
 from torture.application import Move, Open, accounts
@@ -192,10 +193,26 @@ async def test_ids_that_are_not_looked_up(
     assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 1, 5.0), rounds=30)
 
 
-async def test_messages_that_come_late(backend: Postgres, planter: Planter) -> None:
+@pytest.mark.parametrize("unknown", [False, True])
+async def test_a_message_that_comes_late(
+    postgres_url: str, planter: Planter, unknown: bool
+) -> None:
     """Bug: the function does not look whether its events were stored by another connection."""
-    planter.schema(("e.id = ANY (ids)", "false"))
-    assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 3, 5.0), rounds=30)
+    if unknown:
+        planter.schema(("e.id = ANY (ids)", "false"))
+    history = History()
+    async with (
+        Proxy(postgres_url) as proxy,
+        opened_log(proxy.url) as log,
+        opened_log(postgres_url) as other,
+    ):
+        recorders = [Recorder(log, history, "one"), Recorder(other, history, "other")]
+        for recorder in recorders * 2:  # they know of each other
+            await recorder.append([Append((event("Moved"),))])
+        fault = proxy.hold(b"late")
+        await recorders[0].append([Append((marked("late"),))])
+        await fault.release()
+        assert points(await check_history(history, other)) == ({1} if unknown else set())
 
 
 async def test_an_unknown_outcome_that_is_called_a_conflict(

@@ -1,11 +1,11 @@
 """The runs, in their quick size. Campaigns are unlimited: ``make torture``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
 
-from diptych.testing.servers import PostgresServer, postgres
+from diptych.testing.servers import postgres
 from torture.backends import Backend, Postgres, Sqlite
 from torture.power.vfs import Unusable, shim
 from torture.runs import POSTGRESQL, RUNS, SQLITE, one_round
@@ -14,9 +14,9 @@ SEED = 2026
 
 QUICK = {
     ("histories", SQLITE): 200,
-    ("histories", POSTGRESQL): 80,
+    ("histories", POSTGRESQL): 40,
     ("races", SQLITE): 67,
-    ("races", POSTGRESQL): 67,
+    ("races", POSTGRESQL): 34,
     ("processes", SQLITE): 6,
     ("processes", POSTGRESQL): 3,
     ("kill", SQLITE): 20,
@@ -31,38 +31,34 @@ QUICK = {
 20 cuts, one of interleavings 66 of them."""
 
 
-async def nothing_is_found(name: str, make: Callable[[Path], Backend], backend: str) -> None:
-    for number in range(QUICK[name, backend]):
-        found = await one_round(RUNS[name], make, SEED, number)
-        again = f"python -m torture --run {name} --backend {backend} --seed {SEED}, round {number}"
-        assert not found, again
-
-
-@pytest.mark.parametrize("name", [name for name, backend in QUICK if backend == SQLITE])
-async def test_a_run_finds_nothing_on_sqlite(name: str) -> None:
-    """No violation, in any round."""
+@pytest.fixture
+def make(
+    name: str, backend: str, request: pytest.FixtureRequest
+) -> Generator[Callable[[Path], Backend]]:
+    """Give what makes the backend in a folder."""
     if name == "power":
         try:
             shim()
         except Unusable as error:
             pytest.skip(f"no VFS of ours in this Python: {error}")
-    await nothing_is_found(name, Sqlite, SQLITE)
+    if backend == SQLITE:
+        yield Sqlite
+    elif name == "server":
+        with postgres(durable=True) as crashing:
+            yield Postgres(crashing).within
+    else:
+        yield Postgres(request.getfixturevalue("postgres_server")).within
 
 
-@pytest.mark.parametrize(
-    "name", [name for name, backend in QUICK if backend == POSTGRESQL and name != "server"]
-)
-async def test_a_run_finds_nothing_on_postgresql(
-    name: str, postgres_server: PostgresServer
+@pytest.mark.parametrize(("name", "backend"), QUICK)
+async def test_a_run_finds_nothing(
+    name: str, backend: str, make: Callable[[Path], Backend]
 ) -> None:
     """No violation, in any round."""
-    await nothing_is_found(name, Postgres(postgres_server).within, POSTGRESQL)
-
-
-async def test_crashes_of_postgresql_lose_nothing() -> None:
-    """No violation, whenever a durable server is killed."""
-    with postgres(durable=True) as server:
-        await nothing_is_found("server", Postgres(server).within, POSTGRESQL)
+    for number in range(QUICK[name, backend]):
+        found = await one_round(RUNS[name], make, SEED, number)
+        again = f"python -m torture --run {name} --backend {backend} --seed {SEED}, round {number}"
+        assert not found, again
 
 
 def test_every_run_has_a_quick_size() -> None:
