@@ -35,6 +35,16 @@ def test_where_no_log_is_none_is_made_by_looking(on_postgres: Cli, words: Sequen
     assert lacking(on_postgres) == everything
 
 
+@pytest.mark.parametrize("words", [("log", "show"), ("do", "Touch", "order=1"), ("db", "plan")])
+def test_a_database_that_is_not_there_is_to_be_created(
+    on_postgres: Cli, postgres_url: str, words: Sequence[str]
+) -> None:
+    missing = postgres_url.rpartition("/")[0] + "/missing"
+    said = on_postgres("--log", missing, "--views", missing, *words, "--json")
+    assert (said.status, said.error["code"]) == (2, "log-unusable")
+    assert said.error["message"].endswith("create it first, as with createdb")
+
+
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_views_that_are_not_there_are_not_made_by_looking(
     on_postgres: Cli, postgres_url: str, command: str

@@ -141,6 +141,9 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, DiptychError):
         status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), FAULT)
         hint = next((h for kind, h in HINTS.items() if isinstance(error, kind)), "")
+        if isinstance(error, DefinitionError) and "known" in error.facts and "store" in error.facts:
+            names = [*str(error.facts["known"]).split(", "), error.facts["store"]]
+            hint = f'--views "{" ".join(f"{name}=URL" for name in names if name != "none")}"'
         trace = () if error.__cause__ is None or status != FAULT else foreign(error.__cause__)
         return Failure(status, error.code, error.message, error.facts, hint, trace)
     return Failure(

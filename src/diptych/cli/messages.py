@@ -71,7 +71,7 @@ def do(
 
     from diptych.write.entry import Receipt
 
-    answer = run(send())
+    answer = run(send(), writes=True)
     if isinstance(answer, Receipt):
         _show_receipt(name, answer, as_json=options.json)
         return OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import warnings
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -19,10 +20,13 @@ from diptych.log import Log
 T = TypeVar("T")
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C closes the application first."""
+def run(work: Coroutine[Any, Any, T], *, writes: bool = False) -> T:
+    """Run to the end; Ctrl-C closes the application first.
+
+    A fault of the linked SQLite is told in one line, and only where events are written.
+    """
     with warnings.catch_warnings():
-        show, told = warnings.showwarning, set[str]()
+        show, told = warnings.showwarning, not writes
 
         def once(
             message: Warning | str,
@@ -32,11 +36,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
+            nonlocal told
             if not issubclass(category, SqliteVersionWarning):
                 show(message, category, filename, lineno, file, line)
-            elif str(message) not in told:
-                told.add(str(message))
-                warn(str(message))
+            elif not told:
+                told = True
+                warn(
+                    f"SQLite {sqlite3.sqlite_version} may lose a commit when several processes "
+                    "write: docs/explanation/sqlite.md#the-wal-reset-bug"
+                )
 
         warnings.showwarning = once
         return asyncio.run(work)

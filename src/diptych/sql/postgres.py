@@ -86,7 +86,6 @@ _FULL = (
 _AGAIN = (asyncpg.TransactionRollbackError,)
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
     asyncpg.InvalidSchemaNameError,
     asyncpg.InsufficientPrivilegeError,
@@ -400,6 +399,12 @@ def failure_of(error: Exception, path: str) -> Exception:
         error, (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
     ):
         return _pooler(error, path)
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return LogUnusable(
+            "PostgreSQL has no database of that name; create it first, as with createdb",
+            database=path,
+            why=why,
+        )
     if isinstance(error, _REFUSED):
         return LogUnusable(
             "PostgreSQL does not let this role in, or the schema is not set up; see "
