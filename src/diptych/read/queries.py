@@ -123,12 +123,12 @@ class Views:
 
     async def first(self, statement: SelectOf[V]) -> V | None:
         """Return the first row, or None."""
-        found: list[V] = await self._read(statement.limit(1))
+        found: list[V] = await self._read(_limited(statement, 1))
         return found[0] if found else None
 
     async def one(self, statement: SelectOf[V]) -> V:
         """Return the only row; ``Invalid`` when there is none, or more than one."""
-        found: list[V] = await self._read(statement.limit(2))
+        found: list[V] = await self._read(_limited(statement, 2))
         if len(found) != 1:
             raise Invalid(
                 "The statement was to find exactly one row",
@@ -161,6 +161,13 @@ class Views:
 
     def _plan(self, statement: Any) -> tuple[Engine, set[str], Any]:
         """Return whose views a statement reads, and the statement as that store takes it."""
+        if getattr(statement, "is_dml", False):
+            raise Invalid(
+                "A query reads; rows are written by projections",
+                field="statement",
+                rule="a select",
+                got=statement,
+            )
         for engine in self._engines:
             planned = engine.store.plan(statement)
             kept, names = self._kept(engine.store.views_of(planned))
@@ -209,6 +216,18 @@ class Views:
         for name in names:
             reached = positions.get(name, 0)
             self.as_of = reached if self.as_of is None else min(self.as_of, reached)
+
+
+def _limited(statement: Any, most: int) -> Any:
+    limit = getattr(statement, "limit", None)
+    if limit is None:
+        raise Invalid(
+            "That is no select; write select(View)",
+            field="statement",
+            rule="select(View)",
+            got=statement,
+        )
+    return limit(most)
 
 
 # --- definitions ----------------------------------------------------------------------------------
