@@ -204,6 +204,13 @@ async def test_a_statement_reads_one_read_database(tmp_path: Path) -> None:
             await shop.views.rows(both)
 
 
+async def test_a_parameter_that_postgresql_does_not_know_is_named(postgres_url: str) -> None:
+    with pytest.raises(Invalid, match="does not take a parameter of the URL") as caught:
+        async with app.open(log=f"{postgres_url}?foo=1", views="memory:"):
+            pass
+    assert (caught.value.field, caught.value.facts["parameter"]) == ("url", "foo")
+
+
 def test_a_read_database_without_an_address_is_named() -> None:
     """A view whose database has no address is an error that names both, before anything opens."""
     with pytest.raises(DefinitionError, match=r"names a read database.*reports.*known: main"):

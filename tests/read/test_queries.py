@@ -211,7 +211,7 @@ async def test_a_statement_that_the_database_does_not_run_is_invalid(tmp_path: P
     async with World([orders()], path=tmp_path / "v.db") as world:
         views = world.queries.views()
         with pytest.raises(Invalid, match="does not run this statement"):
-            await views.all(select(Order).where(column(Order.total).desc()))
+            await views.all(select(Order).where(column(Order.total).desc()))  # type: ignore[arg-type]
         for wrong in (
             text("selec 1"),
             text("SELECT 1 FROM no_such_table"),

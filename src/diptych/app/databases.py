@@ -26,6 +26,9 @@ Create: TypeAlias = Literal["all", "views", "nothing"]
 """What opening may make where it is not there yet."""
 
 
+_RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
+
+
 class Where(Struct, frozen=True):
     """An address, understood. Two that are equal are one database."""
 
@@ -44,6 +47,9 @@ class Where(Struct, frozen=True):
     @staticmethod
     def parse(url: str, field: str) -> Where:
         """Read ``memory:``, ``sqlite:///file`` or ``postgresql://…``; raise ``Invalid``."""
+        given: Any = url
+        if not isinstance(given, str):
+            raise Invalid("That is no address", field=field, rule=_RULE, got=repr(given))
         if url == "memory:":
             return Where("memory", url)
         scheme, _, rest = url.partition("://")
@@ -56,8 +62,7 @@ class Where(Struct, frozen=True):
         raise Invalid(
             "That is no address of a log or of views",
             field=field,
-            rule="memory: or sqlite:///file (sqlite:////absolute/file) or "
-            "postgresql://user@host/database",
+            rule=_RULE,
             got=without_password(url),
         )
 
@@ -86,6 +91,10 @@ def read_databases(
     if isinstance(views, str):
         found[Where.parse(views, "views")] = list(projections)
         return found
+    by_name: Any = views
+    if not isinstance(by_name, Mapping):
+        rule = "a URL, or a dictionary of them by name"
+        raise Invalid("That is no address of views", field="views", rule=rule, got=repr(by_name))
     given = {name: Where.parse(url, f"views.{name}") for name, url in views.items()}
     for where in given.values():
         found[where] = []

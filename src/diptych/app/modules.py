@@ -80,7 +80,8 @@ class Module:
 
     def include(self, *modules: Module) -> None:
         """Add other modules to this one; ``DefinitionError`` for anything else."""
-        for module in modules:
+        given: tuple[Any, ...] = modules
+        for module in given:
             if not isinstance(module, Module):
                 raise DefinitionError(
                     "A module includes modules, one after the other: include(orders, stock)",
@@ -213,10 +214,10 @@ class Module:
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
-            open_app,  # asyncio and databases: not before they are needed
+            Opening,  # asyncio and databases: not before they are needed
         )
 
-        return open_app(self.compile(), log, views, limits, projections=projections, create=create)
+        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
 
     def open_blocking(
         self,
