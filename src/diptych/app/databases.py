@@ -16,6 +16,7 @@ from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed, Projection
+from diptych.read.views import MAIN
 from diptych.sql.addresses import without_password
 
 ViewsAt: TypeAlias = str | Mapping[str, str]
@@ -54,6 +55,13 @@ class Where(Struct, frozen=True):
             return Where("memory", url)
         scheme, _, rest = url.partition("://")
         if scheme == "sqlite" and rest.startswith("/") and rest[1:2] not in ("", ":"):
+            if "?" in rest:
+                raise Invalid(
+                    "A sqlite URL takes no parameters",
+                    field=field,
+                    rule="no '?'; one in a file's name is written %3F",
+                    got=url,
+                )
             path = Path(unquote(rest[1:])).absolute()
             return Where("sqlite", f"sqlite:///{path}", path)
         if scheme in ("postgresql", "postgres"):
@@ -108,6 +116,14 @@ def read_databases(
                 known=", ".join(given) or "none",
             )
         found[given[one.store]].append(one)
+    used = {MAIN, *(one.store for one in projections)}
+    if projections and (unused := [name for name in given if name not in used]):
+        raise Invalid(
+            "An address is given for a read database that no view names",
+            field="views",
+            rule="one of " + ", ".join(sorted(used)),
+            got=", ".join(unused),
+        )
     return found
 
 
