@@ -36,6 +36,8 @@ class Story:
         self._definitions = definitions
         self._world = InMemory(definitions)
         self.told: list[str] = []
+        self.accepted = 0
+        self.refusals: dict[str, str] = {}
 
     @property
     def events(self) -> list[Event]:
@@ -71,17 +73,20 @@ class Story:
         """Take a command; a rejection is an answer like any other."""
         try:
             step = when_command(self._definitions, command, None, None)
-        except Invalid:
-            return  # it would never have come in
+        except Invalid as invalid:  # it would never have come in
+            self.refusals[type(command).__name__] = str(invalid)
+            return
         self.told.append(f"{len(self.told) + 1}. {short(command)}")
         try:
             events = self._world.do(step)
         except Rejected as rejection:
             self.told[-1] += f"\n       rejected: {rejection}"
+            self.refusals[type(command).__name__] = f"rejected: {rejection}"
             return
         except Exception as error:
             self.told[-1] += f"\n       {type(error).__name__}: {error}"
             raise law_broken("A decision failed", step.decision.at, self._lines()) from error
+        self.accepted += 1
         self.told[-1] += "".join(f"\n       {short(event)}" for event in events)
 
     def _lines(self) -> Iterator[str]:
@@ -114,18 +119,32 @@ def check_invariant(
 
     It gets the ``Story`` so far, and raises ``AssertionError`` or returns False when it does not
     hold. ``commands`` are strategies of commands (default: derived from all that the module
-    decides), ``given`` is what happened before. Raises ``LawBroken`` with the shortest story.
+    decides), ``given`` is what happened before. Raises ``LawBroken`` with the shortest story; also
+    when in all stories not one command was accepted: the invariant would hold of nothing.
     """
     definitions = app.compile()
     maker = Maker(definitions, using)
     one_of = st.one_of(*commands) if commands else maker.one_of(tuple(definitions.write.decisions))
 
+    accepted = 0
+    refusals: dict[str, str] = {}
+
     def law(drawn: list[Command]) -> None:
+        nonlocal accepted
         story = Story(definitions)
         story.begin(given)
         story.check(invariant)
         for command in drawn:
             story.take(command)
             story.check(invariant)
+        accepted += story.accepted
+        refusals.update(story.refusals)
 
     try_law(st.lists(one_of, max_size=steps), law, settings)
+    if refusals and not accepted:
+        raise law_broken(
+            "No command was ever accepted, so the invariant was tried on nothing; give commands "
+            "that can be, commands=[strategy(...)], or the events before them, given=[...]",
+            place(invariant),
+            [f"{name}: {why}" for name, why in sorted(refusals.items())],
+        )
