@@ -150,6 +150,14 @@ def place(thing: Any) -> str:
         return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
 
 
+def calling() -> str:
+    """Return ``file:line`` of the nearest caller outside the library."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("diptych."):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 # --- log and read side ----------------------------------------------------------------------------
 
 

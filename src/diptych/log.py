@@ -295,7 +295,8 @@ class Token(Struct, frozen=True, gc=False):
     @staticmethod
     def parse(text: str) -> Token:
         """Read what ``str(token)`` wrote."""
-        log, _, position = text.rpartition(".")
+        given: Any = text
+        log, _, position = given.rpartition(".") if isinstance(given, str) else ("", "", "")
         if not log or not (position.isascii() and position.isdigit()):
             raise Invalid(
                 "That is no token; pass on the token of a command's answer unchanged",

@@ -23,7 +23,7 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, place
+from diptych.errors import DefinitionError, Invalid, place
 
 R = TypeVar("R")
 
@@ -99,6 +99,28 @@ class Event(Message):
 
 class Query(Message, Generic[R], forbid_unknown_fields=True):
     """A request to read, answered with an ``R``. It changes nothing."""
+
+
+_WAYS: dict[type[Message], tuple[str, str]] = {
+    Command: ("a command", "give it to do()"),
+    Query: ("a query", "give it to ask()"),
+    Event: ("an event", "events are what decisions yield"),
+}
+
+
+def require_kind(message: object, kind: type[Message]) -> None:
+    """Raise ``Invalid`` unless this is a message of the kind: ``Command``, ``Query``, ``Event``."""
+    if isinstance(message, kind):
+        return
+    wanted, got = kind.__name__.lower(), type(message).__name__
+    text = f"That is no {wanted}"
+    if isinstance(message, type):
+        got = message.__name__
+        text = f"That is a type; give an instance of it: {got}(...)"
+    for other, (called, way) in _WAYS.items():
+        if isinstance(message, other):
+            text = f"That is {called}, no {wanted}; {way}"
+    raise Invalid(text, field=wanted, rule=f"an instance of a {kind.__name__}", got=got)
 
 
 class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
@@ -280,6 +302,7 @@ __all__ = [
     "event_id",
     "instance_of",
     "new_id",
+    "require_kind",
     "tag_fields",
     "tagger",
     "type_hints",

@@ -204,6 +204,23 @@ async def test_a_statement_reads_one_read_database(tmp_path: Path) -> None:
             await shop.views.rows(both)
 
 
+def test_an_address_that_no_view_names_is_refused() -> None:
+    """A slip of the pen, but for the main one, which may be left without views."""
+    kept = app.compile().projections
+    both = {"main": "memory:", "reports": "memory:"}
+    with pytest.raises(Invalid, match="report, old") as caught:
+        read_databases({**both, "report": "memory:", "old": "memory:"}, kept)
+    assert "main, reports" in caught.value.rule
+    read_databases(both, [one for one in kept if one.store == "reports"])
+
+
+async def test_a_parameter_that_postgresql_does_not_know_is_named(postgres_url: str) -> None:
+    with pytest.raises(Invalid, match="does not take a parameter of the URL") as caught:
+        async with app.open(log=f"{postgres_url}?foo=1", views="memory:"):
+            pass
+    assert (caught.value.field, caught.value.facts["parameter"]) == ("url", "foo")
+
+
 def test_a_read_database_without_an_address_is_named() -> None:
     """A view whose database has no address is an error that names both, before anything opens."""
     with pytest.raises(DefinitionError, match=r"names a read database.*reports.*known: main"):
@@ -226,6 +243,7 @@ def test_a_handlers_views_are_in_one_database() -> None:
     [
         ("mysql://x", "memory: or sqlite:///file"),
         ("sqlite://file", "memory: or sqlite:///file"),
+        ("sqlite:///ok.db?mode=ro", "%3F"),
         ("postgresql://h/d?schema=No-Name", "schema"),
         ("postgresql://h/d?schema=pg_own", "schema"),
         ("postgresql://h/d?connections=1", "connections"),
@@ -237,6 +255,12 @@ def test_an_address_that_cannot_be_is_refused(url: str, rule: str) -> None:
     with pytest.raises(Invalid) as caught:
         Where.parse(url, "log")
     assert rule in caught.value.rule
+
+
+def test_a_question_mark_in_a_files_name_is_escaped() -> None:
+    path = Where.parse("sqlite:///what%3F.db", "log").path
+    assert path is not None
+    assert path.name == "what?.db"
 
 
 def test_connections_are_bounded_and_told() -> None:

@@ -58,7 +58,7 @@ def test_what_plan_prints_is_run_by_psql_as_it_stands(
         "same": postgres_url,
         "another schema": f"{postgres_url}?schema=views",
         "another database": postgres_server.new_database(),
-        "two in one": f"main={postgres_url} reports={postgres_url}?connections=3",
+        "two in one": f"main={postgres_url}?connections=3",
         "a file": "sqlite:///views.db",
     }[views]
     words = ("--log", postgres_url, "--views", where)

@@ -242,3 +242,19 @@ def _made(cls: type[errors.DiptychError]) -> errors.DiptychError:
         errors.DefinitionError: {"at": "here"},
     }
     return cls("text", **needed.get(cls, {}))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        "main=sqlite:///a.db, reports=sqlite:///b.db",
+        "main=sqlite:///a.db,reports=sqlite:///b.db",
+        "sqlite:///a.db reports=sqlite:///b.db",
+        "main=sqlite:///a file.db",
+    ],
+)
+def test_read_databases_are_given_by_name_with_spaces_between(cli: Cli, views: str) -> None:
+    """What is left over of the text is not passed over in silence."""
+    said = cli.bare("--app", "cli_shop:app", "--log", "memory:", "--views", views, "status")
+    assert (said.status, said.out) == (2, "")
+    assert "main=URL reports=URL" in said.err

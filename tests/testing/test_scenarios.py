@@ -202,7 +202,7 @@ def test_a_command_that_is_not_valid_or_not_decided_is_refused_as_in_production(
     with pytest.raises(Invalid, match=r"Note is not valid .*field: text"):
         scenarios(app)().when(Note("42", "x" * 21))
     unknown: Any = placed
-    with pytest.raises(UnknownMessage, match="No decision is registered for this command"):
+    with pytest.raises(Invalid, match="That is an event, no command"):
         scenarios(app)().when(unknown)
 
 

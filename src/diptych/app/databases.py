@@ -16,6 +16,7 @@ from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed, Projection
+from diptych.read.views import MAIN
 from diptych.sql.addresses import without_password
 
 ViewsAt: TypeAlias = str | Mapping[str, str]
@@ -24,6 +25,9 @@ ViewsAt: TypeAlias = str | Mapping[str, str]
 
 Create: TypeAlias = Literal["all", "views", "nothing"]
 """What opening may make where it is not there yet."""
+
+
+_RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
 
 
 class Where(Struct, frozen=True):
@@ -44,10 +48,20 @@ class Where(Struct, frozen=True):
     @staticmethod
     def parse(url: str, field: str) -> Where:
         """Read ``memory:``, ``sqlite:///file`` or ``postgresql://…``; raise ``Invalid``."""
+        given: Any = url
+        if not isinstance(given, str):
+            raise Invalid("That is no address", field=field, rule=_RULE, got=repr(given))
         if url == "memory:":
             return Where("memory", url)
         scheme, _, rest = url.partition("://")
         if scheme == "sqlite" and rest.startswith("/") and rest[1:2] not in ("", ":"):
+            if "?" in rest:
+                raise Invalid(
+                    "A sqlite URL takes no parameters",
+                    field=field,
+                    rule="no '?'; one in a file's name is written %3F",
+                    got=url,
+                )
             path = Path(unquote(rest[1:])).absolute()
             return Where("sqlite", f"sqlite:///{path}", path)
         if scheme in ("postgresql", "postgres"):
@@ -56,8 +70,7 @@ class Where(Struct, frozen=True):
         raise Invalid(
             "That is no address of a log or of views",
             field=field,
-            rule="memory: or sqlite:///file (sqlite:////absolute/file) or "
-            "postgresql://user@host/database",
+            rule=_RULE,
             got=without_password(url),
         )
 
@@ -86,6 +99,10 @@ def read_databases(
     if isinstance(views, str):
         found[Where.parse(views, "views")] = list(projections)
         return found
+    by_name: Any = views
+    if not isinstance(by_name, Mapping):
+        rule = "a URL, or a dictionary of them by name"
+        raise Invalid("That is no address of views", field="views", rule=rule, got=repr(by_name))
     given = {name: Where.parse(url, f"views.{name}") for name, url in views.items()}
     for where in given.values():
         found[where] = []
@@ -99,6 +116,14 @@ def read_databases(
                 known=", ".join(given) or "none",
             )
         found[given[one.store]].append(one)
+    used = {MAIN, *(one.store for one in projections)}
+    if projections and (unused := [name for name in given if name not in used]):
+        raise Invalid(
+            "An address is given for a read database that no view names",
+            field="views",
+            rule="one of " + ", ".join(sorted(used)),
+            got=", ".join(unused),
+        )
     return found
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
 from diptych.codec import Codec
-from diptych.errors import Invalid
+from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
 from diptych.read.engine import Engine
@@ -117,12 +117,13 @@ class Running:
         self,
         query: Query[R],
         *,
-        after: Token | None = None,
+        after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
     ) -> Answer[R]:
         """Answer a query, after waiting at most ``wait`` seconds until its views reach ``after``.
 
+        ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the last known answer, marked ``stale``; with ``strict`` it is
         ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``.
         """
@@ -172,6 +173,42 @@ class Running:
             )
         }
         return [verdicts[name] for name in names or known]
+
+
+class Opening(AbstractAsyncContextManager[Running]):
+    """What ``Module.open`` returns: the application, opened by ``async with``."""
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        log_url: str,
+        views_at: ViewsAt,
+        limits: Limits | None,
+        *,
+        projections: bool,
+        create: Create,
+    ) -> None:
+        self._opening = open_app(
+            definitions, log_url, views_at, limits, projections=projections, create=create
+        )
+
+    async def __aenter__(self) -> Running:
+        return await self._opening.__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        return await self._opening.__aexit__(*exception)
+
+    if not TYPE_CHECKING:  # type checkers are to say so themselves
+
+        def __enter__(self) -> None:
+            raise DefinitionError(
+                "Write `async with app.open(...)`, or `with app.open_blocking(...)` where there is "
+                "no event loop",
+                at=calling(),
+            )
+
+        def __exit__(self, *exception: object) -> None:
+            """Never reached."""
 
 
 @asynccontextmanager

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sqlite3
 import warnings
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -84,16 +85,28 @@ def _given(url: str, what: str) -> str:
     return url
 
 
+_COMMA = re.compile(r",(\s|[\w-]+=\w+:)")  # not the one between PostgreSQL's hosts
+
+
 def _views(text: str) -> ViewsAt:
     """Read one URL, or ``main=URL reports=URL``."""
-    named = dict(_named(text))
-    if not named:
+    words = text.split()
+    named = [(name, url) for name, _, url in (word.partition("=") for word in words) if url]
+    if not any(_is_name(name) for name, _ in named):
         return _given(text, "views")
-    return named
+    if (
+        len(named) < len(words)
+        or not all(_is_name(name) for name, _ in named)
+        or _COMMA.search(text)
+    ):
+        raise UsageError(
+            "Several read databases are given by their names, with spaces between",
+            code="usage",
+            hint='--views "main=URL reports=URL"; in a URL, a space is %20 and a comma %2C',
+            got=text,
+        )
+    return dict(named)
 
 
-def _named(text: str) -> Iterator[tuple[str, str]]:
-    for word in text.split():
-        name, equals, url = word.partition("=")
-        if equals and name.replace("-", "_").isidentifier():
-            yield name, url
+def _is_name(text: str) -> bool:
+    return text.replace("-", "_").isidentifier()

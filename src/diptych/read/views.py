@@ -197,7 +197,15 @@ class Layout:
             return self.keys_to_columns(kept) if kept else []
 
     def key_values(self, key: Any) -> list[Any]:
-        """Return the SQL values of one key."""
+        """Return the SQL values of one key; ``Invalid`` when it is not as wide as the view's."""
+        fields: Any = key
+        if (len(fields) if isinstance(key, tuple) else 1) != len(self.keys):
+            raise Invalid(
+                f"That is no key of {self._view.__name__}",
+                field="key",
+                rule="a tuple of " + ", ".join(self.keys) if len(self.keys) > 1 else "one value",
+                got=key,
+            )
         return [column[0] for column in self.keys_to_columns([key])]
 
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:

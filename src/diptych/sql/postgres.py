@@ -83,6 +83,11 @@ _FULL = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.PostgresSystemError,
 )
+_SETTINGS = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
 _AGAIN = (asyncpg.TransactionRollbackError,)
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
@@ -101,6 +106,7 @@ class Address(Struct, frozen=True):
     connections: int
     pooled: bool
     shown: str
+    further: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Address({self.shown!r})"
@@ -128,7 +134,7 @@ class Address(Struct, frozen=True):
             raise _no_address(url, field, rule)
         dsn = urlunsplit(parts._replace(query=urlencode(given)))
         shown = without_password(urlunsplit(parts._replace(query="")))
-        return Address(dsn, schema, int(connections), pooled == "1", shown)
+        return Address(dsn, schema, int(connections), pooled == "1", shown, tuple(given))
 
 
 def _split(url: str, field: str) -> SplitResult:
@@ -324,6 +330,15 @@ class Database:
         except asyncpg.PostgresError as error:
             if "startup parameter" in str(error):
                 raise _pooler(error, self.path) from error
+            if isinstance(error, _SETTINGS):
+                raise Invalid(
+                    "PostgreSQL does not take a parameter of the URL",
+                    field="url",
+                    rule="schema, connections, pooled, or what PostgreSQL knows",
+                    parameter=", ".join(address.further),
+                    got=self.path,
+                    why=error,
+                ) from error
             if is_lost(error) or isinstance(error, asyncpg.InsufficientResourcesError):
                 raise
             raise failure_of(error, self.path) from error

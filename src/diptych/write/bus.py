@@ -25,7 +25,7 @@ from diptych.errors import (
     Rejected,
 )
 from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event
+from diptych.messages import Command, Event, require_kind
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -103,6 +103,7 @@ class CommandBus:
             )
         decision = self._side.decisions.get(type(command))
         if decision is None:
+            require_kind(command, Command)
             raise undecided(command)
         command, payload = self._codec.validate(command)
         metadata = new_metadata(

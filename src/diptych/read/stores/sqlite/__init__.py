@@ -285,10 +285,8 @@ class SqliteTransaction:
 
     async def execute(self, statement: Any) -> int:
         """Run an insert, update or delete of SQLAlchemy Core; return how many rows it touched."""
-        count: int = await self._held.run(
-            lambda c: self._runner.alchemy(c).execute(statement).rowcount
-        )
-        return count
+        planned = self._store.plans.of(statement)
+        return await self._held.run(lambda c: self._runner.count(c, planned))
 
     async def all(self, statement: Any) -> list[Any]:
         """Return the rows of a select of one view."""
