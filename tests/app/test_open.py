@@ -175,7 +175,7 @@ async def test_an_address_that_is_no_text_is_named(odd: Any) -> None:
         ({"log": "memory:", "views": {"main": odd}}, "views.main"),
     ):
         with pytest.raises(Invalid, match="no address") as caught:
-            async with make_app().open(**given):
+            async with make_app().open(**given):  # pyright: ignore[reportArgumentType]
                 pass
         assert caught.value.field == field
 

@@ -110,7 +110,7 @@ def test_a_plan_of_half_a_schema_is_run_wholly_or_not_at_all(
 def test_plan_as_json(on_postgres: Cli, postgres_url: str) -> None:
     log, views = on_postgres("db", "plan", "--json").json["parts"]
     assert (log["part"], log["schema"], log["database"]) == ("log", "diptych", postgres_url)
-    assert [step["name"] for step in log["steps"]][:2] == ["ledger", "schema/1_log"]
+    assert [step["name"] for step in log["steps"]][:3] == ["schema", "ledger", "schema/1_log"]
     assert (views["part"], views["schema"]) == ("views", "diptych")
     assert 'CREATE TABLE diptych."summary"' in [step["name"] for step in views["steps"]]
     assert "{schema}" not in str([log, views])
@@ -129,7 +129,7 @@ def test_files_lack_nothing(cli: Cli) -> None:
 def test_apply_makes_what_is_lacking_once(on_postgres: Cli, postgres_url: str) -> None:
     planned = on_postgres("db", "plan", "--json").json
     lacking = on_postgres("db", "assert")
-    assert (lacking.status, lacking.out.count("\n  ")) == (1, 9 + 4)
+    assert (lacking.status, lacking.out.count("\n  ")) == (1, 10 + 4)
     assert on_postgres("db", "assert", "--json").json == planned
     made = on_postgres("db", "apply", "--json")
     assert (made.status, made.json) == (0, planned)
