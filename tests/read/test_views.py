@@ -203,8 +203,9 @@ async def test_what_a_column_cannot_hold_is_refused_with_the_rule(
         "k", 1, 1.5, True, Decimal(1), at, at.date(), UUID(int=1), Colour.RED, Level.LOW,
         Point(1), [], None, None, None,
     )  # fmt: skip
-    with pytest.raises(Invalid, match=rule):
+    with pytest.raises(Invalid, match=rule) as caught:
         await put(store, Everything, msgspec.structs.replace(good, **{field: value}))
+    assert (caught.value.field, caught.value.facts["view"]) == (field, "Everything")
     await store.close()
 
 

@@ -160,12 +160,12 @@ class Layout:
         """Return the rows' SQL values, a sequence for each column."""
         names = self._names
         if len(names) == 1:
-            return _written(self.columns, [[getattr(row, names[0]) for row in rows]])
-        return _written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
+            return self._written(self.columns, [[getattr(row, names[0]) for row in rows]])
+        return self._written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
 
     def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys, a sequence for each key field."""
-        return _written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
+        return self._written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
 
     def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys to look for; those that no row can have are left out.
@@ -190,6 +190,18 @@ class Layout:
             )
         return [column[0] for column in self.keys_to_columns([key])]
 
+    def _written(
+        self, storages: dict[str, Storage], columns: Iterable[Sequence[Any]]
+    ) -> list[Sequence[Any]]:
+        written: list[Sequence[Any]] = []
+        for (name, storage), column in zip(storages.items(), columns, strict=True):
+            try:
+                written.append(storage.to_column(column))
+            except Invalid as error:  # it knows the type only
+                facts = {**error.facts, "field": name, "view": self._view.__name__}
+                raise Invalid(error.message, **facts) from error
+        return written
+
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
         """Return rows of the view from rows of SQL values."""
         if not rows:
@@ -198,10 +210,6 @@ class Layout:
             columns = zip(self.columns.values(), zip(*rows, strict=True), strict=True)
             rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
         return list(starmap(self._view, rows))
-
-
-def _written(storages: dict[str, Storage], columns: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    return [s.to_column(c) for s, c in zip(storages.values(), columns, strict=True)]
 
 
 def _snake(name: str) -> str:
