@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from diptych.log import Append, Appended, Condition
 from diptych.logs.postgres.statements import Statements
@@ -134,6 +135,7 @@ async def _first_match(
     query, after, known = condition.query, condition.after, set(condition.known)
     # Of one more than are known, at least one is not.
     limit = len(known) + 1
+    rows: list[Any] = []
     if is_everything(query):
         rows = await connection.fetch(sql.match_any, after, until, limit)
     else:
@@ -142,7 +144,6 @@ async def _first_match(
             if not item.types:
                 tag = min(item.tags)
                 types[tag] = (await types_of(connection, sql, tag))[1]
-        rows = []
         legs = legs_of(query.items, types.__getitem__)
         for text, parameters in sql.over_legs("match_legs", legs, after, until, limit):
             rows += await connection.fetch(text, *parameters)

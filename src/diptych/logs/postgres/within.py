@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
@@ -117,8 +117,8 @@ async def asyncpg_connection(given: Any) -> Connection:
                 rule="an asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession",
                 got=type(given).__qualname__,
             )
-        connection = inner
-    found: Connection = connection
+        connection = cast("Connection", inner)
+    found = cast("Connection", connection)
     level = None
     if found.is_in_transaction():
         level = await found.fetchval("SELECT current_setting('transaction_isolation')")
