@@ -129,6 +129,7 @@ class Pooler:
                 if kind in (b"S", b"Q", b"H"):
                     await session.writer.drain()
                 if kind in (b"S", b"Q"):
+                    text = b""
                     while due:
                         answer, text = await _message(session.reader)
                         writer.write(text)
