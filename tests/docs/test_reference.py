@@ -18,6 +18,7 @@ from diptych import (
     Views,
     errors,
 )
+from diptych.app.blocking import BlockingLog, BlockingRunning
 from diptych.log import Append, Condition, Log
 from diptych.read.status import Status
 from diptych.read.verify import Verdict
@@ -91,6 +92,8 @@ def public(cls: type) -> set[str]:
         (Limits, "modules-and-apps.md", "Limits"),
         (Receipt, "modules-and-apps.md", "Receipt"),
         (Running, "modules-and-apps.md", "Running"),
+        (BlockingRunning, "modules-and-apps.md", "Without an event loop"),
+        (BlockingLog, "modules-and-apps.md", "Without an event loop"),
         (Module, "modules-and-apps.md", "Module"),
         (Transaction, "views-and-projections.md", "Handlers"),
         (Status, "views-and-projections.md", "Status"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "diptych"
-TREES = [SOURCE, ROOT / "examples", ROOT / "bench", ROOT / "tests"]
+TREES = [SOURCE, ROOT / "examples", ROOT / "bench", ROOT / "torture", ROOT / "tests"]
 
 
 def python_files(*trees: Path) -> Iterator[Path]:

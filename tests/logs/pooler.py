@@ -123,7 +123,7 @@ class Pooler:
             session = self._free.popleft()
         sound = False
         try:
-            due = 0
+            due, text = 0, b""
             while True:
                 due += self._pass_on(session, kind, message)
                 if kind in (b"S", b"Q", b"H"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from hashlib import blake2b
 from itertools import count
 from pathlib import Path
@@ -41,9 +43,10 @@ class OnSqlite:
 class OnPostgres:
     """A schema for each store, all in one database."""
 
+    _numbers = count(1)
+
     def __init__(self, url: str) -> None:
         self.url = url
-        self._numbers = count(1)
 
     def store(self, path: Path | None) -> ViewStore:
         name = str(next(self._numbers)) if path is None else blake2b(str(path).encode()).hexdigest()
@@ -67,3 +70,13 @@ class Current:
     """The one that worlds are made on."""
 
     backend: Backend = OnSqlite()
+
+    @classmethod
+    @contextmanager
+    def on(cls, backend: Backend) -> Generator[None]:
+        """Have worlds made on this one."""
+        before, cls.backend = cls.backend, backend
+        try:
+            yield
+        finally:
+            cls.backend = before

@@ -6,7 +6,7 @@ from collections.abc import Generator
 
 import pytest
 
-from tests.read.backends import Current, OnPostgres, OnSqlite
+from tests.read.backends import Current, OnPostgres
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgres"])
@@ -17,9 +17,6 @@ def backend(request: pytest.FixtureRequest) -> Generator[None]:
         return
     server = request.getfixturevalue("postgres_server")
     url = server.new_database()
-    Current.backend = OnPostgres(url)
-    try:
+    with Current.on(OnPostgres(url)):
         yield
-    finally:
-        Current.backend = OnSqlite()
-        server.drop_database(url)
+    server.drop_database(url)

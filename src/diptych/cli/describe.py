@@ -35,7 +35,8 @@ def describe(*, options: Given) -> None:
     for one in connections:
         listening = f", and {one['listening']} that listens" if one["listening"] else ""
         screen().print(
-            f"connections of a process to {one['database']}: at most {one['most']}{listening}"
+            f"connections of a process to {one['database']}: at most {one['most']}{listening}",
+            soft_wrap=True,
         )
 
 
@@ -46,7 +47,7 @@ def _connections(options: Options) -> list[Data]:
 
     if not (options.log and options.views):
         return []
-    log, views = addresses(options, must_exist=False)
+    log, views = addresses(options)
     return [
         {"database": one.database, "most": one.most, "listening": one.listening}
         for one in connections(log, views)

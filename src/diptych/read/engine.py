@@ -75,10 +75,15 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Make tables, read checkpoints. A foreign checkpoint stops its projection only."""
+    async def open(self, *, create: bool = True) -> None:
+        """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
+
+        Without ``create`` nothing is made: ``NoViews`` when something is missing.
+        """
         await self.store.open(
-            self.log.identity, {n: f.projection.views for n, f in self.followers.items()}
+            self.log.identity,
+            {name: one.projection.views for name, one in self.followers.items()},
+            create=create,
         )
         for follower in self.followers.values():
             await self._reload(follower)
@@ -240,9 +245,9 @@ class Engine:
     ) -> Change | None:
         """Fold a page; return what is to be committed, or None where there is nothing yet."""
         upto = events[-1]
-        if follower.limit is not None and len(used) > follower.limit:
-            upto = used[follower.limit - 1][0]
+        if follower.limit is not None and len(used) >= follower.limit:
             used = used[: follower.limit]
+            upto = used[-1][0]
         if not used:
             follower.seen = upto
             if settle or self._must_settle(follower):
@@ -310,7 +315,7 @@ class Engine:
         """Narrow down to the event whose row cannot be written."""
         follower.forget()
         effects = change.after.count - change.before.count
-        if follower.limit == 1 or effects <= 1:
+        if follower.limit == 1:
             self._fail(follower, change.after.position, error)
         else:
             follower.limit = max(1, min(effects, follower.limit or effects) // 2)

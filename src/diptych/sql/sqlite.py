@@ -145,10 +145,14 @@ class Database:
         self._closed = True
         if self._forks != _forks:
             return
-        for worker in (self._reader, self._writer):
+        workers = {self._reader, self._writer}
+        # Not `to_thread`: at the exit of a program no thread pool works any more.
+        closing = [worker.submit(sqlite3.Connection.close) for worker in workers]
+        for worker in workers:
             worker.jobs.put(None)
-        for worker in (self._reader, self._writer):
-            await asyncio.to_thread(worker.thread.join)
+        await asyncio.gather(*closing)
+        for worker in workers:
+            worker.thread.join()  # it has nothing more to do
         if self._peeker is not None:
             self._peeker.close()
 
@@ -194,15 +198,16 @@ class _Worker:
     def __init__(self, name: str, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.jobs: _Jobs = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._run, name=f"diptych-sqlite-{name}", daemon=True)
+        self.thread = threading.Thread(
+            target=_serve,
+            args=(self.jobs, connection),
+            name=f"diptych-sqlite-{name}",
+            daemon=True,
+        )
         self.thread.start()
 
     def submit(self, job: Job[T]) -> asyncio.Future[T]:
         return _enqueue(self.jobs, job)
-
-    def _run(self) -> None:
-        _serve(self.jobs, self.connection)
-        self.connection.close()
 
 
 def _enqueue(jobs: _Jobs, job: Job[T]) -> asyncio.Future[T]:
@@ -262,6 +267,23 @@ def patiently(work: Callable[[], T]) -> T:
                 raise
 
 
+_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+
+
+def is_faulty(error: sqlite3.Error) -> bool:
+    """Whether the statement or its values are at fault, not the database."""
+    if isinstance(error, sqlite3.ProgrammingError):
+        return True  # of Python's driver: values that do not fit the statement
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS
+
+
 def failure_of(error: sqlite3.DatabaseError) -> Exception:
     """Return the library's error for one of SQLite's: what callers can do something about."""
     if isinstance(error, sqlite3.OperationalError):
@@ -273,6 +295,11 @@ def failure_of(error: sqlite3.DatabaseError) -> Exception:
             why=error,
         )
     return error  # a fault in a statement of ours, or a value that cannot be bound
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is no file, or an empty one: opening it would make a new database."""
+    return not (path.exists() and path.stat().st_size)
 
 
 def refuse_network(path: Path) -> None:

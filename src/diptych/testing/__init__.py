@@ -1,4 +1,4 @@
-"""The test kit: scenarios for applications, and the contracts that every adapter must pass.
+"""The test kit: scenarios, the contracts that every adapter must pass, the checker of histories.
 
 Importing it is cheap; what needs hypothesis or pytest is loaded when first used.
 """
@@ -8,34 +8,42 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diptych.testing.checker import Violation, check_history, check_views
     from diptych.testing.differences import ScenarioFailed
-    from diptych.testing.laws import LawBroken, Story, check_codec, check_folds, check_invariant
+    from diptych.testing.history import History
+    from diptych.testing.invariants import Story, check_invariant
+    from diptych.testing.laws import LawBroken, check_codec, check_folds
+    from diptych.testing.recording import AppRecorder, Recorder
     from diptych.testing.scenario import Scenario, Scenarios, rejected, scenarios
     from diptych.testing.strategies import commands_of, events_of, strategy
 
 _HOMES = {
+    "diptych.testing.checker": ("Violation", "check_history", "check_views"),
     "diptych.testing.differences": ("ScenarioFailed",),
-    "diptych.testing.laws": (
-        "LawBroken",
-        "Story",
-        "check_codec",
-        "check_folds",
-        "check_invariant",
-    ),
+    "diptych.testing.invariants": ("Story", "check_invariant"),
+    "diptych.testing.laws": ("LawBroken", "check_codec", "check_folds"),
+    "diptych.testing.history": ("History",),
+    "diptych.testing.recording": ("AppRecorder", "Recorder"),
     "diptych.testing.scenario": ("Scenario", "Scenarios", "rejected", "scenarios"),
     "diptych.testing.strategies": ("commands_of", "events_of", "strategy"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AppRecorder",
+    "History",
     "LawBroken",
+    "Recorder",
     "Scenario",
     "ScenarioFailed",
     "Scenarios",
     "Story",
+    "Violation",
     "check_codec",
     "check_folds",
+    "check_history",
     "check_invariant",
+    "check_views",
     "commands_of",
     "events_of",
     "rejected",

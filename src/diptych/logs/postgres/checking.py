@@ -137,7 +137,7 @@ async def _first_match(
     limit = len(known) + 1
     rows: list[Any] = []
     if is_everything(query):
-        rows = await connection.fetch(sql.match_any, after, until, limit)
+        rows += await connection.fetch(sql.match_any, after, until, limit)
     else:
         types: dict[str, list[str]] = {}
         for item in query.items:

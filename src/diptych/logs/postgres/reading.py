@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
-from diptych.log import EventQuery, Page, StoredEvent
+from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
 from diptych.logs.postgres.checking import types_of
 from diptych.logs.postgres.statements import Statements, events_of
 from diptych.sql.postgres import Connection
@@ -85,6 +85,17 @@ async def read_points(
         _page(request, min(head, request.until), list(own.values()))
         for request, own in zip(requests, found, strict=True)
     ]
+
+
+def reader_inside(schema: str) -> Callable[[Connection, int, int], Awaitable[list[StoredEvent]]]:
+    """Return the function that gives the events in (after, until], as an open transaction sees."""
+    sql = Statements(schema)
+
+    async def read_inside(connection: Connection, after: int, until: int) -> list[StoredEvent]:
+        request = Request(EVERY_EVENT, after, until, until - after)
+        return (await read_page(connection, sql, request)).events
+
+    return read_inside
 
 
 def _page(request: Request, upto: int, events: list[StoredEvent]) -> Page:

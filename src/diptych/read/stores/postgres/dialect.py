@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BindParameter, Column, Join, String, TypeDecorator, nulls_first, nulls_last
+from sqlalchemy import Column, String, TypeDecorator, nulls_first, nulls_last
 from sqlalchemy.dialects.postgresql.asyncpg import PGCompiler_asyncpg, PGDialect_asyncpg
 from sqlalchemy.sql import operators, visitors
-from sqlalchemy.sql.elements import ClauseList, TextClause, UnaryExpression
+from sqlalchemy.sql.elements import ClauseList, TextClause
 from sqlalchemy.types import NullType, TupleType, TypeEngine, UserDefinedType
 
 _Base: Any = PGCompiler_asyncpg  # it is not typed
@@ -34,7 +34,11 @@ class ListOf(UserDefinedType[Any]):
     def bind_processor(self, dialect: Any) -> Any:
         """Return the function that makes the elements what the driver takes."""
         process = self.item.dialect_impl(dialect).bind_processor(dialect)
-        return list if process is None else lambda values: [process(v) for v in values]
+
+        def listed(values: Any) -> list[Any]:
+            return list(values) if process is None else [process(v) for v in values]
+
+        return listed
 
 
 class Compiler(PGCompiler_asyncpg):
@@ -56,14 +60,14 @@ class Compiler(PGCompiler_asyncpg):
 
     def _listed(self, right: Any, **kw: Any) -> str | None:
         """Return a list as an array parameter; None where it must be written out."""
-        if not isinstance(right, BindParameter) or not right.expanding or right.literal_execute:
+        if right.__visit_name__ != "bindparam" or not right.expanding or right.literal_execute:
             return None
-        impl: TypeEngine[Any] = right.type.dialect_impl(self.dialect)
+        impl = right.type.dialect_impl(self.dialect)
         inner = impl.impl_instance if isinstance(impl, TypeDecorator) else impl
         if isinstance(inner, (NullType, TupleType)):
             return None
         spec = "text" if isinstance(inner, String) else self.dialect.type_compiler.process(inner)
-        array: Any = right._clone(maintain_key=True)
+        array = right._clone(maintain_key=True)
         array.expanding = False
         array.type = ListOf(right.type, spec)
         return str(self.process(array, **kw))
@@ -108,26 +112,23 @@ class Dialect(PGDialect_asyncpg):
 
 def _never_null(select: Any) -> bool:
     """Whether columns that refuse NULL are never NULL in a select: there is no outer join."""
-    return not any(
-        isinstance(part, Join) and (part.isouter or part.full)
-        for source in getattr(select, "get_final_froms", list)()
-        for part in visitors.iterate(source)
-    )
+    sources: list[Any] = getattr(select, "get_final_froms", list)()
+    parts: list[Any] = [part for source in sources for part in visitors.iterate(source)]
+    return not any(p.__visit_name__ == "join" and (p.isouter or p.full) for p in parts)
 
 
 def _bare(clause: Any) -> tuple[Any, bool, bool]:
     """Return what is sorted by, whether downwards, and whether it says where NULLs go."""
     downwards = False
     while True:
-        if isinstance(clause, UnaryExpression) and clause.modifier is not None:
-            if clause.modifier in (operators.nulls_first_op, operators.nulls_last_op):
-                return clause, downwards, True
-            downwards |= clause.modifier is operators.desc_op
-            clause = clause.element
-        elif clause.__visit_name__ in ("label_reference", "label", "grouping"):
-            clause = clause.element
-        else:
+        modifier = getattr(clause, "modifier", None)
+        if modifier in (operators.nulls_first_op, operators.nulls_last_op):
+            return clause, downwards, True
+        if modifier is not None:
+            downwards |= modifier is operators.desc_op
+        elif clause.__visit_name__ not in ("label_reference", "label", "grouping"):
             return clause, downwards, isinstance(clause, TextClause)
+        clause = clause.element
 
 
 def _nulls(clause: Any, never_null: bool) -> str:

@@ -6,7 +6,7 @@ A step (checkpoint, blocks, rows) is one statement, so it is one round trip and 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import count
@@ -270,7 +270,7 @@ def _block_values(change: Change) -> list[Any]:
 
 
 @contextmanager
-def refused_rows() -> Iterator[None]:
+def refused_rows() -> Generator[None]:
     """Turn what PostgreSQL says of a value that it cannot hold into ``Invalid``."""
     try:
         yield

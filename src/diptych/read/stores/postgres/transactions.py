@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from diptych.errors import CheckpointMoved, DefinitionError
 from diptych.read.port import Change, Checkpoint, Tally, View, definition_of
 from diptych.read.stores.postgres.rows import Rows, checkpoint_of, refused_rows
@@ -24,8 +26,8 @@ class PostgresInside:
         self._connection = connection
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
-        row = await self._connection.fetchrow(self._store.sql("read_one"), projection)
+        """Return a projection's checkpoint, which nobody moves until the transaction ends."""
+        row = await self._connection.fetchrow(self._store.sql("hold"), projection)
         return None if row is None else checkpoint_of(row)
 
     async def block(self, projection: str, number: int) -> Tally:
@@ -54,7 +56,8 @@ class PostgresTransaction:
 
     async def move(self, change: Change) -> None:
         """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
-        if not await PostgresInside(self._store, self._connection).apply(change):
+        step = msgspec.structs.replace(change, writes=())  # rows are the handler's to write
+        if not await PostgresInside(self._store, self._connection).apply(step):
             raise CheckpointMoved(
                 "Another worker moved this checkpoint first",
                 projection=change.before.projection,

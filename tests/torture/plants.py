@@ -1,0 +1,63 @@
+"""Bugs for the workers of the runs: each function plants one in its process."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from diptych.log import Append, Appended, Outcome
+from diptych.logs.sqlite import SqliteLog
+from diptych.read.stores.sqlite import SqliteViews, rows
+from diptych.sql.judge import Judge
+from diptych.sql.sqlite import transaction
+
+_plant = pytest.MonkeyPatch()
+
+
+def unchecked_conditions() -> None:
+    """Look at no condition."""
+    _plant.setattr(Judge, "_check", lambda *_: None)
+
+
+def early_answers() -> None:
+    """Answer appends before they are committed."""
+    append = SqliteLog.append
+    tasks: set[asyncio.Task[object]] = set()
+
+    async def early(log: SqliteLog, batch: Sequence[Append]) -> list[Outcome]:
+        head = await log.head()
+        outcomes: list[Outcome] = []
+        for one in batch:
+            first = head + 1 if one.events else 0
+            head += len(one.events)
+            outcomes.append(Appended(first, head, rejection=one.rejection))
+        task = asyncio.create_task(append(log, batch))
+        tasks.add(task)
+        return outcomes
+
+    _plant.setattr(SqliteLog, "append", early)
+
+
+def rows_before_checkpoint() -> None:
+    """Commit rows and checkpoint apart, so that a kill may come in between."""
+
+    async def apart(store: SqliteViews, changes: Sequence[Any]) -> list[bool]:
+        prepared = [store.prepared(change) for change in changes]
+
+        def put(connection: Any) -> None:
+            with transaction(connection):
+                for values in prepared:
+                    for of, put, gone in values:
+                        of.remove(connection, gone)
+                        of.put(connection, put)
+
+        def move(connection: Any) -> list[bool]:
+            with transaction(connection):
+                return [rows.move(connection, change) for change in changes]
+
+        await store.database.write(put)
+        await asyncio.sleep(0.02)
+        return await store.database.write(move)
+
+    _plant.setattr(SqliteViews, "apply", apart)

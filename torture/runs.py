@@ -1,0 +1,69 @@
+"""The runs by name. One call of a run is one round; a campaign is any number of them."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from torture.backends import Backend
+from torture.cuts import CUTS, cuts
+from torture.disk_full import disk_full
+from torture.histories import histories
+from torture.interleavings import BLOCK, interleavings
+from torture.kill import KILLS, kill
+from torture.power import power
+from torture.processes import processes
+from torture.races import SHAPES, races
+from torture.server import server
+
+Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
+Round: TypeAlias = Callable[[Backend, random.Random, int], Awaitable[Sequence[object]]]
+"""Gets a source of chance and the round's number."""
+
+BACKENDS = SQLITE, POSTGRESQL = "sqlite", "postgresql"
+
+
+class Run(Struct, frozen=True):
+    """A run: what one round does, how many things it counts for, and where it can be had."""
+
+    round: Round
+    unit: str
+    units: int = 1
+    backends: tuple[str, ...] = (SQLITE, POSTGRESQL)
+
+
+def _by_chance(run: Drawn) -> Round:
+    return lambda backend, rng, _: run(backend, rng)
+
+
+def _in_order(run: Callable[[Backend, int], Awaitable[Sequence[object]]]) -> Round:
+    return lambda backend, _, number: run(backend, number)
+
+
+RUNS: dict[str, Run] = {
+    "histories": Run(_by_chance(histories), "histories"),
+    "races": Run(_by_chance(races), "races", len(SHAPES)),
+    "processes": Run(_by_chance(processes), "rounds"),
+    "kill": Run(_by_chance(kill), "kills", KILLS),
+    "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
+    "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
+    "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),
+    "server": Run(_by_chance(server), "crashes", 1, (POSTGRESQL,)),
+    "interleavings": Run(_in_order(interleavings), "interleavings", BLOCK, (POSTGRESQL,)),
+}
+
+
+async def one_round(run: Run, make: Callable[[Path], Backend], seed: int, number: int) -> list[str]:
+    """Do a round in a folder of its own; return what does not hold, in words.
+
+    The seed and the number say what is tried; what runs beside what is the machine's affair.
+    """
+    rng = random.Random(f"{seed}:{number}")
+    with tempfile.TemporaryDirectory(prefix="diptych-torture-") as folder:
+        found = await run.round(make(Path(folder)), rng, number)
+        return [str(violation) for violation in found]
