@@ -169,6 +169,7 @@ async def test_what_is_given_in_the_wrong_place_is_named() -> None:
 
 @pytest.mark.parametrize("odd", [None, 3, Path("log.db")])
 async def test_an_address_that_is_no_text_is_named(odd: Any) -> None:
+    given: Any
     for given, field in (
         ({"log": odd, "views": "memory:"}, "log"),
         ({"log": "memory:", "views": odd}, "views"),

@@ -258,3 +258,8 @@ def test_read_databases_are_given_by_name_with_spaces_between(cli: Cli, views: s
     said = cli.bare("--app", "cli_shop:app", "--log", "memory:", "--views", views, "status")
     assert (said.status, said.out) == (2, "")
     assert "main=URL reports=URL" in said.err
+
+
+def test_an_event_that_does_not_fit_its_type_any_more_has_a_remedy() -> None:
+    shown = failures.failure_of(errors.UndecodableEvent("An event does not fit its type"))
+    assert shown.hint.startswith("give a field that is new a default")

@@ -28,6 +28,7 @@ from diptych.errors import (
     Rejected,
     StaleAnswer,
     Unavailable,
+    UndecodableEvent,
     UnknownMessage,
     ViewLost,
 )
@@ -68,6 +69,7 @@ HINTS: Final[dict[type[DiptychError], str]] = {
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",
     Unavailable: "nothing was stored; try again",
+    UndecodableEvent: "give a field that is new a default; the type of an old one stays as wide",
     OutcomeUnknown: "with a --key, send it again with the same: it cannot happen twice; "
     "without one, look first with `diptych log show`",
 }

@@ -174,15 +174,14 @@ class Layout:
     ) -> list[Sequence[Any]]:
         written: list[Sequence[Any]] = []
         for (name, storage), column in zip(storages.items(), columns, strict=True):
-            self._kinds[name].require(f"{self._view.__name__}.{name}", column)
             try:
+                self._kinds[name].require(name, column)
                 written.append(storage.to_column(column))
             except Invalid as error:
                 # It names a path below the column, or the type; a reader wants the column.
                 path = error.field if error.field.startswith(name) else name
-                facts = {k: v for k, v in error.facts.items() if k not in ("field", "rule")}
-                field = f"{self._view.__name__}.{path}"
-                raise Invalid(error.message, field=field, rule=error.rule, **facts) from None
+                facts = {**error.facts, "field": path, "view": self._view.__name__}
+                raise Invalid(error.message, **facts) from error
         return written
 
     def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
