@@ -30,8 +30,8 @@ test: $(VENV)/.dev ## run everything: lint, types, import contracts, docs and te
 check: $(VENV)/.dev ## run lint, types and import contracts only
 	@$(BIN)/python -m pytest -m checks tests/house/test_checks.py
 
-bench: $(VENV)/.dev ## measure against the bars (ONLY=1,2 ROUNDS=5); 1 when one does not hold
-	@$(BIN)/python -m bench --only "$(ONLY)" --rounds $(or $(ROUNDS),5)
+bench: $(VENV)/.bench ## measure against the bars (ONLY=1,4 ROUNDS=5 LARGEST=10000000); 1 when one does not hold
+	@$(BIN)/python -m bench --only "$(ONLY)" --rounds $(or $(ROUNDS),5) $(LARGEST:%=--largest %) $(ARGS)
 
 torture: $(VENV)/.dev ## look for what breaks, without end (RUN=histories SEED=1 SECONDS=60 BACKEND=postgresql)
 	@$(BIN)/python -m torture --run $(or $(RUN),all) --seed $(or $(SEED),1) \
@@ -52,6 +52,11 @@ clean: ## remove the virtual environment and every cache
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "Installing the development tools into $(VENV) ..."
 	@$(PIP) -e '.[dev,testing]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.demo
+	@echo "Installing the benchmark's peers into $(VENV) ..."
+	@$(PIP) -e '.[bench,testing]'
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml $(PINS)

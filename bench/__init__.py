@@ -1,1 +1,1 @@
-"""The benchmark: ours and a bare floor in one run, several rounds in turn, medians."""
+"""The benchmark: ours, the peers and a bare floor in one run, in turn, medians and ratios."""

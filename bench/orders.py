@@ -1,13 +1,15 @@
-"""The application that is measured: orders are opened, filled and confirmed."""
+"""The application that is measured: orders are opened, filled and confirmed, and a view of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Annotated
 
 from msgspec import Struct
 
-from diptych import App, Command, Event, Rejected, Tag
+from diptych import App, Command, Event, Key, Query, Rejected, Running, Tag, View, Views
+from diptych import select as select_view
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -81,11 +83,54 @@ def confirm(command: Confirm, order: Order) -> Iterator[Confirmed]:
     yield Confirmed(command.order)
 
 
-def workload(order: str) -> list[Command]:
+class Summary(View, table="summaries", indexes=(("customer",),)):
+    order: Key[str]
+    customer: str
+    items: int
+    status: str
+
+
+@app.projects(Summary)
+def summary(row: Summary | None, event: Opened | Added | Confirmed) -> Summary | None:
+    match event:
+        case Opened():
+            return Summary(event.order, event.customer, 0, "open")
+        case Added():
+            return row and Summary(row.order, row.customer, row.items + event.quantity, row.status)
+        case Confirmed():
+            return row and Summary(row.order, row.customer, row.items, "confirmed")
+
+
+class SummaryOf(Query[Summary | None]):
+    order: str
+
+
+class SummariesOf(Query[list[Summary]]):
+    customer: str
+
+
+@app.answers
+async def summary_of(query: SummaryOf, views: Views) -> Summary | None:
+    return await views.get(Summary, query.order)
+
+
+@app.answers
+async def summaries_of(query: SummariesOf, views: Views) -> list[Summary]:
+    return await views.all(select_view(Summary).where(Summary.customer == query.customer))
+
+
+def workload(order: str, customer: str = "ann") -> list[Command]:
     """Return the four commands of one order."""
     return [
-        Open(order, "ann"),
+        Open(order, customer),
         Add(order, "tea", 2),
         Add(order, "cup", 1),
         Confirm(order),
     ]
+
+
+def opened(
+    log: str, views: str, *, projections: bool = False
+) -> AbstractAsyncContextManager[Running]:
+    """Open the application; unless told otherwise without its projections."""
+    return app.open(log=log, views=views, projections=projections)

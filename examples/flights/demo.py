@@ -63,10 +63,13 @@ async def show(slice: Slice) -> int:
         console.print(verdicts_table(verdicts))
     console.print(
         "Look around (the replay is in build/flights):\n"
-        f"  export DIPTYCH_APP=examples.flights:app DIPTYCH_LOG={log} DIPTYCH_VIEWS={views}\n"
+        "  export DIPTYCH_APP=examples.flights:app\n"
+        f"  export DIPTYCH_LOG={log}\n"
+        f"  export DIPTYCH_VIEWS={views}\n"
         "  .venv/bin/diptych describe\n"
         "  .venv/bin/diptych ask History flight=20130101T10-UA1545\n"
-        "  .venv/bin/diptych status",
+        "  .venv/bin/diptych status\n"
+        "  .venv/bin/diptych verify",
         style="dim",
         soft_wrap=True,
     )

@@ -87,7 +87,7 @@ def verdicts_table(verdicts: Sequence[Verdict]) -> Table:
     """Draw what verify has found."""
     table = _table("Has each view applied each of its events exactly once?")
     table.add_column("projection")
-    table.add_column("applied", justify="right")
+    table.add_column("effects", justify="right")
     table.add_column("up to position", justify="right")
     table.add_column("verdict")
     for verdict in verdicts:

@@ -150,6 +150,14 @@ def place(thing: Any) -> str:
         return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
 
 
+def calling() -> str:
+    """Return ``file:line`` of the nearest caller outside the library."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("diptych."):
+        frame = frame.f_back
+    return "?" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 # --- log and read side ----------------------------------------------------------------------------
 
 
@@ -159,10 +167,28 @@ class LogUnusable(DiptychError):
     code = "log-unusable"
 
 
+class NoLog(DiptychError):
+    """There is no log at an address, and none was to be made."""
+
+    code = "no-log"
+
+
+class NoViews(DiptychError):
+    """Not all views of an application are at an address, and none were to be made."""
+
+    code = "no-views"
+
+
 class ForeignCheckpoint(DiptychError):
     """A checkpoint or token that does not belong to this log: refused, never silently used."""
 
     code = "foreign-checkpoint"
+
+
+class ViewLost(DiptychError):
+    """A view's table is not there, although its projection has applied events: refused."""
+
+    code = "view-lost"
 
 
 class CheckpointMoved(DiptychError):

@@ -211,14 +211,13 @@ def require_sound(batch: Sequence[Append]) -> None:
 
     Adapters call it first, so that one bad append cannot fail the transaction of its neighbours.
     """
-    names: list[str] = []
-    texts: list[str] = []
-    objects: list[bytes] = []
+    events = [event for append in batch for event in append.events]
+    names = [event.id for event in events]
+    names += {event.type for event in events}
+    texts = [tag for event in events for tag in event.tags]
+    objects = [event.data for event in events]
+    objects += [event.metadata for event in events]
     for index, append in enumerate(batch):
-        for event in append.events:
-            names += (event.id, event.type)
-            texts += event.tags
-            objects += (event.data, event.metadata)
         if append.key is not None:
             texts.append(append.key)
         if append.rejection is not None and (append.events or append.key is None):
@@ -277,7 +276,7 @@ def _are_objects(texts: list[bytes]) -> bool:
             listed.decode()
     except (DecodeError, UnicodeDecodeError):
         return False
-    return [bytes(each) for each in found] == texts
+    return list(map(bytes, found)) == texts
 
 
 def _unsound(field: str, rule: str, got: object) -> Invalid:
@@ -296,7 +295,8 @@ class Token(Struct, frozen=True, gc=False):
     @staticmethod
     def parse(text: str) -> Token:
         """Read what ``str(token)`` wrote."""
-        log, _, position = text.rpartition(".")
+        given: Any = text
+        log, _, position = given.rpartition(".") if isinstance(given, str) else ("", "", "")
         if not log or not (position.isascii() and position.isdigit()):
             raise Invalid(
                 "That is no token; pass on the token of a command's answer unchanged",

@@ -23,7 +23,7 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, place
+from diptych.errors import DefinitionError, Invalid, place
 
 R = TypeVar("R")
 
@@ -101,6 +101,28 @@ class Query(Message, Generic[R], forbid_unknown_fields=True):
     """A request to read, answered with an ``R``. It changes nothing."""
 
 
+_WAYS: dict[type[Message], tuple[str, str]] = {
+    Command: ("a command", "give it to do()"),
+    Query: ("a query", "give it to ask()"),
+    Event: ("an event", "events are what decisions yield"),
+}
+
+
+def require_kind(message: object, kind: type[Message]) -> None:
+    """Raise ``Invalid`` unless this is a message of the kind: ``Command``, ``Query``, ``Event``."""
+    if isinstance(message, kind):
+        return
+    wanted, got = kind.__name__.lower(), type(message).__name__
+    text = f"That is no {wanted}"
+    if isinstance(message, type):
+        got = message.__name__
+        text = f"That is a type; give an instance of it: {got}(...)"
+    for other, (called, way) in _WAYS.items():
+        if isinstance(message, other):
+            text = f"That is {called}, no {wanted}; {way}"
+    raise Invalid(text, field=wanted, rule=f"an instance of a {kind.__name__}", got=got)
+
+
 class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known about an event beside its data.
 
@@ -133,7 +155,8 @@ os.register_at_fork(after_in_child=_pool.clear)
 def _refill() -> None:
     """Ask the system for the random parts of many ids at once."""
     digits = os.urandom(9 * 1024).hex()
-    _pool.extend([digits[at : at + 18] for at in range(0, len(digits), 18)])
+    parts = [digits[at : at + 18] for at in range(0, len(digits), 18)]
+    _pool.extend([f"-7{part[:3]}-8{part[3:6]}-{part[6:]}" for part in parts])
 
 
 def new_id() -> str:
@@ -145,7 +168,7 @@ def new_id() -> str:
         except IndexError:
             _refill()
         else:
-            return f"{ms[:8]}-{ms[8:]}-7{random[:3]}-8{random[3:6]}-{random[6:]}"
+            return f"{ms[:8]}-{ms[8:]}{random}"
 
 
 def event_id(command_id: str, number: int) -> str:
@@ -279,6 +302,7 @@ __all__ = [
     "event_id",
     "instance_of",
     "new_id",
+    "require_kind",
     "tag_fields",
     "tagger",
     "type_hints",

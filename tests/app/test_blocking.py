@@ -387,11 +387,16 @@ def interrupted_when_waiting() -> Generator[None]:
         until(is_waiting)
         signal.pthread_kill(main, signal.SIGINT)
 
+    # Tests that run in the background ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     helper = threading.Thread(target=interrupt)
     helper.start()
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    helper.join()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            yield
+    finally:
+        helper.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def test_an_interrupt_ends_the_wait_and_nothing_else() -> None:

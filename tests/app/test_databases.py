@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import asyncpg
 import pytest
 
 from diptych import App, Command, Event, Invalid, Key, Query, Tag, View, Views
-from diptych.app.databases import Where, connections, read_databases
-from diptych.errors import DefinitionError, Unavailable
+from diptych.app.databases import Create, Where, connections, read_databases
+from diptych.errors import DefinitionError, NoLog, NoViews, Unavailable
+from diptych.logs.postgres import PostgresLog
+from diptych.logs.sqlite import SqliteLog
 from diptych.read.port import Transaction
 from diptych.read.select import column, select
+from diptych.read.stores.sqlite import SqliteViews
+from diptych.sql import sqlite
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -110,6 +115,77 @@ async def test_log_and_read_databases_mix_freely(
         ]
 
 
+@pytest.mark.parametrize(
+    ("log", "views"),
+    [
+        ("log file", "log file"),
+        ("log file", "file"),
+        ("postgresql", "postgresql"),
+        ("postgresql", "schema"),
+        ("log file", "postgresql"),
+        ("postgresql", "file"),
+    ],
+)
+async def test_nothing_is_made_where_it_may_not_be(
+    log: str, views: str, tmp_path: Path, postgres_url: str
+) -> None:
+    """Neither a file nor a schema: no log, then no views."""
+    log_at, views_at = (addresses(name, tmp_path, postgres_url) for name in (log, views))
+
+    async def there() -> set[str]:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            named = "SELECT nspname FROM pg_namespace WHERE nspname IN ('diptych', 'reports')"
+            schemas = {row[0] for row in await connection.fetch(named)}
+        finally:
+            await connection.close()
+        return schemas | {path.name for path in tmp_path.glob("*.db")}
+
+    async def opened(create: Create) -> str:
+        try:
+            opening = app.open(log=log_at, views=views_at, create=create, projections=False)
+            async with opening as shop:
+                return str([one.position for one in await shop.status()])
+        except (NoLog, NoViews) as error:
+            return error.message
+
+    no_log, no_views = (
+        f"There {what} at that address, and none {were} to be made"
+        for what, were in (("is no log", "was"), ("are no views", "were"))
+    )
+    assert await opened("views") == no_log
+    assert await opened("nothing") == no_log
+    assert await there() == set()
+    async with app.open(log=log_at, views="memory:") as shop:
+        await shop.do(Place("1", "ann"))
+    made = await there()
+    assert await opened("nothing") == no_views
+    assert await there() == made
+    assert await opened("views") == "[0, 0]"
+    assert await opened("nothing") == "[0, 0]"
+
+
+async def test_an_empty_file_or_schema_is_no_log(tmp_path: Path, postgres_url: str) -> None:
+    """An adapter by itself makes nothing either."""
+    (tmp_path / "empty.db").touch()
+    for path in (tmp_path / "none.db", tmp_path / "empty.db"):
+        with pytest.raises(NoLog):
+            await SqliteLog.open(path, create=False)
+    assert not (tmp_path / "none.db").exists()
+    await SqliteViews(sqlite.Database(tmp_path / "views.db")).close()
+    with pytest.raises(NoLog):
+        await SqliteLog.open(tmp_path / "views.db", create=False)
+    with pytest.raises(NoLog, match="schema: diptych"):
+        await PostgresLog.open(postgres_url, create=False)
+
+
+async def test_what_may_be_made_is_one_of_three() -> None:
+    odd: Any = "everything"
+    with pytest.raises(Invalid, match="all or views or nothing"):
+        async with app.open(log="memory:", views="memory:", create=odd):
+            pass
+
+
 async def test_one_address_holds_all_read_databases(tmp_path: Path) -> None:
     """Where one URL is given, views that name another database are kept there too."""
     url = f"sqlite:///{tmp_path}/all.db"
@@ -126,6 +202,23 @@ async def test_a_statement_reads_one_read_database(tmp_path: Path) -> None:
         both = select(column(Order.order), column(Customer.orders))
         with pytest.raises(Invalid, match="views of one read database"):
             await shop.views.rows(both)
+
+
+def test_an_address_that_no_view_names_is_refused() -> None:
+    """A slip of the pen, but for the main one, which may be left without views."""
+    kept = app.compile().projections
+    both = {"main": "memory:", "reports": "memory:"}
+    with pytest.raises(Invalid, match="report, old") as caught:
+        read_databases({**both, "report": "memory:", "old": "memory:"}, kept)
+    assert "main, reports" in caught.value.rule
+    read_databases(both, [one for one in kept if one.store == "reports"])
+
+
+async def test_a_parameter_that_postgresql_does_not_know_is_named(postgres_url: str) -> None:
+    with pytest.raises(Invalid, match="does not take a parameter of the URL") as caught:
+        async with app.open(log=f"{postgres_url}?foo=1", views="memory:"):
+            pass
+    assert (caught.value.field, caught.value.facts["parameter"]) == ("url", "foo")
 
 
 def test_a_read_database_without_an_address_is_named() -> None:
@@ -150,6 +243,7 @@ def test_a_handlers_views_are_in_one_database() -> None:
     [
         ("mysql://x", "memory: or sqlite:///file"),
         ("sqlite://file", "memory: or sqlite:///file"),
+        ("sqlite:///ok.db?mode=ro", "%3F"),
         ("postgresql://h/d?schema=No-Name", "schema"),
         ("postgresql://h/d?schema=pg_own", "schema"),
         ("postgresql://h/d?connections=1", "connections"),
@@ -161,6 +255,12 @@ def test_an_address_that_cannot_be_is_refused(url: str, rule: str) -> None:
     with pytest.raises(Invalid) as caught:
         Where.parse(url, "log")
     assert rule in caught.value.rule
+
+
+def test_a_question_mark_in_a_files_name_is_escaped() -> None:
+    path = Where.parse("sqlite:///what%3F.db", "log").path
+    assert path is not None
+    assert path.name == "what?.db"
 
 
 def test_connections_are_bounded_and_told() -> None:

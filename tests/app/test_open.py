@@ -128,6 +128,66 @@ async def test_log_and_views_together_or_apart(tmp_path: Path, index: int) -> No
         assert [s.lag for s in await running.status()] == [0, 0]
 
 
+async def test_a_token_may_be_given_as_its_text() -> None:
+    """It is what comes back from a client."""
+    async with make_app().open(log="memory:", views="memory:") as running:
+        receipt = await running.do(Place("1", Decimal(1)))
+        answer = await running.ask(All(), after=str(receipt.token))
+        assert len(answer.value) == 1
+        for odd in ("nonsense", 3):
+            with pytest.raises(Invalid, match="That is no token"):
+                await running.ask(All(), after=odd)  # type: ignore[arg-type]
+
+
+async def test_what_is_given_in_the_wrong_place_is_named() -> None:
+    """A coded error with field and rule for each, not one of Python's."""
+    async with make_app().open(log="memory:", views="memory:") as running:
+        wrong: Any = running
+        message: Any
+        query: Any
+        for message, text in (
+            (Place, r"give an instance of it: Place\(\.\.\.\)"),
+            (Placed("1", Decimal(1)), "an event, no command"),
+            (All(), r"give it to ask\(\)"),
+            ("Place", "That is no command"),
+        ):
+            with pytest.raises(Invalid, match=text):
+                await wrong.do(message)
+        for query, text in (
+            (All, r"give an instance of it: All\(\.\.\.\)"),
+            (Place("1", Decimal(1)), r"give it to do\(\)"),
+            (None, "That is no query"),
+        ):
+            with pytest.raises(Invalid, match=text):
+                await wrong.ask(query)
+        for wait in ("x", -1, None, float("nan")):
+            with pytest.raises(Invalid, match="no time to wait"):
+                await wrong.ask(All(), wait=wait)
+        with pytest.raises(Invalid, match="no key of Summary"):
+            await running.views.get(Summary, ("1", "2"))
+
+
+@pytest.mark.parametrize("odd", [None, 3, Path("log.db")])
+async def test_an_address_that_is_no_text_is_named(odd: Any) -> None:
+    given: Any
+    for given, field in (
+        ({"log": odd, "views": "memory:"}, "log"),
+        ({"log": "memory:", "views": odd}, "views"),
+        ({"log": "memory:", "views": {"main": odd}}, "views.main"),
+    ):
+        with pytest.raises(Invalid, match="no address") as caught:
+            async with make_app().open(**given):  # pyright: ignore[reportArgumentType]
+                pass
+        assert caught.value.field == field
+
+
+def test_a_plain_with_says_how_an_application_is_opened() -> None:
+    opening: Any = make_app().open(log="memory:", views="memory:")
+    with pytest.raises(DefinitionError, match="async with") as caught, opening:
+        pass
+    assert "test_open.py" in caught.value.at
+
+
 async def test_it_goes_on_where_it_stopped(tmp_path: Path) -> None:
     """Log and views outlive the process: states, keys, rows and checkpoints are there again."""
     url = f"sqlite:///{tmp_path}/shop.db"

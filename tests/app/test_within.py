@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any
 
 import asyncpg
 import pytest
@@ -14,8 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running, Tag, View, Views
 from diptych.app.within import Within
-from diptych.errors import DecisionFailed, KeyReused, ProjectionFailed
+from diptych.errors import Closed, DecisionFailed, KeyReused, ProjectionFailed
 from diptych.read.select import select
+from diptych.testing.servers import PostgresServer
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -196,6 +197,39 @@ async def test_what_is_no_such_transaction_is_refused(
             await memory.within(connection)
 
 
+async def test_a_connection_to_another_database_is_refused(
+    shop: Running, postgres_server: PostgresServer
+) -> None:
+    """One without a log, one with another log of the same name: nothing is appended in either."""
+    other = postgres_server.new_database()
+    connection = await asyncpg.connect(other)
+    try:
+        with pytest.raises(Invalid, match="does not reach the log") as refused:
+            async with connection.transaction():
+                await shop.within(connection)
+        assert refused.value.got == "no log there"
+        assert shop.log.identity in refused.value.rule
+        async with make_app().open(log=other, views="memory:") as stranger:
+            with pytest.raises(Invalid, match=f"got: the log {stranger.log.identity}"):
+                async with connection.transaction():
+                    await (await shop.within(connection)).do(Place("1", Decimal(1)))
+            assert await stranger.log.head() == await shop.log.head() == 0
+    finally:
+        await connection.close()
+
+
+async def test_the_schema_is_that_of_the_log(
+    postgres_url: str, connection: asyncpg.Connection
+) -> None:
+    """Of two logs in one database each application reaches its own, by the same connection."""
+    schemas = [f"{postgres_url}?schema={name}" for name in ("one", "two")]
+    for url in schemas:
+        async with make_app().open(log=url, views="memory:") as shop:
+            async with connection.transaction():
+                await (await shop.within(connection)).do(Place("1", Decimal(1)))
+            assert await shop.log.head() == 1
+
+
 async def test_inline_projections_take_part(
     postgres_url: str, connection: asyncpg.Connection
 ) -> None:
@@ -211,3 +245,36 @@ async def test_inline_projections_take_part(
         assert await shop.views.get(Row, "1") == Row("1", Decimal(1))
         assert await shop.log.head() == 1
         assert [verdict.ok for verdict in await shop.verify()] == [True]
+
+
+async def test_a_transaction_that_has_ended_takes_no_more(
+    shop: Running, postgres_url: str, connection: asyncpg.Connection[Any]
+) -> None:
+    """After commit or rollback, and in the next transaction, nothing is appended: ``Closed``."""
+    async with connection.transaction():
+        tx = await shop.within(connection)
+        await tx.do(Place("1", Decimal(1)))
+    for _ in range(2):
+        with pytest.raises(Closed, match="has ended"):
+            await tx.do(Place("2", Decimal(1)))
+        async with connection.transaction():
+            with pytest.raises(Closed, match="has ended"):
+                await tx.append(Placed("3", Decimal(1)))
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://"))
+    async with AsyncSession(engine) as session:
+        tx = await shop.within(session)
+        await tx.do(Place("4", Decimal(1)))
+        await session.commit()
+        with pytest.raises(Closed, match="has ended"):
+            await tx.do(Place("5", Decimal(1)))
+    await engine.dispose()
+    assert await shop.log.head() == 2
+
+
+async def test_only_events_are_appended(shop: Running, connection: asyncpg.Connection[Any]) -> None:
+    """A command handed to ``append`` is refused, and nothing is stored."""
+    async with connection.transaction():
+        tx = await shop.within(connection)
+        with pytest.raises(Invalid, match="is not an event"):
+            await tx.append(Place("1", Decimal(1)))  # type: ignore[arg-type]
+    assert await shop.log.head() == 0

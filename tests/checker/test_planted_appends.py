@@ -204,7 +204,7 @@ async def test_success_for_what_is_not_stored(
 ) -> None:
     """Bug: ON CONFLICT DO NOTHING on the events, from a head that was read before the lock."""
     monkeypatch.setattr(writing._Transaction, "_catch_up", _stale_head)
-    for statement in ("insert_events", "insert_tags"):
+    for statement in ("insert_events", "index_types"):
         ignoring = statements.SQL[statement].replace("INSERT", "INSERT OR IGNORE")
         monkeypatch.setitem(statements.SQL, statement, ignoring)
     statements._insert_sql.cache_clear()

@@ -1,8 +1,11 @@
 """`diptych ask`."""
 
-import pytest
+from io import StringIO
 
-from diptych.cli.tables import broken
+import pytest
+from rich.console import Console
+
+from diptych.cli.tables import broken, show_rows
 from tests.cli.conftest import Cli
 
 
@@ -75,6 +78,39 @@ def test_a_row_wider_than_the_screen_becomes_a_record(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "20")
     assert filled("ask", "OrdersOf", "customer=bob").out.startswith("row 1\norder     2\n")
+
+
+def shown(rows: list[object], width: int) -> list[str]:
+    """The lines of rows on a screen of this width."""
+    out = StringIO()
+    show_rows(Console(file=out, width=width), rows)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_plain_values_are_printed_one_a_line() -> None:
+    assert shown(["A1", "A2"], 80) == ["A1", "A2", "2 rows"]
+    assert shown([3, None, [1, 2]], 80) == ["3", "", "[1,2]", "3 rows"]
+    assert shown([], 80) == ["0 rows"]
+
+
+def test_a_wide_table_is_folded_before_it_becomes_records() -> None:
+    row = {
+        "carrier": "UA",
+        "name": "United Air Lines of the whole world",
+        "departure_delay_minutes": 123456,
+        "cancelled": 7,
+    }
+    assert shown([row], 38) == [
+        "                     departur",
+        "                     e_delay_ cancelle",
+        "carrier name          minutes        d",
+        "──────────────────────────────────────",
+        "        United Air",
+        "        Lines of the",
+        "UA      whole world    123456        7",
+        "1 row",
+    ]
+    assert shown([row], 37)[0] == "row 1"
 
 
 def test_in_a_pipe_nothing_is_cut_off_or_folded(cli: Cli) -> None:

@@ -125,6 +125,7 @@ def test_inline_projections_are_applied_at_once(cli: Cli, folder: Path) -> None:
     [
         (["total=x"], "Place is not valid", {"field": "total"}, "Place takes order: str"),
         (["colour=red"], "Place is not valid", {"rule": "there is no such field"}, "Place takes"),
+        (["lines=a"], "Place is not valid", {"field": "lines"}, "write lines:='[…]'; Place takes"),
         (["total"], "A field is written NAME=TEXT or NAME:=JSON", {"got": "'total'"}, ""),
         (["=x"], "A field is written NAME=TEXT or NAME:=JSON", {"got": "'=x'"}, ""),
         (["order=2"], "A field is given once", {"field": "order"}, ""),
@@ -171,3 +172,25 @@ def test_a_fault_in_a_decision_shows_where_it_is(cli: Cli) -> None:
     assert said.error["code"] == "decision-failed"
     assert any("cli_shop.py" in line and "in place" in line for line in said.error["trace"])
     assert "RuntimeError: the decision is broken" in said.error["trace"][-1]
+
+
+def test_the_hint_shows_how_lists_and_times_are_written(cli: Cli, folder: Path) -> None:
+    (folder / "cli_seats.py").write_text(
+        "from datetime import date, datetime\nfrom diptych import App, Command, Event\n"
+        "class Reserved(Event):\n    seats: list[str]\n"
+        "class Reserve(Command):\n    seats: list[str]\n    at: datetime\n    day: date\n"
+        "app = App('seats')\n@app.decides\ndef reserve(command: Reserve) -> list[Reserved]:\n"
+        "    return [Reserved(command.seats)]\n"
+    )
+
+    def hint(**changed: str) -> str:
+        right = {"seats:": '["A1"]', "at": "2026-01-31T09:30:00Z", "day": "2026-01-31"}
+        words = [f"{name}={text}" for name, text in {**right, **changed}.items()]
+        said = cli("--app", "cli_seats", "do", "Reserve", *words, "--json")
+        return str(said.error["hint"]).partition(";")[0] if said.status else ""
+
+    assert hint() == ""
+    assert hint(**{"seats:": '"A1"'}) == """write seats:='["A1","A2"]'"""
+    for at in ("2026-01-31", "2026-01-31T09:30", "2026-01-31T09:30:00"):
+        assert hint(at=at) == "write at=2026-01-31T09:30:00Z"
+    assert hint(day="soon") == "write day=2026-01-31"

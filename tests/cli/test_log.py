@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,6 +61,33 @@ def test_more_events_than_a_page_are_all_shown(
     assert positions(filled, "--limit", "3") == [1, 2, 3]
 
 
+def test_the_newest_events_are_found(filled: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diptych.cli.log.PAGE", 1)
+    assert positions(filled, "--last", "2") == [2, 3]
+    assert positions(filled, "--last", "9") == [1, 2, 3]
+    assert positions(filled, "--last", "1", "--until", "2") == [2]
+    assert positions(filled, "--last", "2", "--after", "2") == [3]
+    assert positions(filled, "--last", "1", "--tag", "customer:bob") == [2]
+    assert positions(filled, "--last", "2", "--tag", "customer:ada") == [1, 3]
+    assert positions(filled, "--last", "2", "--type", "Other") == []
+    assert filled("log", "show", "--last", "1", "--limit", "1").status == 2
+
+
+def test_nothing_found_is_said_on_stderr(filled: Cli) -> None:
+    assert filled("log", "show", "--after", "3") == (0, "", "0 events\n")
+    assert filled("log", "show", "--after", "3", "--json") == (0, "", "")
+    assert filled("log", "show", "--type", "Placed", "--after", "3") == (0, "", "0 events\n")
+
+
+def test_a_type_that_the_application_does_not_know_is_named(filled: Cli) -> None:
+    said = filled("log", "show", "--type", "Plced")
+    told = "no event type Plced is registered in cli_shop:app; did you mean Placed?\n"
+    assert said == (0, "", "0 events\n" + told)
+    assert filled("log", "show", "--type", "Plced", "--type", "Placed").err == told
+    assert filled.bare("--log", URL, "log", "show", "--type", "Plced").err == "0 events\n"
+    assert filled("--app", "nowhere", "log", "show", "--type", "Plced").err == "0 events\n"
+
+
 def test_a_terminal_never_obeys_what_is_stored(cli: Cli) -> None:
     cli("do", "Place", "order=a\x1b[2Jb\nc", "customer=\x1b]0;x\x07", "total=1")
     said = cli("log", "show").out
@@ -81,7 +108,14 @@ def test_looking_changes_nothing(filled: Cli, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("--tag", "order"), ("--limit", "0"), ("--after", "-1"), ("--until", "x"), ("--type",)],
+    [
+        ("--tag", "order"),
+        ("--limit", "0"),
+        ("--last", "0"),
+        ("--after", "-1"),
+        ("--until", "x"),
+        ("--type",),
+    ],
 )
 def test_a_wrong_choice_ends_with_2(filled: Cli, words: tuple[str, ...]) -> None:
     assert filled("log", "show", *words).status == 2
@@ -100,22 +134,26 @@ def test_colours_are_for_terminals(filled: Cli, monkeypatch: pytest.MonkeyPatch)
 
 
 def program(*words: str) -> list[str]:
-    """How to start the command line."""
+    """How to start the command line.
+
+    A program that was started in the background ignores Ctrl-C, and so do those that it starts.
+    """
     return [
         sys.executable,
         "-W",
         "ignore",
         "-c",
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from diptych.cli import main; exit(main())",
         *words,
     ]
 
 
 @contextmanager
-def tail(*words: str) -> Generator[subprocess.Popen[str]]:
+def tail(*words: str, by: Sequence[str] = ()) -> Generator[subprocess.Popen[str]]:
     """A running `log tail`."""
     process = subprocess.Popen(
-        program("log", "tail", *words),
+        [*by, *program("log", "tail", *words)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -135,8 +173,12 @@ def next_position(process: subprocess.Popen[str]) -> int:
     return found
 
 
-def test_tail_prints_events_as_they_come_and_ends_with_130_at_ctrl_c(filled: Cli) -> None:
-    with tail("--after", "2", "--json") as process:
+@pytest.mark.parametrize("by", [(), ("sh", "-c", 'trap "" INT; exec "$@"', "sh")])
+def test_tail_prints_events_as_they_come_and_ends_with_130_at_ctrl_c(
+    filled: Cli, by: Sequence[str]
+) -> None:
+    """Also where the tests themselves run in the background, without Ctrl-C."""
+    with tail("--after", "2", "--json", by=by) as process:
         assert next_position(process) == 3
         filled("do", "Place", "order=4", "customer=ada", "total=1")
         assert next_position(process) == 4

@@ -1,5 +1,6 @@
 """What is wrong with a call is said in few words, with a code, a remedy and status 2."""
 
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 from diptych import errors
 from diptych.cli import failures
 from diptych.cli.commands import build
-from tests.cli.conftest import Cli
+from tests.cli.conftest import SHOP, Cli
 from tests.cli.test_log import program
+from tests.docs.pages import ROOT, anchors
 
 
 @pytest.mark.parametrize(
@@ -181,20 +183,40 @@ def test_every_error_of_the_library_has_a_status_and_every_status_is_used() -> N
     assert answers == {1, 2, 3, 4}
 
 
-def test_the_sqlite_warning_is_one_line_at_most(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("writes", "silenced", "lines"), [(True, "", 1), (True, "ignore:SQLite", 0), (False, "", 0)]
+)
+def test_the_sqlite_warning_is_one_line_where_events_are_written_and_else_none(
+    folder: Path, writes: bool, silenced: str, lines: int
+) -> None:
     (folder / "cli_warn.py").write_text(
         "import warnings\n"
         "from diptych.errors import SqliteVersionWarning\n"
         "from diptych.cli.running import run\n"
         "async def work():\n"
         "    for _ in range(3):\n"
-        "        warnings.warn('old SQLite', SqliteVersionWarning)\n"
-        "run(work())\n"
+        "        warnings.warn('SQLite is old', SqliteVersionWarning)\n"
+        f"run(work(), writes={writes})\n"
     )
     done = subprocess.run(
-        [sys.executable, "cli_warn.py"], capture_output=True, text=True, check=True
+        [sys.executable, "cli_warn.py"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONWARNINGS": silenced},
     )
-    assert (done.stdout, done.stderr) == ("", "old SQLite\n")
+    said = done.stderr.splitlines()
+    assert (done.stdout, len(said)) == ("", lines)
+    page, _, heading = "".join(said).rpartition(" ")[2].partition("#")
+    assert not said or heading in anchors(ROOT / page)
+
+
+def test_a_read_database_without_an_address_is_shown_in_an_example(cli: Cli, folder: Path) -> None:
+    source = SHOP.replace("class Summary(View)", 'class Summary(View, store="reports")')
+    (folder / "cli_stores.py").write_text(source)
+    words = ("--app", "cli_stores", "--views", "main=sqlite:///shop.db", "ask", "HowMany")
+    cli("do", "Touch", "order=1")
+    assert cli(*words, "--json").error["hint"] == '--views "main=URL reports=URL"'
 
 
 def test_the_console_script_runs(cli: Cli) -> None:
@@ -220,3 +242,24 @@ def _made(cls: type[errors.DiptychError]) -> errors.DiptychError:
         errors.DefinitionError: {"at": "here"},
     }
     return cls("text", **needed.get(cls, {}))
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        "main=sqlite:///a.db, reports=sqlite:///b.db",
+        "main=sqlite:///a.db,reports=sqlite:///b.db",
+        "sqlite:///a.db reports=sqlite:///b.db",
+        "main=sqlite:///a file.db",
+    ],
+)
+def test_read_databases_are_given_by_name_with_spaces_between(cli: Cli, views: str) -> None:
+    """What is left over of the text is not passed over in silence."""
+    said = cli.bare("--app", "cli_shop:app", "--log", "memory:", "--views", views, "status")
+    assert (said.status, said.out) == (2, "")
+    assert "main=URL reports=URL" in said.err
+
+
+def test_an_event_that_does_not_fit_its_type_any_more_has_a_remedy() -> None:
+    shown = failures.failure_of(errors.UndecodableEvent("An event does not fit its type"))
+    assert shown.hint.startswith("give a field that is new a default")

@@ -22,11 +22,11 @@ def test_status_shows_how_far_each_projection_is_behind(filled: Cli) -> None:
     assert (said.status, said.err) == (0, "")
     head, title, rule, row = said.out.splitlines()
     assert re.fullmatch(r"log [0-9a-f-]{36}  head 3", head)
-    assert " ".join(title.split()) == "projection kind position lag behind applied state"
+    assert " ".join(title.split()) == "projection kind position lag behind effects state"
     assert set(rule) == {"─"}
-    name, kind, position, lag, _age, _unit, applied, state = row.split()
+    name, kind, position, lag, _age, _unit, effects, state = row.split()
     assert (name, kind, position, lag) == ("summary", "async", "0", "3")
-    assert (applied, state) == ("0", "behind")
+    assert (effects, state) == ("0", "behind")
 
 
 def test_status_of_current_views(filled: Cli) -> None:
@@ -79,7 +79,7 @@ def test_verify_proves_what_was_applied(filled: Cli) -> None:
     said = filled("verify")
     assert (said.status, said.err) == (0, "")
     title, _rule, row = said.out.splitlines()
-    assert title.split() == ["projection", "up", "to", "applied", "took", "result"]
+    assert title.split() == ["projection", "up", "to", "effects", "took", "result"]
     assert row.split()[:3] == ["summary", "3", "3"]
     assert row.split()[-1] == "ok"
 

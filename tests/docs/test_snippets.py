@@ -1,11 +1,13 @@
 """Every snippet of the documentation does what its page says."""
 
+import ast
+from codeop import CommandCompiler
 from pathlib import Path
 
 import pytest
 
 from tests.docs.pages import PAGES, ROOT, name
-from tests.docs.snippets import Page, SnippetError, compare
+from tests.docs.snippets import Page, SnippetError, compare, snippets
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -119,3 +121,29 @@ def test_three_dots_stand_for_a_part_of_a_line_or_for_lines() -> None:
     compare("one ... three\n...\nlast\n", "one two three\nfour\nfive\nlast\n")
     with pytest.raises(SnippetError):
         compare("one\n...\nlast\n", "one\ntwo\n")
+
+
+def pasted(text: str) -> None:
+    """Take lines as `python -m asyncio` does: an empty one ends a block."""
+    compiler = CommandCompiler()
+    compiler.compiler.flags |= ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    held: list[str] = []
+    for line in [*text.splitlines(), ""]:
+        held.append(line)
+        if compiler("\n".join(held)) is not None:
+            held = []
+    assert not held
+
+
+def test_the_snippets_of_the_tutorial_can_be_pasted_at_the_prompt() -> None:
+    page = ROOT / "docs" / "tutorial" / "orders.md"
+    tried = [s for s in snippets(page.read_text()) if s.language == "python"]
+    tried = [snippet for snippet in tried if "file" not in snippet.marks]
+    assert len(tried) > 10
+    for snippet in tried:
+        pasted(snippet.text)
+
+
+def test_an_empty_line_within_a_block_cannot_be_pasted() -> None:
+    with pytest.raises(SyntaxError):
+        pasted("if True:\n    print(1)\n\n    print(2)\n")

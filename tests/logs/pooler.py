@@ -123,12 +123,13 @@ class Pooler:
             session = self._free.popleft()
         sound = False
         try:
-            due = 0
+            due, text = 0, b""
             while True:
                 due += self._pass_on(session, kind, message)
                 if kind in (b"S", b"Q", b"H"):
                     await session.writer.drain()
                 if kind in (b"S", b"Q"):
+                    text = b""
                     while due:
                         answer, text = await _message(session.reader)
                         writer.write(text)

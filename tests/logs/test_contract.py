@@ -1,6 +1,6 @@
 """Both logs keep the shipped contract."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,6 +11,7 @@ from diptych.logs.memory import MemoryLog
 from diptych.logs.postgres import PostgresLog
 from diptych.logs.sqlite import SqliteLog
 from diptych.testing.contracts import LogContract
+from diptych.testing.servers import PostgresServer
 from tests.logs.pooler import pooled
 
 
@@ -43,6 +44,14 @@ class TestForgetfulSqliteLog(TestSqliteLog):
     remembered = 3
 
 
+@pytest.fixture(scope="class")
+def database(postgres_server: PostgresServer) -> Iterator[str]:
+    """A database for a whole class: each log has a schema of its own."""
+    url = postgres_server.new_database()
+    yield url
+    postgres_server.drop_database(url)
+
+
 class TestPostgresLog(LogContract):
     remembered = 25_000
 
@@ -72,8 +81,8 @@ class TestPooledPostgresLog(LogContract):
     """The same behind a pooler that gives every transaction another session."""
 
     @pytest.fixture(autouse=True)
-    async def _behind_a_pooler(self, postgres_url: str) -> AsyncIterator[None]:
-        async with pooled(postgres_url) as pooler:
+    async def _behind_a_pooler(self, database: str) -> AsyncIterator[None]:
+        async with pooled(database) as pooler:
             self.url = pooler.url
             self.schemas: dict[str, str] = {}
             yield

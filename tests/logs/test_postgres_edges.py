@@ -25,7 +25,7 @@ from diptych.logs.postgres import PostgresLog
 from diptych.logs.postgres.writing import moved
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import Connection
-from diptych.testing.contracts.making import event, fill, positions, put, refused
+from diptych.testing.contracts.making import appended, event, fill, positions, put, refused
 from diptych.testing.faults import Proxy
 from diptych.write.answers import refusal
 from tests.logs.on_postgres import (
@@ -78,8 +78,8 @@ def test_first_answers_move_with_the_appends_they_repeat() -> None:
     ]
 
 
-async def test_events_that_a_failover_has_lost_are_not_remembered(postgres_url: str) -> None:
-    """A log that has lost its newest events is judged as it is, not as this process knew it."""
+async def test_a_log_that_has_lost_events_is_refused(postgres_url: str) -> None:
+    """A process whose events a failover has lost refuses to go on; one that is opened anew does."""
     async with opened(postgres_url) as log, opened(postgres_url) as other:
         await fill(log, 5, "Moved", "b:1")
         await put(log, event("Moved", "a:1"))
@@ -92,7 +92,11 @@ async def test_events_that_a_failover_has_lost_are_not_remembered(postgres_url: 
                 "UPDATE diptych.log SET head = 5"
             )
         await fill(other, 10, "Moved", "c:1")
-        assert await put(log, event(), conditions=(unless("a:1"),)) == Appended(16, 16)
+        for _ in range(2):
+            with pytest.raises(LogUnusable, match="has lost events"):
+                await put(log, event(), conditions=(unless("a:1"),))
+    async with opened(postgres_url) as again:
+        assert await put(again, event(), conditions=(unless("a:1"),)) == Appended(16, 16)
 
 
 # --- neighbours -----------------------------------------------------------------------------------
@@ -396,3 +400,23 @@ async def test_one_lost_connection_costs_one_attempt(postgres_url: str) -> None:
 
         assert await log._database.run(ask) == 1
         assert len(tries) == 2
+
+
+async def test_acknowledged_means_durable_whatever_the_role_was_told(postgres_url: str) -> None:
+    """With synchronous_commit off for the role, appends wait for the disk all the same."""
+    async with connected(postgres_url) as admin:
+        await admin.execute(
+            "ALTER DATABASE "
+            + postgres_url.rpartition("/")[2].partition("?")[0]
+            + " SET synchronous_commit = off"
+        )
+    async with connected(postgres_url) as plain:
+        assert await plain.fetchval("SHOW synchronous_commit") == "off"
+    seen: list[str] = []
+
+    async def inside(connection: asyncpg.Connection[Any], _events: object) -> None:
+        seen.append(await connection.fetchval("SHOW synchronous_commit"))
+
+    async with opened(postgres_url, inside=inside) as log:
+        appended(await put(log, event()))
+    assert seen == ["on"]

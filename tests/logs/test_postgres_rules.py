@@ -201,7 +201,7 @@ async def test_another_isolation_under_the_lock(
 
     PostgreSQL notices, as the head has moved, and the batch is judged once more.
     """
-    transaction = asyncpg.Connection.transaction
+    transaction: Any = asyncpg.Connection.transaction
 
     def isolated(connection: Any, **options: Any) -> Any:
         return transaction(connection, **{**options, "isolation": level})

@@ -12,6 +12,7 @@ from diptych.sql.postgres import Connection, Database
 from diptych.testing.contracts.making import event, put
 from tests.logs.on_postgres import LONG, connected, listener, opened, quiet, throw_out
 from tests.logs.pooler import pooled
+from tests.logs.test_postgres_crashes import Balances, Deposit, make_app
 
 
 @pytest.fixture
@@ -91,6 +92,19 @@ async def test_behind_a_pooler_nothing_belongs_to_a_session(
         assert not [text for text in statements if "LISTEN" in text]
         assert pooler.complaints == []
         assert pooler.transactions > 10
+
+
+async def test_an_application_works_behind_a_pooler(postgres_url: str) -> None:
+    """Commands, projections, queries and the proof need no session either."""
+    async with pooled(postgres_url) as pooler:
+        url = f"{pooler.url}?pooled=1"
+        async with make_app().open(log=url, views=url) as app:
+            receipts = await asyncio.gather(*(app.do(Deposit(f"{n % 3}", 1)) for n in range(60)))
+            last = max(receipts, key=lambda receipt: receipt.last)
+            answer = await app.ask(Balances(), after=last.token, wait=LONG, strict=True)
+            assert [row.deposits for row in answer.value] == [20, 20, 20]
+            assert [verdict.ok for verdict in await app.verify()] == [True]
+        assert pooler.complaints == []
 
 
 @pytest.mark.parametrize("strict", [True, False])

@@ -1,6 +1,7 @@
 """What the SQLite log does beyond the contract: its file, its plans, its failures."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -186,7 +187,7 @@ async def test_filtered_reads_use_the_index(log: SqliteLog) -> None:
 async def test_keys_and_types_are_found_by_seeking(log: SqliteLog) -> None:
     """Neither the look-up of keys nor that of a tag's types scans a table."""
     assert "SEARCH kept USING PRIMARY KEY (key=?)" in await plan(log, SQL["recall"], ("[]",))
-    found = await plan(log, SQL["types_of_tag"], ("a:1",))
+    found = await plan(log, SQL["types_of_tag"], ("a:1", "a:1"))
     assert "SEARCH event_tags USING PRIMARY KEY (tag=? AND type>?)" in found
     assert "SCAN event_tags" not in found
     assert "SEARCH e USING INTEGER PRIMARY KEY" in await plan(log, reading_all(), (0, 10))
@@ -194,6 +195,16 @@ async def test_keys_and_types_are_found_by_seeking(log: SqliteLog) -> None:
 
 def reading_all() -> str:
     return SQL["read_all"].format(event=SQL["event"])
+
+
+def test_no_parameter_has_a_number() -> None:
+    """Python 3.12.1 takes ``?1`` for a name, and warns that a list of values has none."""
+    legs = [("a:1", "Moved", ("b:1", "c:1")), ("a:2", "Noted", ())]
+    texts = [
+        sql for name in ("read_legs", "match_legs") for sql, _ in over_legs(name, legs, 0, 9, 1)
+    ]
+    assert [sql.count("?") for sql in texts] == [11, 11]
+    assert not [sql for sql in (*texts, *SQL.values()) if re.search(r"\?\d", sql)]
 
 
 async def test_appends_that_wait_together_share_a_transaction(

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.errors import ForeignCheckpoint, ProjectionFailed, Unavailable
+from diptych.errors import ForeignCheckpoint, ProjectionFailed, Unavailable, ViewLost
 from diptych.log import Append, Log, NewEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
@@ -368,6 +368,28 @@ async def test_a_checkpoint_that_is_gone_is_not_begun_anew_over_old_rows() -> No
         with pytest.raises(ForeignCheckpoint, match="is gone"):
             await world.engine.catch_up()
         assert (await world.engine.status())[0].state == "refused"
+
+
+async def test_a_table_that_was_dropped_is_not_made_anew_and_empty(tmp_path: Path) -> None:
+    """It is refused; and doing as the text says, views are built anew from the log."""
+    log = MemoryLog()
+    async with World([orders(), accounts()], log=log, path=tmp_path / "v.db") as world:
+        await world.append(*placed(1, 2))
+        await world.engine.catch_up()
+        await world.sql("DROP TABLE account")
+        await world.engine.open()  # made before the first event that concerns it
+        await world.sql('DROP TABLE "order"')
+        for _ in range(2):
+            with pytest.raises(ViewLost, match="Restore the table; or delete") as refused:
+                await world.engine.open()
+            assert (refused.value.projection, refused.value.table) == ("order", "order")
+            assert (refused.value.position, refused.value.applied) == (2, 2)
+        for table in ("diptych_checkpoints", "diptych_blocks"):
+            await world.sql(f"DELETE FROM {table} WHERE projection = 'order'")
+    async with World([orders(), accounts()], log=log, path=tmp_path / "v.db") as world:
+        await world.engine.catch_up()
+        assert len(await world.rows(Order)) == 2
+        assert all(one.ok for one in await verify(log, world.codec, world.store, [orders()]))
 
 
 class Away:

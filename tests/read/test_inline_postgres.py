@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from itertools import count
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import pytest
@@ -18,6 +18,7 @@ from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
 from diptych.read.engine import Engine
 from diptych.read.inline import AsyncInline
+from diptych.read.port import Change
 from diptych.read.projections import Keyed, fold_events, projection
 from diptych.read.select import select
 from diptych.read.stores.postgres import PostgresViews
@@ -51,8 +52,22 @@ def inline_accounts() -> Keyed:
     return projection(account, Account, key=both, inline=True)
 
 
+class Planted(Exception):
+    """What an append is rolled back by."""
+
+
+def rolled_back(inside: AsyncInline) -> Any:
+    """Fold, and then fail."""
+
+    async def fold(connection: Any, events: list[StoredEvent]) -> None:
+        await inside(connection, events)
+        raise Planted
+
+    return fold
+
+
 class Ledger(MemoryLog):
-    """A log whose appends are transactions of PostgreSQL: what is rolled back was not appended."""
+    """A log whose appends are transactions of PostgreSQL: before they commit, nobody sees them."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -64,16 +79,17 @@ class Ledger(MemoryLog):
         async with self._appending, self.database.lease() as connection:
             before = len(self._events)
             outcomes = await super().append(batch)
+            new = self._events[before:]
+            del self._events[before:]
             await connection.execute("BEGIN")
             try:
                 if self.inside is not None:
-                    await self.inside(connection, self._events[before:])
+                    await self.inside(connection, new)
                 await connection.execute("COMMIT")
             except BaseException:
-                del self._events[before:]
-                if not connection.is_closed():
-                    await connection.execute("ROLLBACK")
+                await connection.execute("ROLLBACK")
                 raise
+            self._events += new
             return outcomes
 
     async def gap(self, connection: Connection, after: int, until: int) -> list[StoredEvent]:
@@ -152,18 +168,10 @@ async def test_processes_that_append_in_turn_do_not_trust_what_they_remember(url
 async def test_an_append_that_is_rolled_back_is_forgotten(url: str) -> None:
     """Whatever others append in its place, of as many events."""
 
-    class Planted(Exception):
-        pass
-
     async with shared(url, inline_accounts()) as app:
         ours, theirs = app.joined(), app.joined()
-
-        async def fails(connection: Any, events: list[StoredEvent]) -> None:
-            await ours(connection, events)
-            raise Planted
-
         for n in range(20):
-            app.log.inside = fails  # type: ignore[assignment]
+            app.log.inside = rolled_back(ours)
             with pytest.raises(Planted):
                 await append(app.log, Moved("a", "b", 1000))
             app.log.inside = theirs if n % 2 else ours
@@ -201,9 +209,15 @@ async def test_a_fold_that_fails_on_remembered_rows_is_tried_on_those_of_the_dat
     one = projection(strict, Account, key=lambda e: e.source, inline=True)
     async with shared(url, one) as app:
         ours, theirs = app.joined(), app.joined()
-        for n in range(6):
-            app.log.inside = ours if n % 2 else theirs
-            await append(app.log, Moved("a", "b", n))
+        app.log.inside = ours
+        await append(app.log, Moved("a", "x", 0))
+        app.log.inside = rolled_back(ours)
+        with pytest.raises(Planted):
+            await append(app.log, Moved("a", "x", 1))
+        app.log.inside = theirs
+        await append(app.log, Moved("b", "x", 0))
+        app.log.inside = ours  # it stands at the right position, with another row of a
+        await append(app.log, Moved("a", "x", 1))
         await app.check()
 
 
@@ -215,6 +229,48 @@ async def test_events_of_a_process_without_it_are_folded_first(url: str) -> None
         app.log.inside = with_it
         await append(app.log, Moved("a", "b", 1))
         await app.check()
+
+
+async def test_an_append_waits_for_an_engine_that_fills_the_gap(url: str) -> None:
+    """It does not fail because the checkpoint was moved under its hands."""
+    async with shared(url, inline_accounts()) as app:
+        with_it, app.log.inside = app.log.inside, None
+        await append(app.log, Moved("a", "b", 1))
+        app.log.inside = with_it
+        steps: list[Change] = []
+
+        async def applied(changes: Sequence[Change]) -> list[bool]:
+            steps.extend(changes)
+            return [True for _ in changes]
+
+        app.engine.store = cast(Any, Instead(app.store, applied))
+        await app.engine.catch_up()
+        async with app.store.session() as engine:
+            await engine.move(steps[0])
+            for row in steps[0].writes[0].rows:
+                await engine.put(row)
+            appending = asyncio.create_task(append(app.log, Moved("a", "b", 2)))
+            while not await app.database.run(lambda c: c.fetch(WAITING)):
+                await asyncio.sleep(0)
+            assert not appending.done()
+        assert await appending == 2
+        await app.check()
+
+
+WAITING = (
+    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+)
+
+
+class Instead:
+    """A store whose steps are made by somebody else."""
+
+    def __init__(self, real: PostgresViews, apply: Any) -> None:
+        self._real = real
+        self.apply = apply
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
 
 
 async def test_a_gap_that_cannot_be_read_is_never_passed_over(url: str) -> None:

@@ -178,8 +178,10 @@ def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Genera
     """Have the contract's views, read anew, keep fields of a kind otherwise."""
     init = kinds.Kind.__init__
 
-    def changed(self: Any, kind: str, sqlite: Storage, postgresql: Storage, **options: Any) -> None:
-        init(self, kind, sqlite, storage if kind == name else postgresql, **options)
+    def changed(
+        self: Any, kind: str, sqlite: Storage, postgresql: Storage, *types: type, **options: Any
+    ) -> None:
+        init(self, kind, sqlite, storage if kind == name else postgresql, *types, **options)
 
     from diptych.testing.contracts.views.making import VIEWS
 
@@ -230,6 +232,14 @@ def test_columns_that_are_not_compared_are_found(url: str, monkeypatch: pytest.M
 
     monkeypatch.setattr(schema, "_make_table", careless)
     assert fails(Contract(url), "a_table_of_other_columns_is_refused")
+
+
+def test_tables_made_anew_for_old_checkpoints_are_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a table that was dropped is made again, empty, and taken for complete."""
+    monkeypatch.setattr(schema, "require_tables", lambda *_: None)
+    assert fails(Contract(url), "a_table_that_is_not_there_is_made_only_before_the_first_event")
 
 
 def test_tables_made_without_a_lock_are_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

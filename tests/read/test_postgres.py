@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, text
 
 from diptych.errors import DefinitionError, Invalid, ProjectionFailed, Unavailable
 from diptych.logs.memory import MemoryLog
-from diptych.read.port import Change, Tally
+from diptych.read.port import Change, Checkpoint, Tally
 from diptych.read.projections import fold_events, projection
 from diptych.read.select import column, select
 from diptych.read.stores.postgres import PostgresViews
@@ -385,7 +385,7 @@ async def test_a_database_that_is_away_is_unavailable_and_work_resumes_by_itself
             head = await append(log, *placed(1, 2))
             for work in (
                 lambda: store.all(select(Order)),
-                lambda: store.apply([]),
+                lambda: store.apply([step(Checkpoint("order", log.identity))]),
                 lambda: store.checkpoints(),
                 lambda: _use(store),
             ):

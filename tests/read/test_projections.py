@@ -170,6 +170,7 @@ def test_the_key_field_must_have_the_events_type() -> None:
 def sync_handler(event: Noted, tx: Transaction) -> None: ...
 async def no_transaction(event: Noted) -> None: ...
 async def wrong_order(tx: Transaction, event: Noted) -> None: ...
+async def with_key(event: Noted, tx: Transaction, key: str) -> None: ...
 
 
 @pytest.mark.parametrize(
@@ -178,6 +179,7 @@ async def wrong_order(tx: Transaction, event: Noted) -> None: ...
         (sync_handler, "async function"),
         (no_transaction, "takes \\(event, tx: Transaction\\)"),
         (wrong_order, "takes \\(event, tx: Transaction\\)"),
+        (with_key, "has no key"),
     ],
 )
 def test_a_wrong_handler_is_named_by_file_and_line(function: Callable[..., Any], rule: str) -> None:
@@ -196,6 +198,8 @@ def test_a_handler_names_its_views() -> None:
 def test_a_view_has_one_projection_and_a_name_is_used_once() -> None:
     with pytest.raises(DefinitionError, match="written by one projection"):
         check_projections([orders(), projection(order, Order, name="again")])
+    with pytest.raises(DefinitionError, match="written by one projection"):  # not: give it a name
+        check_projections([orders(), orders()])
     with pytest.raises(DefinitionError, match="bear the same name"):
         check_projections([orders(), projection(fold_pair, Pair, key=str, name="order")])
     check_projections([orders(), accounts()])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, assert_type
 
 import pytest
-from sqlalchemy import func, insert
+from sqlalchemy import delete, func, insert, text
 
 from diptych.errors import (
     DefinitionError,
@@ -23,7 +23,7 @@ from diptych.logs.memory import MemoryLog
 from diptych.messages import Query
 from diptych.read.queries import Events, Queries, Views, answering, check_answers
 from diptych.read.select import column, select
-from diptych.read.views import Key, View
+from diptych.read.views import Key, View, definition_of
 from tests.read.world import (
     Cancelled,
     History,
@@ -206,11 +206,56 @@ async def test_what_views_cannot_run_is_refused() -> None:
             await views.rows("SELECT 1")  # type: ignore[arg-type]
 
 
-async def test_queries_cannot_write(tmp_path: Path) -> None:
+async def test_a_statement_that_the_database_does_not_run_is_invalid(tmp_path: Path) -> None:
+    """The same error on every database, never one that says: try again later."""
     async with World([orders()], path=tmp_path / "v.db") as world:
         views = world.queries.views()
-        with pytest.raises(Exception, match=r"readonly|does not run"):
-            await views.rows(insert(Order).values(order="x", customer="", total=1, status=""))
+        with pytest.raises(Invalid, match="does not run this statement"):
+            await views.all(select(Order).where(column(Order.total).desc()))  # type: ignore[arg-type]
+        for wrong in (
+            text("selec 1"),
+            text("SELECT 1 FROM no_such_table"),
+            text("SELECT :value"),
+            select(func.no_such_function(column(Order.order))),
+        ):
+            with pytest.raises(Invalid, match="does not run this statement"):
+                await views.rows(wrong)
+        with pytest.raises(Invalid, match="no select"):
+            await views.first(text("SELECT 1"))  # type: ignore[arg-type]
+        assert await views.rows(select(func.count()).select_from(Order)) == [(0,)]
+
+
+async def test_a_handlers_statement_that_is_not_run_is_invalid() -> None:
+    async with World([orders()]) as world:
+
+        async def handle(statement: Any, *, reads: bool) -> None:
+            async with world.store.session() as tx:
+                await (tx.rows if reads else tx.execute)(statement)
+
+        with pytest.raises(Invalid, match="does not run this statement"):
+            await handle(text("selec 1"), reads=True)
+        with pytest.raises(Invalid, match="does not run this statement"):
+            await handle(text("delet from x"), reads=False)
+        with pytest.raises(Invalid, match="no statement"):
+            await handle("DELETE", reads=False)
+
+
+async def test_queries_cannot_write(tmp_path: Path) -> None:
+    for path in (None, tmp_path / "v.db"):
+        async with World([orders()], path=path) as world:
+            await world.append(*placed(1))
+            await world.engine.catch_up()
+            views = world.queries.views()
+            table = definition_of(Order).table_name
+            for write in (
+                insert(Order).values(order="x", customer="", total=1, status=""),
+                delete(Order),
+                delete(Order).returning(column(Order.order)),
+                text(f'DELETE FROM "{table}"'),
+            ):
+                with pytest.raises(Invalid):
+                    await views.rows(write)
+            assert len(await views.all(select(Order))) == 1
 
 
 class NoArgument(Query[int]):

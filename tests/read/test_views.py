@@ -8,7 +8,7 @@ import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -203,8 +203,9 @@ async def test_what_a_column_cannot_hold_is_refused_with_the_rule(
         "k", 1, 1.5, True, Decimal(1), at, at.date(), UUID(int=1), Colour.RED, Level.LOW,
         Point(1), [], None, None, None,
     )  # fmt: skip
-    with pytest.raises(Invalid, match=rule):
+    with pytest.raises(Invalid, match=rule) as caught:
         await put(store, Everything, msgspec.structs.replace(good, **{field: value}))
+    assert (caught.value.field, caught.value.facts["view"]) == (field, "Everything")
     await store.close()
 
 
@@ -334,3 +335,41 @@ def test_the_largest_chunk_fits_any_sqlite() -> None:
         parts = list(chunks(1234, width))
         assert sum(size for _, size in parts) == 1234
         assert all(size * width <= MOST_VALUES for _, size in parts)
+
+
+class Narrow(View):
+    key: Key[str]
+    whole: int = 0
+    exact: Decimal | None = None
+    day: date = date(2026, 1, 1)
+    parts: tuple[int, ...] = ()
+    kind: Literal["a", "b"] = "a"
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "rule"),
+    [
+        ("whole", None, "int"),
+        ("whole", "", "int"),
+        ("whole", 1.5, "int"),
+        ("whole", [1], "int"),
+        ("whole", 2**70, "2^63"),
+        ("exact", "abc", "Decimal"),
+        ("exact", 1.5, "Decimal"),
+        ("day", datetime(2026, 1, 1, tzinfo=UTC), "date"),
+        ("parts", ["x"], "int"),
+        ("kind", "c", "'a', 'b'"),
+        ("key", 5, "str"),
+    ],
+)
+def test_a_value_of_another_type_is_named_with_its_column(
+    column: str, value: object, rule: str
+) -> None:
+    """What a fold returns is not checked by Python: the row is refused, never stored or hung on."""
+    row = msgspec.structs.replace(Narrow("k"), **{column: value})
+    for dialect in ("sqlite", "postgresql"):
+        with pytest.raises(Invalid) as refused:
+            definition_of(Narrow).on(dialect).to_columns([Narrow("j"), row])
+        assert refused.value.field.startswith(column)
+        assert refused.value.view == "Narrow"
+        assert rule in refused.value.rule

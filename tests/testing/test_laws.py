@@ -351,6 +351,10 @@ class Withdraw(Command):
     amount: Annotated[int, Meta(ge=1, le=100)]
 
 
+class Close(Command):
+    account: Annotated[str, Tag("account")]
+
+
 class Deposited(Event):
     account: Annotated[str, Tag("account")]
     amount: int
@@ -411,6 +415,30 @@ def test_an_invariant_that_does_not_hold_is_told_as_the_shortest_story() -> None
         "  2. Withdraw(account='a', amount=2)\n"
         "       Withdrawn(account='a', amount=2)\n"
     )
+
+
+def test_an_invariant_that_was_tried_on_nothing_does_not_pass() -> None:
+    """Where no command was ever accepted, each type is named with what became of it."""
+    with pytest.raises(LawBroken) as broken:
+        check_invariant(
+            bank(careful=True), never_below_zero, commands=[strategy(Withdraw)], settings=FEW
+        )
+    text = str(broken.value)
+    assert text.startswith("No command was ever accepted")
+    assert "commands=[strategy(...)]" in text
+    assert "\n  Withdraw: rejected: " in text
+    assert "Deposit:" not in text
+    check_invariant(bank(careful=True), never_below_zero, steps=0, settings=FEW)
+
+
+def test_a_command_that_is_always_rejected_may_be_among_others() -> None:
+    found = bank(careful=True)
+
+    @found.decides
+    def close(command: Close) -> Iterator[Deposited]:
+        raise Rejected("accounts are never closed")
+
+    check_invariant(found, never_below_zero, settings=FEW)
 
 
 def test_an_invariant_may_look_at_states_and_events_and_assert() -> None:

@@ -202,7 +202,7 @@ def test_a_command_that_is_not_valid_or_not_decided_is_refused_as_in_production(
     with pytest.raises(Invalid, match=r"Note is not valid .*field: text"):
         scenarios(app)().when(Note("42", "x" * 21))
     unknown: Any = placed
-    with pytest.raises(UnknownMessage, match="No decision is registered for this command"):
+    with pytest.raises(Invalid, match="That is an event, no command"):
         scenarios(app)().when(unknown)
 
 
@@ -336,6 +336,20 @@ def test_log_and_views_may_lie_apart() -> None:
     for log, views in [("sqlite:", "memory:"), ("memory:", "sqlite:"), ("sqlite:", "sqlite:")]:
         story = scenarios(app, log=log, views=views)().when(place).then(placed, summary)
         story.when(CancelOrder("42")).then(OrderSummary("42", "ann", TEN, "cancelled"))
+
+
+@pytest.mark.parametrize("views", [None, "memory:", "sqlite:"])
+async def test_a_scenario_takes_place_on_postgresql(postgres_url: str, views: str | None) -> None:
+    """Events, rejections, rows of folds and handlers, answers: what it says of memory, it says."""
+    story = scenarios(app, log=postgres_url, views=views)(placed, actor="ann")
+    for before in (story, scenarios(app)(placed, actor="ann")):
+        after = before.when(place).then(rejected("order already placed"), summary)
+        after = after.when(CancelOrder("42")).then(OrderCancelled("42"), Placed("ann", 1))
+        after.ask(OrdersOf("ann")).then([OrderSummary("42", "ann", TEN, "cancelled")])
+        with pytest.raises(ScenarioFailed, match="Other events than expected"):
+            after.when(PlaceOrder("43", "ann", TEN)).then(OrderPlaced("43", "bob", TEN))
+    async with app.open(log=postgres_url, views="memory:", create="nothing") as running:
+        assert [r.metadata.actor for r in await running.events.read()] == ["ann", None, None]
 
 
 def test_a_log_of_ones_own_is_shared_and_kept(tmp_path: Path) -> None:

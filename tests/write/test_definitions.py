@@ -321,3 +321,24 @@ def test_modules_are_included_once() -> None:
     definitions = Module("top", left, right).compile()
     assert [m.name for m in definitions.modules] == ["top", "left", "base", "right"]
     assert len(definitions.write.models) == 1
+
+
+@pytest.mark.parametrize(
+    ("declare", "remedy"),
+    [
+        (lambda m: m.projects(order), "@module.projects(View)"),
+        (lambda m: m.projects(Order), "Give the view"),
+        (lambda m: m.handles(order), "@module.handles(View)"),
+        (lambda m: m.model(order), "@module.model(State())"),
+        (lambda m: m.decides(), "without brackets: @module.decides"),
+        (lambda m: m.answers(), "without brackets: @module.answers"),
+        (lambda m: m.include([Module("other")]), "include(orders, stock)"),
+    ],
+)
+def test_a_decorator_that_is_written_otherwise_says_how(
+    declare: Callable[[Any], Any], remedy: str
+) -> None:
+    """At once, not when the application is opened: the function would have been lost."""
+    with pytest.raises(DefinitionError, match=re.escape(remedy)) as caught:
+        declare(Module("m"))
+    assert re.search(r"test_definitions\.py:\d+$", caught.value.at), caught.value.at

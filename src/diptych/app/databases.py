@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -11,14 +11,23 @@ from urllib.parse import unquote
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, Invalid
+from diptych.errors import DefinitionError, Invalid, NoLog, NoViews
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed, Projection
+from diptych.read.views import MAIN
+from diptych.sql.addresses import without_password
 
 ViewsAt: TypeAlias = str | Mapping[str, str]
 """The URL of all views, or one for each read database by its name."""
+
+
+Create: TypeAlias = Literal["all", "views", "nothing"]
+"""What opening may make where it is not there yet."""
+
+
+_RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
 
 
 class Where(Struct, frozen=True):
@@ -28,13 +37,31 @@ class Where(Struct, frozen=True):
     url: str
     path: Path | None = None
 
+    @property
+    def shown(self) -> str:
+        """The address, for people: without a password."""
+        return without_password(self.url)
+
+    def __repr__(self) -> str:
+        return f"Where({self.shown!r})"
+
     @staticmethod
     def parse(url: str, field: str) -> Where:
         """Read ``memory:``, ``sqlite:///file`` or ``postgresql://…``; raise ``Invalid``."""
+        given: Any = url
+        if not isinstance(given, str):
+            raise Invalid("That is no address", field=field, rule=_RULE, got=repr(given))
         if url == "memory:":
             return Where("memory", url)
         scheme, _, rest = url.partition("://")
         if scheme == "sqlite" and rest.startswith("/") and rest[1:2] not in ("", ":"):
+            if "?" in rest:
+                raise Invalid(
+                    "A sqlite URL takes no parameters",
+                    field=field,
+                    rule="no '?'; one in a file's name is written %3F",
+                    got=url,
+                )
             path = Path(unquote(rest[1:])).absolute()
             return Where("sqlite", f"sqlite:///{path}", path)
         if scheme in ("postgresql", "postgres"):
@@ -43,9 +70,8 @@ class Where(Struct, frozen=True):
         raise Invalid(
             "That is no address of a log or of views",
             field=field,
-            rule="memory: or sqlite:///file (sqlite:////absolute/file) or "
-            "postgresql://user@host/database",
-            got=url,
+            rule=_RULE,
+            got=without_password(url),
         )
 
 
@@ -73,6 +99,10 @@ def read_databases(
     if isinstance(views, str):
         found[Where.parse(views, "views")] = list(projections)
         return found
+    by_name: Any = views
+    if not isinstance(by_name, Mapping):
+        rule = "a URL, or a dictionary of them by name"
+        raise Invalid("That is no address of views", field="views", rule=rule, got=repr(by_name))
     given = {name: Where.parse(url, f"views.{name}") for name, url in views.items()}
     for where in given.values():
         found[where] = []
@@ -86,6 +116,14 @@ def read_databases(
                 known=", ".join(given) or "none",
             )
         found[given[one.store]].append(one)
+    used = {MAIN, *(one.store for one in projections)}
+    if projections and (unused := [name for name in given if name not in used]):
+        raise Invalid(
+            "An address is given for a read database that no view names",
+            field="views",
+            rule="one of " + ", ".join(sorted(used)),
+            got=", ".join(unused),
+        )
     return found
 
 
@@ -113,9 +151,17 @@ def connections(log: str, views: ViewsAt) -> list[Connections]:
 class Databases:
     """The databases of one application, each opened once. The stack closes them."""
 
-    def __init__(self, stack: AsyncExitStack, log: Where) -> None:
+    def __init__(
+        self,
+        stack: AsyncExitStack,
+        log: Where,
+        views: Iterable[Where] = (),
+        create: Create = "all",
+    ) -> None:
         self._stack = stack
         self._log = log
+        self._views = list(views)
+        self._create = create
         self._opened: dict[Where, Any] = {}
         self._stores: dict[Where, Any] = {}
 
@@ -125,7 +171,14 @@ class Databases:
         return [db for where, db in self._opened.items() if where.kind == "postgresql"]
 
     def store(self, where: Where) -> ViewStore:
-        """Return the view store at an address."""
+        """Return the view store at an address; ``NoViews`` for a file that may not be made."""
+        if where in self._stores:
+            known: ViewStore = self._stores[where]
+            return known
+        if self._create == "nothing" and _is_missing_file(where):
+            raise NoViews(
+                "There are no views at that address, and none were to be made", path=where.path
+            )
         database = self._database(where)
         store: Any
         if where.kind == "postgresql":
@@ -142,9 +195,15 @@ class Databases:
         return found
 
     async def log(self, codec: Codec, inline: Sequence[Keyed]) -> Log:
-        """Open the log; inline projections reach its transactions as a callable."""
+        """Open the log; inline projections reach its transactions as a callable.
+
+        To be called before `store`: where there is no log, no views are made. Raises ``NoLog``.
+        """
         where = self._log
         self.require_together(inline)
+        create = self._create == "all"
+        if not create and _is_missing_file(where):
+            raise NoLog("There is no log at that address, and none was to be made", path=where.path)
         if where.kind == "memory":
             return MemoryLog()
         opened: list[Log] = []
@@ -155,36 +214,36 @@ class Databases:
         if where.kind == "postgresql":
             from diptych.logs.postgres import PostgresLog
 
-            opened.append(await PostgresLog.open(database, inside=inside))
+            opened.append(await PostgresLog.open(database, create=create, inside=inside))
         else:
             from diptych.logs.sqlite import SqliteLog
 
-            opened.append(await SqliteLog.open(database, inside=inside))
+            opened.append(await SqliteLog.open(database, create=create, inside=inside))
         return opened[0]
 
     def require_together(self, inline: Sequence[Keyed]) -> None:
         """Raise ``DefinitionError`` unless log and views of inline projections share a database."""
-        if inline and (self._log not in self._stores or self._log.kind == "memory"):
+        if inline and (self._log not in self._views or self._log.kind == "memory"):
             raise DefinitionError(
                 "An inline projection needs log and views in one database; give both the same "
                 "sqlite:/// or postgresql:// URL, or leave out inline=True",
                 at=inline[0].at,
-                log=self._log.url,
-                views=", ".join(where.url for where in self._stores),
+                log=self._log.shown,
+                views=", ".join(where.shown for where in self._views),
             )
 
     def _inside(self, codec: Codec, identity: Callable[[], str], inline: Sequence[Keyed]) -> Any:
-        inside = self._stores[self._log].inside
+        store: Any = self.store(self._log)
         if self._log.kind == "postgresql":
             from diptych.logs.postgres import reader_inside
             from diptych.read.inline import AsyncInline
 
             gaps = reader_inside(self._database(self._log).schema)
-            return AsyncInline(codec, identity, inline, inside, gaps)
+            return AsyncInline(codec, identity, inline, store.inside, gaps)
         from diptych.logs.sqlite import read_inside
         from diptych.read.inline import Inline
 
-        return Inline(codec, identity, inline, inside, read_inside)
+        return Inline(codec, identity, inline, store.inside, read_inside)
 
     def _database(self, where: Where) -> Any:
         """Return the database at an address: one file has one writing thread, whatever is in it."""
@@ -199,3 +258,9 @@ class Databases:
             self._opened[where] = found
             self._stack.push_async_callback(found.close)
         return found
+
+
+def _is_missing_file(where: Where) -> bool:
+    from diptych.sql.sqlite import is_missing
+
+    return where.path is not None and is_missing(where.path)

@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import Struct
 
 from diptych.codec import Codec
+from diptych.errors import DefinitionError, calling, place
 from diptych.messages import Event
 from diptych.read.projections import Projection, check_projections, handler, projection
 from diptych.read.queries import Answering, answering, check_answers
+from diptych.read.views import is_view
 from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write_side
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from diptych.app.blocking import BlockingRunning
+    from diptych.app.databases import Create
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_MISSING: Any = None
+"""What a decorator gets that is written with empty brackets."""
+
+
+def _function(function: F, decorator: str) -> F:
+    if not callable(function):
+        raise DefinitionError(
+            f"This decorator is written without brackets: @module.{decorator}", at=calling()
+        )
+    return function
+
+
+def _require_views(decorator: str, *views: Any) -> None:
+    for view in views:
+        if not is_view(view):
+            raise DefinitionError(
+                f"Give the view, a subclass of View: @module.{decorator}(View)",
+                at=place(view) if inspect.isfunction(view) else calling(),
+                got=getattr(view, "__name__", view),
+            )
 
 
 class Definitions(Struct, frozen=True, eq=False):
@@ -54,7 +79,16 @@ class Module:
         self.include(*modules)
 
     def include(self, *modules: Module) -> None:
-        """Add other modules to this one."""
+        """Add other modules to this one; ``DefinitionError`` for anything else."""
+        given: tuple[Any, ...] = modules
+        for module in given:
+            if not isinstance(module, Module):
+                raise DefinitionError(
+                    "A module includes modules, one after the other: include(orders, stock)",
+                    at=calling(),
+                    module=self.name,
+                    got=type(module).__name__,
+                )
         self.modules.extend(modules)
 
     # --- the write side ---------------------------------------------------------------------------
@@ -67,6 +101,10 @@ class Module:
         ``tag`` says which tag identifies an instance, where the events share several; a tuple of
         tags means all of them, the empty one a single instance over all events of these types.
         """
+        if inspect.isfunction(initial):
+            raise DefinitionError(
+                "Give the initial state: @module.model(State())", at=place(initial)
+            )
 
         def declare(function: F) -> F:
             tags = (tag,) if isinstance(tag, str) else tag
@@ -75,9 +113,9 @@ class Module:
 
         return declare
 
-    def decides(self, function: F) -> F:
+    def decides(self, function: F = _MISSING, /) -> F:
         """Declare a decision: ``(command, state, …) -> events``, or ``raise Rejected``."""
-        self.decisions.append(function)
+        self.decisions.append(_function(function, "decides"))
         return function
 
     # --- the read side ----------------------------------------------------------------------------
@@ -97,6 +135,7 @@ class Module:
         named like the view's. ``inline``: in the append's own transaction, where log and views
         share a database. ``name`` is that of the view's table unless given.
         """
+        _require_views("projects", view)
 
         def declare(function: F) -> F:
             # Read when everything is known: annotations may name what is defined further down.
@@ -112,6 +151,7 @@ class Module:
 
         It owns the tables of ``views`` and changes them through the transaction it is given.
         """
+        _require_views("handles", *views)
 
         def declare(function: F) -> F:
             self.projections.append(lambda: handler(function, *views, name=name))
@@ -119,9 +159,9 @@ class Module:
 
         return declare
 
-    def answers(self, function: F) -> F:
+    def answers(self, function: F = _MISSING, /) -> F:
         """Declare the answer to a query: ``(query, views) -> result``, sync or async."""
-        self.answerers.append(function)
+        self.answerers.append(_function(function, "answers"))
         return function
 
     # --- put together -----------------------------------------------------------------------------
@@ -162,20 +202,22 @@ class Module:
         views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
+        create: Create = "all",
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
         URLs: ``memory:``, ``sqlite:///path`` (four slashes: an absolute path) or
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
-        ``projections=False`` leaves the read side to another process. Raises
-        ``DefinitionError``, ``Invalid`` (a URL), ``LogUnusable``, ``Unavailable``.
+        ``projections=False`` leaves the read side to another process. ``create`` says what is made
+        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
-            open_app,  # asyncio and databases: not before they are needed
+            Opening,  # asyncio and databases: not before they are needed
         )
 
-        return open_app(self.compile(), log, views, limits, projections=projections)
+        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
 
     def open_blocking(
         self,
@@ -184,6 +226,7 @@ class Module:
         views: str | Mapping[str, str],
         limits: Limits | None = None,
         projections: bool = True,
+        create: Create = "all",
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -192,7 +235,10 @@ class Module:
         """
         from diptych.app.blocking import open_app
 
-        return open_app(self.open(log=log, views=views, limits=limits, projections=projections))
+        opening = self.open(
+            log=log, views=views, limits=limits, projections=projections, create=create
+        )
+        return open_app(opening)
 
 
 class App(Module):

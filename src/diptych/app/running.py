@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from diptych.app.databases import Databases, ViewsAt, Where, read_databases
+from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
 from diptych.codec import Codec
-from diptych.errors import Invalid
+from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
 from diptych.read.engine import Engine
@@ -94,7 +94,8 @@ class Running:
         """Return what commands and events can be appended by within the caller's own transaction.
 
         ``connection``: one of asyncpg, or SQLAlchemy's AsyncConnection or AsyncSession, with an
-        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid``.
+        open READ COMMITTED transaction on the log's PostgreSQL database. Raises ``Invalid`` for
+        anything else.
         """
         within = getattr(self.log, "within", None)
         if within is None:
@@ -116,12 +117,13 @@ class Running:
         self,
         query: Query[R],
         *,
-        after: Token | None = None,
+        after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
     ) -> Answer[R]:
         """Answer a query, after waiting at most ``wait`` seconds until its views reach ``after``.
 
+        ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the last known answer, marked ``stale``; with ``strict`` it is
         ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``.
         """
@@ -173,6 +175,42 @@ class Running:
         return [verdicts[name] for name in names or known]
 
 
+class Opening(AbstractAsyncContextManager[Running]):
+    """What ``Module.open`` returns: the application, opened by ``async with``."""
+
+    def __init__(
+        self,
+        definitions: Definitions,
+        log_url: str,
+        views_at: ViewsAt,
+        limits: Limits | None,
+        *,
+        projections: bool,
+        create: Create,
+    ) -> None:
+        self._opening = open_app(
+            definitions, log_url, views_at, limits, projections=projections, create=create
+        )
+
+    async def __aenter__(self) -> Running:
+        return await self._opening.__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> bool | None:
+        return await self._opening.__aexit__(*exception)
+
+    if not TYPE_CHECKING:  # type checkers are to say so themselves
+
+        def __enter__(self) -> None:
+            raise DefinitionError(
+                "Write `async with app.open(...)`, or `with app.open_blocking(...)` where there is "
+                "no event loop",
+                at=calling(),
+            )
+
+        def __exit__(self, *exception: object) -> None:
+            """Never reached."""
+
+
 @asynccontextmanager
 async def open_app(
     definitions: Definitions,
@@ -181,20 +219,25 @@ async def open_app(
     limits: Limits | None,
     *,
     projections: bool,
+    create: Create,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
+    if create not in get_args(Create):
+        rule = " or ".join(get_args(Create))
+        raise Invalid("That cannot be made", field="create", rule=rule, got=create)
     log_at = Where.parse(log_url, "log")
     places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
     async with AsyncExitStack() as stack:
-        databases = Databases(stack, log_at)
-        stores = [(databases.store(where), kept) for where, kept in places.items()]
+        databases = Databases(stack, log_at, places, create)
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
-        engines = [Engine(log, codec, store, kept) for store, kept in stores]
+        engines = [
+            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+        ]
         for engine in engines:
-            await engine.open()
+            await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)

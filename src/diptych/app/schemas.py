@@ -6,7 +6,7 @@ not, somebody else plans, applies and grants. SQLite files are made when they ar
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -15,7 +15,8 @@ from msgspec import Struct
 from diptych.app.databases import ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
 from diptych.errors import Invalid
-from diptych.read.views import definition_of
+from diptych.read.projections import Projection
+from diptych.read.views import Definition, definition_of
 
 
 class Step(Struct, frozen=True):
@@ -49,9 +50,7 @@ async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]
             if database is not None:
                 from diptych.read.stores.postgres.schema import plan_tables
 
-                owned = [definition_of(view) for one in projections for view in one.views]
-                names = [one.name for one in projections]
-                lacking = await plan_tables(connection, database.schema, names, owned)
+                lacking = await plan_tables(connection, database.schema, _kept(projections))
                 parts.append(_part("views", database, lacking))
     return parts
 
@@ -62,9 +61,13 @@ async def apply(
     """Make what is lacking, and let ``role`` append, read and project; return what was run.
 
     The log's part is one transaction, and each read database's is one. May be run again, and by
-    several at once.
+    several at once. Raises what `plan` does, and ``Invalid`` where there is no such role, before
+    anything is made.
     """
     done = await plan(definitions, log, views)
+    if role is not None:
+        for where in (Where.parse(log, "log"), *read_databases(views, ())):
+            await _require_role(where, role)
     identity = ""
     async with _connected(Where.parse(log, "log")) as (database, connection):
         if database is not None:
@@ -78,15 +81,28 @@ async def apply(
                 continue
             from diptych.read.stores.postgres.schema import make_tables
 
-            owned = [definition_of(view) for one in projections for view in one.views]
+            kept = _kept(projections)
             # Without the log's identity no checkpoint can be made: the application makes them.
-            names = [one.name for one in projections] if identity else []
-            await make_tables(connection, database.schema, identity, names, owned)
+            await make_tables(connection, database.schema, identity, kept)
             if role is not None:
-                tables = [definition.table_name for definition in owned]
+                tables = [one.table_name for owned in kept.values() for one in owned]
                 package = "diptych.read.stores.postgres"
                 await _grant(connection, database, package, role, tables)
     return done
+
+
+async def _require_role(where: Where, role: str) -> None:
+    """Raise ``Invalid`` before anything is changed."""
+    async with _connected(where) as (database, connection):
+        if database is not None and not await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role
+        ):
+            raise Invalid(
+                "There is no such role; create it first (CREATE ROLE … LOGIN)",
+                field="role",
+                rule="a role of the database",
+                got=role,
+            )
 
 
 async def _grant(
@@ -94,18 +110,15 @@ async def _grant(
 ) -> None:
     from diptych.sql.named import read_sql
 
-    if await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role) is None:
-        raise Invalid(
-            "There is no such role; create it first (CREATE ROLE … LOGIN)",
-            field="role",
-            rule="a role of the database",
-            got=role,
-        )
     quoted = await connection.fetchval("SELECT quote_ident($1)", role)
     names = [await connection.fetchval("SELECT quote_ident($1)", table) for table in tables]
     listed = "".join(f", {database.schema}.{name}" for name in names)
     text = read_sql(package, "grants.sql").replace("{schema}", database.schema)
     await connection.execute(text.replace("{role}", quoted).replace("{views}", listed))
+
+
+def _kept(projections: Sequence[Projection]) -> dict[str, list[Definition]]:
+    return {one.name: [definition_of(view) for view in one.views] for one in projections}
 
 
 def _log_schema() -> Any:
@@ -125,9 +138,14 @@ async def _connected(where: Where) -> AsyncGenerator[tuple[Any, Any]]:
     if where.kind != "postgresql":
         yield None, None
         return
-    database = postgres().Database(where.url)
+    driver = postgres()
+    database = driver.Database(where.url)
     try:
         async with database.lease() as connection:
             yield database, connection
+    except driver.LOST as error:
+        raise driver.unavailable(error, database.path) from error
+    except driver.asyncpg.PostgresError as error:
+        raise driver.failure_of(error, database.path) from error
     finally:
         await database.close()

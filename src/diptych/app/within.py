@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.app.modules import Definitions
 from diptych.errors import Rejected
 from diptych.log import Append, NewEvent, Refused
-from diptych.messages import Command, Event, Metadata
+from diptych.messages import Command, Event, Metadata, require_kind
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -52,6 +52,7 @@ class Within:
         ``DecisionFailed``, ``ProjectionFailed``.
         """
         definitions, log = self._definitions, self._log
+        require_kind(command, Command)
         decision = definitions.write.decisions.get(type(command))
         if decision is None:
             raise undecided(command)

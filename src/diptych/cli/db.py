@@ -21,7 +21,8 @@ db = App(name="db", help="Make the schemas of log and views in PostgreSQL.")
 def plan(*, options: Given) -> None:
     """Print the SQL that log and views lack, and run nothing.
 
-    What is printed can be run by psql. A database that lacks nothing is named in a comment.
+    What is printed can be run by psql, in one transaction for each database. One that lacks
+    nothing is named in a comment.
     """
     from diptych.app.schemas import plan
 
@@ -29,11 +30,18 @@ def plan(*, options: Given) -> None:
     if options.json:
         _write(parts)
         return
+    several = len({part.database for part in parts}) > 1
     for part in parts:
         lacks = f"lacks {len(part.steps)}" if part.steps else "lacks nothing"
         print(f"-- {part.part}: {part.database}, schema {part.schema}: {lacks}")
+        if not part.steps:
+            continue
+        if several:
+            print(f"\\connect -reuse-previous=on {_argument(part.database)}")
+        print("BEGIN;")
         for step in part.steps:
             print(f"\n-- {step.name}\n{step.sql.rstrip(';')};")
+        print("\nCOMMIT;")
     if not parts:
         print("-- Neither log nor views are in PostgreSQL: files are made when they are opened.")
 
@@ -85,12 +93,18 @@ def assert_(*, options: Given) -> int:
     return NO if lacking else 0
 
 
+def _argument(url: str) -> str:
+    """Return a URL as psql's own commands take it."""
+    quoted = url.replace("\\", "%5C").replace("'", "%27")
+    return f"'{quoted}'"
+
+
 def _run(options: Options, work: Callable[..., Coroutine[Any, Any, list[Part]]]) -> list[Part]:
     from diptych.cli.loading import load
     from diptych.cli.running import addresses, run
 
     app = load(options.app)
-    log, views = addresses(options, must_exist=False)
+    log, views = addresses(options)
     return run(work(app.compile(), log, views))
 
 

@@ -47,7 +47,7 @@ def _connections(options: Options) -> list[Data]:
 
     if not (options.log and options.views):
         return []
-    log, views = addresses(options, must_exist=False)
+    log, views = addresses(options)
     return [
         {"database": one.database, "most": one.most, "listening": one.listening}
         for one in connections(log, views)

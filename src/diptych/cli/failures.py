@@ -21,13 +21,18 @@ from diptych.errors import (
     Invalid,
     KeyReused,
     LogUnusable,
+    NoLog,
+    NoViews,
     OutcomeUnknown,
     Overloaded,
     Rejected,
     StaleAnswer,
     Unavailable,
+    UndecodableEvent,
     UnknownMessage,
+    ViewLost,
 )
+from diptych.sql.addresses import without_passwords
 
 OK: Final = 0
 NO: Final = 1
@@ -46,6 +51,9 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     KeyReused: USAGE,
     ForeignCheckpoint: USAGE,
     LogUnusable: USAGE,
+    NoLog: USAGE,
+    NoViews: USAGE,
+    ViewLost: USAGE,
     Conflict: AGAIN,
     Overloaded: AGAIN,
     Unavailable: AGAIN,
@@ -56,9 +64,12 @@ STATUS: Final[dict[type[DiptychError], int]] = {
 """Errors that are not named here are faults."""
 
 HINTS: Final[dict[type[DiptychError], str]] = {
+    NoLog: "check the address; the first `diptych do` makes the log",
+    NoViews: "check the address; the first `diptych ask` makes the views",
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",
     Unavailable: "nothing was stored; try again",
+    UndecodableEvent: "give a field that is new a default; the type of an old one stays as wide",
     OutcomeUnknown: "with a --key, send it again with the same: it cannot happen twice; "
     "without one, look first with `diptych log show`",
 }
@@ -108,7 +119,7 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
         _forget_stdout()
         return BROKEN_PIPE
     if "--debug" in arguments:
-        traceback.print_exception(error)
+        sys.stderr.write(without_passwords("".join(traceback.format_exception(error))))
     failure = failure_of(error)
     try:
         sys.stdout.flush()
@@ -121,12 +132,20 @@ def report(error: BaseException, arguments: Sequence[str]) -> int:
 def failure_of(error: BaseException) -> Failure:
     """Return how a failure is shown."""
     if isinstance(error, UsageError):
-        return Failure(USAGE, error.code, error.message, error.facts, error.hint, error.trace)
+        # What was given may be an address where none belongs.
+        facts = {
+            name: without_passwords(fact) if isinstance(fact, str) else fact
+            for name, fact in error.facts.items()
+        }
+        return Failure(USAGE, error.code, error.message, facts, error.hint, error.trace)
     if isinstance(error, CycloptsError):
         return Failure(USAGE, "usage", _of_cyclopts(error), hint=_help_for(error))
     if isinstance(error, DiptychError):
         status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), FAULT)
         hint = next((h for kind, h in HINTS.items() if isinstance(error, kind)), "")
+        if isinstance(error, DefinitionError) and "known" in error.facts and "store" in error.facts:
+            names = [*str(error.facts["known"]).split(", "), error.facts["store"]]
+            hint = f'--views "{" ".join(f"{name}=URL" for name in names if name != "none")}"'
         trace = () if error.__cause__ is None or status != FAULT else foreign(error.__cause__)
         return Failure(status, error.code, error.message, error.facts, hint, trace)
     return Failure(
@@ -139,7 +158,7 @@ def failure_of(error: BaseException) -> Failure:
 
 
 def _of_cyclopts(error: CycloptsError) -> str:
-    text = " ".join(str(error).split())
+    text = without_passwords(" ".join(str(error).split()))
     tokens = error.unused_tokens or []
     if text.startswith("Unknown command") and tokens and tokens[0].startswith("-"):
         return f"Unknown option: {tokens[0]}."

@@ -36,9 +36,10 @@ def parse(
             return codec.parse(registry, name, sys.stdin.read() if data == "-" else data)
         return codec.from_text(registry, name, dict(_pairs(words)))
     except Invalid as error:
-        raise UsageError(
-            error.message, code=error.code, hint=_usage(registered.cls, name), **error.facts
-        ) from error
+        hint = _usage(registered.cls, name)
+        if example := _example(registered.cls, error):
+            hint = f"{example}; {hint}"
+        raise UsageError(error.message, code=error.code, hint=hint, **error.facts) from error
 
 
 def _pairs(words: Sequence[str]) -> list[tuple[str, Any]]:
@@ -80,6 +81,23 @@ def _usage(cls: type, name: str) -> str:
         for one in fields_of(cls)
     )
     return f"{name} takes {fields or 'no fields'}"
+
+
+def _example(cls: type, error: Invalid) -> str:
+    """Return how a value of a field is written, where that is not plain; else ""."""
+    field, rule = str(error.facts.get("field", "")), str(error.facts.get("rule", ""))
+    if rule.startswith(("Expected `array`", "Expected `object`")):
+        known = {one["name"]: one["type"] for one in fields_of(cls)}
+        json = _JSON.get(known.get(field, ""), "[…]" if "array" in rule else "{…}")
+        return f"write {field}:='{json}'"
+    if "datetime" in rule:
+        return f"write {field}=2026-01-31T09:30:00Z"
+    if rule.endswith("RFC3339 encoded date"):
+        return f"write {field}=2026-01-31"
+    return ""
+
+
+_JSON = {"list[str]": '["A1","A2"]', "list[int]": "[1,2]"}
 
 
 def _unknown(codec: Codec, kind: Literal["command", "query"], name: str) -> UsageError:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 from cyclopts import App, Parameter
@@ -45,6 +47,7 @@ def show(
     types: Types = None,
     tags: Tags = None,
     limit: Limit = None,
+    last: Annotated[int | None, Parameter(help="The newest so many events.")] = None,
     options: Given,
 ) -> None:
     """Print the events in order: position, time, type, tags, data.
@@ -52,8 +55,13 @@ def show(
     With --json one object a line, as it is stored.
     """
     query = _query(types, tags)
-    _check(after=after, until=until, limit=limit)
-    _run(options, query, after or 0, until, limit, follow=False)
+    _check(after=after, until=until, limit=limit, last=last)
+    if limit is not None and last is not None:
+        raise UsageError("Give --limit, the first events, or --last, the newest; not both")
+    seen: Counter[str] = Counter()
+    _run(options, query, after or 0, until, limit, last=last, seen=seen)
+    if not options.json:
+        _tell_nothing(options, types or [], seen)
 
 
 @log.command
@@ -76,9 +84,32 @@ def tail(
     _run(options, query, after, None, limit, follow=True)
 
 
+def _tell_nothing(options: Options, types: list[str], seen: Counter[str]) -> None:
+    """Say on stderr that nothing was found, and which types the application does not know."""
+    from diptych.cli.failures import warn
+
+    if not seen:
+        warn("0 events")
+    missing = [name for name in types if name not in seen]
+    if not missing or not options.app:
+        return
+    from diptych.cli.loading import load
+    from diptych.errors import DiptychError
+
+    try:
+        known = load(options.app).compile().codec.events
+    except (UsageError, DiptychError):
+        return  # the log can be looked into without its application
+    for name in missing:
+        if name not in known:
+            close = get_close_matches(name, known)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see `diptych describe`"
+            warn(f"no event type {name} is registered in {options.app}; {hint}")
+
+
 def _check(**numbers: int | None) -> None:
     for name, value in numbers.items():
-        least = 1 if name == "limit" else 0
+        least = 1 if name in ("limit", "last") else 0
         if value is not None and value < least:
             raise UsageError(f"--{name} is {least} or more", code="invalid", got=value)
 
@@ -99,18 +130,48 @@ def _run(
     until: int | None,
     limit: int | None,
     *,
-    follow: bool,
+    last: int | None = None,
+    seen: Counter[str] | None = None,
+    follow: bool = False,
 ) -> None:
     from diptych.cli.running import opened_log, run
 
-    write = _as_json if options.json else _line_writer()
+    show = _as_json if options.json else _line_writer()
+
+    def write(events: Sequence[StoredEvent]) -> None:
+        show(events)
+        if seen is not None:
+            seen.update(event.type for event in events)
 
     async def read() -> None:
         async with opened_log(options) as found:
             start = await found.head() if after is None else after
+            if last is not None:
+                write(await _newest(found, query, start, until, last))
+                return
             await _print(found, query, start, until, limit, write, follow=follow)
 
     run(read())
+
+
+async def _newest(
+    found: Log, query: EventQuery, after: int, until: int | None, last: int
+) -> list[StoredEvent]:
+    """Return the last matching events: the log is read back from its end, in growing steps."""
+    head = await found.head()
+    high = head if until is None else min(until, head)
+    step = max(last, PAGE)
+    newest: list[StoredEvent] = []
+    while high > after and len(newest) < last:
+        low = position = max(after, high - step)
+        events: list[StoredEvent] = []
+        while position < high:
+            page = await found.read(query, after=position, until=high, limit=PAGE)
+            events += page.events
+            position = max(page.upto, position)
+        newest = [*events, *newest]
+        high, step = low, step * 2
+    return newest[-last:]
 
 
 async def _print(

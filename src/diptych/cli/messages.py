@@ -63,7 +63,7 @@ def do(
         from diptych.cli.running import opened
         from diptych.errors import Rejected
 
-        async with opened(app, options, create=True) as running:
+        async with opened(app, options, create="all") as running:
             try:
                 return await running.do(command, key=key, actor=actor)
             except Rejected as rejected:
@@ -71,7 +71,7 @@ def do(
 
     from diptych.write.entry import Receipt
 
-    answer = run(send())
+    answer = run(send(), writes=True)
     if isinstance(answer, Receipt):
         _show_receipt(name, answer, as_json=options.json)
         return OK
@@ -138,7 +138,7 @@ async def _answer(
     from diptych.cli.running import opened
     from diptych.log import Token
 
-    async with opened(app, options, create=False, projections=True) as running:
+    async with opened(app, options, create="views", projections=True) as running:
         head = await running.log.head()
         token = Token(running.log.identity, head) if after is None else Token.parse(after)
         answer = await running.ask(query, after=token, wait=wait, strict=strict)

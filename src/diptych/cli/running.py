@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import sqlite3
 import warnings
-from collections.abc import AsyncGenerator, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
 from diptych.app import Module
-from diptych.app.databases import ViewsAt, Where
+from diptych.app.databases import Create, ViewsAt
 from diptych.app.running import Running
 from diptych.cli.failures import UsageError, warn
 from diptych.cli.options import Options
@@ -19,10 +21,13 @@ from diptych.log import Log
 T = TypeVar("T")
 
 
-def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; Ctrl-C closes the application first."""
+def run(work: Coroutine[Any, Any, T], *, writes: bool = False) -> T:
+    """Run to the end; Ctrl-C closes the application first.
+
+    A fault of the linked SQLite is told in one line, and only where events are written.
+    """
     with warnings.catch_warnings():
-        show, told = warnings.showwarning, set[str]()
+        show, told = warnings.showwarning, not writes
 
         def once(
             message: Warning | str,
@@ -32,11 +37,15 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
+            nonlocal told
             if not issubclass(category, SqliteVersionWarning):
                 show(message, category, filename, lineno, file, line)
-            elif str(message) not in told:
-                told.add(str(message))
-                warn(str(message))
+            elif not told:
+                told = True
+                warn(
+                    f"SQLite {sqlite3.sqlite_version} may lose a commit when several processes "
+                    "write: docs/explanation/sqlite.md#the-wal-reset-bug"
+                )
 
         warnings.showwarning = once
         return asyncio.run(work)
@@ -44,61 +53,60 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 @asynccontextmanager
 async def opened(
-    app: Module, options: Options, *, create: bool, views: bool = False, projections: bool = False
+    app: Module, options: Options, *, create: Create, projections: bool = False
 ) -> AsyncGenerator[Running]:
-    """Open the application on log and views.
-
-    Unless ``create``, the log must be there already; with ``views``, the views too.
-    """
-    log = _given(options.log, "log", must_exist=not create)
-    where = _views(options.views, must_exist=views)
-    async with app.open(log=log, views=where, projections=projections) as running:
+    """Open the application on log and views; ``create`` says what may be made."""
+    log, views = addresses(options)
+    async with app.open(log=log, views=views, projections=projections, create=create) as running:
         yield running
 
 
 @asynccontextmanager
 async def opened_log(options: Options) -> AsyncGenerator[Log]:
     """Open a log without its application: its events as they are stored."""
-    log = _given(options.log, "log", must_exist=True)
-    async with Module("log").open(log=log, views="memory:", projections=False) as running:
+    log = _given(options.log, "log")
+    opening = Module("log").open(log=log, views="memory:", projections=False, create="nothing")
+    async with opening as running:
         yield running.log
 
 
-def addresses(options: Options, *, must_exist: bool) -> tuple[str, ViewsAt]:
+def addresses(options: Options) -> tuple[str, ViewsAt]:
     """Return where the log is, and where the views are."""
-    log = _given(options.log, "log", must_exist=must_exist)
-    return log, _views(options.views, must_exist=must_exist)
+    return _given(options.log, "log"), _views(options.views)
 
 
-def _given(url: str, what: str, *, must_exist: bool) -> str:
+def _given(url: str, what: str) -> str:
     verb = "is" if what == "log" else "are"
     if not url:
         hint = f"--{what} sqlite:///FILE (or DIPTYCH_{what.upper()})"
         if what == "views":
             hint += "; the log's URL keeps both in one database"
         raise UsageError(f"Say where the {what} {verb}", code=f"no-{what}", hint=hint)
-    path = Where.parse(url, what).path
-    if path is not None and must_exist and not (path.exists() and path.stat().st_size):
-        verb = "do" if what == "log" else "ask"
-        raise UsageError(
-            f"There {'is no log' if what == 'log' else 'are no views'} at that address",
-            code=f"no-{what}",
-            hint=f"check the path; the first `diptych {verb}` makes the file",
-            file=path,
-        )
     return url
 
 
-def _views(text: str, *, must_exist: bool) -> ViewsAt:
+_COMMA = re.compile(r",(\s|[\w-]+=\w+:)")  # not the one between PostgreSQL's hosts
+
+
+def _views(text: str) -> ViewsAt:
     """Read one URL, or ``main=URL reports=URL``."""
-    named = dict(_named(text))
-    if not named:
-        return _given(text, "views", must_exist=must_exist)
-    return {name: _given(url, "views", must_exist=must_exist) for name, url in named.items()}
+    words = text.split()
+    named = [(name, url) for name, _, url in (word.partition("=") for word in words) if url]
+    if not any(_is_name(name) for name, _ in named):
+        return _given(text, "views")
+    if (
+        len(named) < len(words)
+        or not all(_is_name(name) for name, _ in named)
+        or _COMMA.search(text)
+    ):
+        raise UsageError(
+            "Several read databases are given by their names, with spaces between",
+            code="usage",
+            hint='--views "main=URL reports=URL"; in a URL, a space is %20 and a comma %2C',
+            got=text,
+        )
+    return dict(named)
 
 
-def _named(text: str) -> Iterator[tuple[str, str]]:
-    for word in text.split():
-        name, equals, url = word.partition("=")
-        if equals and name.replace("-", "_").isidentifier():
-            yield name, url
+def _is_name(text: str) -> bool:
+    return text.replace("-", "_").isidentifier()

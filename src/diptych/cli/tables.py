@@ -18,6 +18,10 @@ from diptych.cli.screen import ENDLESS, cell
 from diptych.messages import Recorded
 
 _NUMBERS = (int, float, Decimal)
+NAME = 8
+TEXT = 12
+"""How narrow a column's name and its text may become before a table is given up; a number is
+never folded."""
 
 
 def show_value(console: Console, value: Any) -> None:
@@ -33,10 +37,17 @@ def show_value(console: Console, value: Any) -> None:
 
 
 def show_rows(console: Console, rows: Sequence[Any]) -> None:
-    """Print a table; where it does not fit the screen, a record for each row."""
-    records = [record if (record := _record(row)) is not None else {"": row} for row in rows]
-    if records:
-        table = next((t for t in _tables(records) if _fits(console, t)), None)
+    """Print a table; where it does not fit the screen, a record for each row.
+
+    Rows that have no fields are printed one a line.
+    """
+    found = [_record(row) for row in rows]
+    records = [{"": row} if one is None else one for row, one in zip(rows, found, strict=True)]
+    if not any(one is not None for one in found):
+        for row in rows:
+            console.print(Text(cell(row)), soft_wrap=True)
+    else:
+        table = next((t for t in _tables(records, console.width) if _fits(console, t)), None)
         if table is not None:
             console.print(table)
         else:
@@ -49,8 +60,11 @@ def show_rows(console: Console, rows: Sequence[Any]) -> None:
     console.print(Text(count, "dim"))
 
 
-def _tables(records: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
-    """Yield the rows as a roomy table, and as a tight one with long names broken at their `_`."""
+def _tables(records: Sequence[Mapping[str, Any]], room: int) -> Iterator[Table]:
+    """Yield the rows as a roomy table, a tight one with names broken at their `_`, a narrowed one.
+
+    The last has its widest columns folded until it fits the room, if that is in reason.
+    """
     names = list(dict.fromkeys(name for record in records for name in record))
     numbers = {
         name: all(_is_number(r.get(name)) for r in records if r.get(name) is not None)
@@ -70,12 +84,40 @@ def _tables(records: Sequence[Mapping[str, Any]]) -> Iterator[Table]:
         for texts in cells:
             table.add_row(*map(Text, texts))
         yield table
+    least = [
+        max(width, min(len(name), NAME)) if number else min(max(width, len(name)), TEXT)
+        for (name, number), width in zip(numbers.items(), widths, strict=True)
+    ]
+    most = [max(width, len(name)) for name, width in zip(names, widths, strict=True)]
+    narrow = narrowed(most, least, room - (len(names) - 1))
+    if narrow is None:
+        return
+    titles = [broken(name, width, hard=True) for name, width in zip(names, narrow, strict=True)]
+    table = make_table(dict(zip(titles, numbers.values(), strict=True)), tight=True)
+    for column, width in zip(table.columns, narrow, strict=True):
+        column.width = width
+    for texts in cells:
+        table.add_row(*map(Text, texts))
+    yield table
 
 
-def broken(name: str, width: int) -> str:
-    """Return a name on several lines, none longer than need be."""
+def narrowed(most: Sequence[int], least: Sequence[int], room: int) -> list[int] | None:
+    """Return widths that fit the room, the widest columns shortened first; None: they cannot."""
+    widths = list(most)
+    while sum(widths) > room:
+        spare = [n for n, width in enumerate(widths) if width > least[n]]
+        if not spare:
+            return None
+        widths[max(spare, key=widths.__getitem__)] -= 1
+    return widths
+
+
+def broken(name: str, width: int, *, hard: bool = False) -> str:
+    """Return a name on several lines, none longer than need be; hard: none longer than width."""
     parts = [part + "_" for part in name.split("_")]
     parts[-1] = parts[-1][:-1]
+    if hard:
+        parts = [part[n : n + width] for part in parts for n in range(0, len(part), width)]
     width = max(width, *map(len, parts))
     lines = [""]
     for part in parts:

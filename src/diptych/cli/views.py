@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 def status(*, options: Given) -> None:
     """Show how far each projection is behind the log.
 
-    Positions and lag count events; `behind` is the age of the oldest event not yet applied.
-    Nothing is applied by looking.
+    Positions and lag count events; `behind` is the age of the oldest event not yet applied. An
+    effect is one event applied to one key, so an event may have several, or none. Nothing is
+    applied by looking.
     """
     from diptych.cli.loading import load
     from diptych.cli.running import opened, run
@@ -27,7 +28,7 @@ def status(*, options: Given) -> None:
     app = load(options.app)
 
     async def look() -> tuple[str, int, list[Status]]:
-        async with opened(app, options, create=False, views=True) as running:
+        async with opened(app, options, create="nothing") as running:
             return running.log.identity, await running.log.head(), await running.status()
 
     identity, head, found = run(look())
@@ -47,7 +48,7 @@ def status(*, options: Given) -> None:
         return
     table = make_table(
         {"projection": False, "kind": False, "position": True, "lag": True, "behind": True}
-        | {"applied": True, "state": False}
+        | {"effects": True, "state": False}
     )
     for one in found:
         table.add_row(
@@ -95,7 +96,8 @@ def verify(
     """Prove that the views applied each event exactly once, up to where they are.
 
     Reads the log and compares. Names the positions that are missing or were applied twice, and
-    ends with status 1 when there are any.
+    ends with status 1 when there are any. An effect is one event applied to one key, so an event
+    may have several, or none.
     """
     from diptych.cli.loading import load
     from diptych.cli.running import opened, run
@@ -104,7 +106,7 @@ def verify(
     app = load(options.app)
 
     async def look() -> list[Verdict]:
-        async with opened(app, options, create=False, views=True) as running:
+        async with opened(app, options, create="nothing") as running:
             return await running.verify(*projections)
 
     found = run(look())
@@ -118,7 +120,7 @@ def verify(
 
     console = screen()
     table = make_table(
-        {"projection": False, "up to": True, "applied": True, "took": True, "result": False}
+        {"projection": False, "up to": True, "effects": True, "took": True, "result": False}
     )
     for one in found:
         told = Text("ok", "green") if one.ok else Text("differs", "bold red")

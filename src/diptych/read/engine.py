@@ -75,10 +75,15 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self) -> None:
-        """Make tables, read checkpoints. A foreign checkpoint stops its projection only."""
+    async def open(self, *, create: bool = True) -> None:
+        """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
+
+        Without ``create`` nothing is made: ``NoViews`` when something is missing.
+        """
         await self.store.open(
-            self.log.identity, {n: f.projection.views for n, f in self.followers.items()}
+            self.log.identity,
+            {name: one.projection.views for name, one in self.followers.items()},
+            create=create,
         )
         for follower in self.followers.values():
             await self._reload(follower)

@@ -12,7 +12,6 @@ they answer.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator, Sequence
-from contextlib import closing
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from diptych.codec import Codec
@@ -56,7 +55,9 @@ class _Inline(Generic[S, G]):
     ) -> None:
         self._codec = codec
         self._identity = identity
-        self._followers = [Follower(p, codec, cache_rows) for p in projections if p.inline]
+        # In the order in which the engine moves checkpoints, so that none waits for the other.
+        inline = sorted((p for p in projections if p.inline), key=lambda p: p.name)
+        self._followers = [Follower(p, codec, cache_rows) for p in inline]
         self._inside = inside
         self._gap_reader = gap_reader
 
@@ -127,7 +128,6 @@ class _Inline(Generic[S, G]):
         ]
         folded = (yield from _folded(one, follower, used)) if used else None
         if folded is not None and folded.failed:
-            follower.forget()
             if remembered:  # it may have failed on rows that are not those of the database
                 return False
             raise ProjectionFailed(
@@ -138,12 +138,7 @@ class _Inline(Generic[S, G]):
                 at=one.at,
             ) from folded.error
         change: Change = follower.advance(events[-1], folded)
-        moved: bool = False
-        try:
-            moved = yield "apply", (change,)
-        finally:
-            if not moved:  # or it raised, and this generator is closed
-                follower.forget()
+        moved: bool = yield "apply", (change,)
         return moved
 
     def _decoded(self, stored: StoredEvent) -> Any:
@@ -178,14 +173,14 @@ class Inline(_Inline[InsideStore, GapReader]):
         if not events:
             return
         store = self._inside(connection)
+        steps = self._steps(events)
         answer: Any = None
-        with closing(self._steps(events)) as steps:
-            while (asked := _next(steps, answer)) is not None:
-                method, given = asked
-                if method == "gap":
-                    answer = self._gap_reader(connection, *given)
-                else:
-                    answer = getattr(store, method)(*given)
+        while (asked := _next(steps, answer)) is not None:
+            method, given = asked
+            if method == "gap":
+                answer = self._gap_reader(connection, *given)
+            else:
+                answer = getattr(store, method)(*given)
 
 
 class AsyncInline(_Inline[AsyncInsideStore, AsyncGapReader]):
@@ -196,14 +191,14 @@ class AsyncInline(_Inline[AsyncInsideStore, AsyncGapReader]):
         if not events:
             return
         store = self._inside(connection)
+        steps = self._steps(events)
         answer: Any = None
-        with closing(self._steps(events)) as steps:
-            while (asked := _next(steps, answer)) is not None:
-                method, given = asked
-                if method == "gap":
-                    answer = await self._gap_reader(connection, *given)
-                else:
-                    answer = await getattr(store, method)(*given)
+        while (asked := _next(steps, answer)) is not None:
+            method, given = asked
+            if method == "gap":
+                answer = await self._gap_reader(connection, *given)
+            else:
+                answer = await getattr(store, method)(*given)
 
 
 def _next(steps: _Asking[None], answer: Any) -> tuple[str, tuple[Any, ...]] | None:

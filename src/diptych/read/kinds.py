@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 import math
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from operator import attrgetter
@@ -72,17 +72,41 @@ class Storage(Struct, frozen=True):
 
 
 class Kind:
-    """A type that a view's field may have, and how it is stored in each database."""
+    """A type that a view's field may have, and how it is stored in each database.
 
-    __slots__ = ("name", "optional", "postgresql", "sqlite")
+    ``types`` are the classes of its values; none where writing them looks at them itself.
+    """
+
+    __slots__ = ("name", "optional", "postgresql", "sqlite", "types")
 
     def __init__(
-        self, name: str, sqlite: Storage, postgresql: Storage, *, optional: bool = False
+        self,
+        name: str,
+        sqlite: Storage,
+        postgresql: Storage,
+        *types: type,
+        optional: bool = False,
     ) -> None:
         self.name = name
         self.optional = optional
+        self.types = frozenset((*types, type(None)) if types and optional else types)
         self.sqlite = msgspec.structs.replace(sqlite, optional=optional)
         self.postgresql = msgspec.structs.replace(postgresql, optional=optional)
+
+    def require(self, field: str, values: Iterable[Any]) -> None:
+        """Raise ``Invalid`` for a value of another type: nothing checks what a fold returns."""
+        if not self.types or self.types.issuperset(map(type, values)):
+            return
+        for value in values:
+            # A datetime is a date to Python, but not to anybody who reads the column.
+            other = isinstance(value, datetime) and datetime not in self.types
+            if other or not isinstance(value, tuple(self.types)):
+                raise Invalid(
+                    "A row is not valid",
+                    field=field,
+                    rule=" or ".join(sorted(cls.__name__ for cls in self.types)),
+                    got=f"{value!r}, which is of type {type(value).__name__}",
+                )
 
     def on(self, dialect: Dialect) -> Storage:
         """Return how it is stored in a database."""
@@ -106,7 +130,8 @@ def kind_of(hint: Any, at: str, field: str) -> Kind:
     inner = bare(inner)
     simple = _SIMPLE.get(inner) if isinstance(inner, type) else None
     if simple is not None:
-        return Kind(*simple, optional=optional)
+        kinds = (float, int) if inner is float else (inner,)
+        return Kind(*simple, *kinds, optional=optional)
     if get_origin(inner) is Literal:
         return _literal(get_args(inner), optional, at, field)
     if isinstance(inner, type) and issubclass(inner, enum.Enum):
@@ -237,30 +262,52 @@ _SIMPLE: dict[type, tuple[str, Storage, Storage]] = {
 
 
 def _of_values(
-    name: str, values: Sequence[Any], write: Convert | None = None, read: Convert | None = None
+    name: str,
+    values: Sequence[Any],
+    write: Convert | None = None,
+    read: Convert | None = None,
+    check: Check | None = None,
 ) -> tuple[str, Storage, Storage] | None:
-    if values and all(type(v) is int and v in INT64 for v in values):
-        return name, Storage("INTEGER", write, read), Storage("bigint", write, read)
-    if values and all(isinstance(v, str) for v in values):
-        return name, Storage("TEXT", write, read), Storage("text", write, read)
-    return None
+    columns = ("INTEGER", "bigint")
+    if not values or not all(type(v) is int and v in INT64 for v in values):
+        columns = ("TEXT", "text")
+        if not values or not all(isinstance(v, str) for v in values):
+            return None
+    sqlite, postgresql = (Storage(sql, write, read, check) for sql in columns)
+    return name, sqlite, postgresql
 
 
 def _literal(values: Sequence[Any], optional: bool, at: str, field: str) -> Kind:
-    return _made(_of_values("literal", values), optional, at, field)
+    known = frozenset(values)
+
+    def check(column: Sequence[Any]) -> None:
+        if not known.issuperset(column):
+            bad = next(value for value in column if value not in known)
+            raise Invalid(
+                "A row is not valid",
+                field="Literal",
+                rule="one of " + ", ".join(map(repr, values)),
+                got=repr(bad),
+            )
+
+    found = _of_values("literal", values, check=check)
+    types: set[type] = {type(value) for value in values}
+    return _made(found, optional, at, field, *types)
 
 
 def _enum(cls: type[enum.Enum], optional: bool, at: str, field: str) -> Kind:
     found = _of_values("enum", [m.value for m in cls], attrgetter("value"), cls)
-    return _made(found, optional, at, field)
+    return _made(found, optional, at, field, cls)
 
 
-def _made(found: tuple[str, Storage, Storage] | None, optional: bool, at: str, field: str) -> Kind:
+def _made(
+    found: tuple[str, Storage, Storage] | None, optional: bool, at: str, field: str, *types: type
+) -> Kind:
     if found is None:
         raise DefinitionError(
             "The values of an enum are all str, or all int (of 64 bits)", at=at, field=field
         )
-    return Kind(*found, optional=optional)
+    return Kind(*found, *types, optional=optional)
 
 
 def _nested(hint: Any, optional: bool, at: str, field: str) -> Kind:
@@ -277,7 +324,12 @@ def _nested(hint: Any, optional: bool, at: str, field: str) -> Kind:
         if find_flaw is not None and (flaw := find_flaw(holder(value))) is not None:
             path, rule = flaw
             raise Invalid("A row is not valid", field=field + path.removeprefix("value"), rule=rule)
-        return _json(value).decode()
+        try:
+            text = _json(value)
+            decode(text)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
+            raise Invalid("A row is not valid", field=field, rule=str(error), got=value) from error
+        return text.decode()
 
     # Not jsonb: that would reorder keys, and write 1e16 as an int.
     return Kind(

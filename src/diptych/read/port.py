@@ -7,13 +7,14 @@ adapter needs can be imported from here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct
 
+from diptych.errors import NoViews, ViewLost
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.proof import Tally
 from diptych.read.views import Definition, Layout, View, definition_of
@@ -133,7 +134,7 @@ class AsyncInsideStore(Protocol):
     """The same where the append's transaction is on the event loop."""
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
+        """Return a projection's checkpoint, and keep others from moving it until the end."""
         ...
 
     async def block(self, projection: str, number: int) -> Tally:
@@ -152,8 +153,14 @@ class AsyncInsideStore(Protocol):
 class ViewStore(Protocol):
     """What an adapter offers."""
 
-    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
-        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection."""
+    async def open(
+        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
+    ) -> None:
+        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
+
+        Without ``create`` nothing is made: ``NoViews`` when something is missing. Raises
+        ``DefinitionError`` for a table of other columns, ``ViewLost`` (`require_tables`).
+        """
         ...
 
     async def checkpoints(self) -> dict[str, Checkpoint]:
@@ -208,6 +215,44 @@ class ViewStore(Protocol):
         ...
 
 
+def require_tables(
+    projections: Mapping[str, Sequence[Definition]],
+    tables: Container[str],
+    checkpoints: Mapping[str, Checkpoint],
+    *,
+    create: bool,
+    **where: Any,
+) -> None:
+    """Raise ``ViewLost`` when a projection that has applied events lacks the table of a view.
+
+    To be asked before tables are made: an empty one would pass for complete. When none are to be
+    made, ``NoViews`` for whatever is lacking; ``where`` are its facts.
+    """
+    lacking: list[str] = []
+    for name, definitions in projections.items():
+        checkpoint = checkpoints.get(name)
+        lost = [one.table_name for one in definitions if one.table_name not in tables]
+        if lost or checkpoint is None:
+            lacking.append(name)
+        if lost and checkpoint is not None and checkpoint.count:
+            raise ViewLost(
+                "A view's table is not there, although its projection has applied events: it was "
+                "dropped, or the view is new to the projection. Restore the table; or delete the "
+                "projection's rows in diptych_checkpoints and diptych_blocks and drop all its "
+                "tables, and it is built anew from the log",
+                projection=name,
+                table=", ".join(lost),
+                position=checkpoint.position,
+                applied=checkpoint.count,
+            )
+    if lacking and not create:
+        raise NoViews(
+            "There are no views at that address, and none were to be made",
+            **where,
+            lacking=", ".join(lacking),
+        )
+
+
 __all__ = [
     "DECIMAL_COLLATION",
     "AsyncInsideStore",
@@ -227,4 +272,5 @@ __all__ = [
     "compare_decimals",
     "definition_of",
     "plain_decimal",
+    "require_tables",
 ]

@@ -172,7 +172,15 @@ def handler(function: Callable[..., Any], *views: type[View], name: str | None =
         raise DefinitionError("A handler is an async function", at=at)
     if len(signature.parameters) < 2 or not _is_transaction(signature.parameters[1]):
         raise DefinitionError("A handler takes (event, tx: Transaction)", at=at)
-    give = [_source(p, at) for p in signature.parameters[2:]]
+    further = signature.parameters[2:]
+    if any(p.name == "key" and p.annotation not in (Metadata, Recorded) for p in further):
+        raise DefinitionError(
+            "A handler has no key: that is for folds, which are called for each key; take the "
+            "fields of the event",
+            at=at,
+            parameter="key",
+        )
+    give = [_source(p, at) for p in further]
 
     def call(event: Any, tx: Transaction, recorded: Any) -> Any:
         return function(event, tx, *[take(None, recorded) for take in give])
@@ -192,13 +200,6 @@ def check_projections(projections: Iterable[Projection]) -> None:
     names: dict[str, Projection] = {}
     owners: dict[str, Projection] = {}
     for one in projections:
-        if (other := names.setdefault(one.name, one)) is not one:
-            raise DefinitionError(
-                "Two projections bear the same name; give one name=...",
-                at=one.at,
-                name=one.name,
-                other=other.at,
-            )
         for view in one.views:
             table = definition_of(view).table_name
             if (other := owners.setdefault(table, one)) is not one:
@@ -209,6 +210,13 @@ def check_projections(projections: Iterable[Projection]) -> None:
                     table=table,
                     other=other.at,
                 )
+        if (other := names.setdefault(one.name, one)) is not one:
+            raise DefinitionError(
+                "Two projections bear the same name; give one name=...",
+                at=one.at,
+                name=one.name,
+                other=other.at,
+            )
 
 
 def _width(key: Any) -> int:

@@ -28,7 +28,7 @@ from diptych.errors import (
     place,
 )
 from diptych.log import EventQuery, Log, Token
-from diptych.messages import Event, Query, Recorded
+from diptych.messages import Event, Query, Recorded, require_kind
 from diptych.read.engine import Engine
 from diptych.read.kinds import bare
 from diptych.read.port import View, definition_of
@@ -123,12 +123,12 @@ class Views:
 
     async def first(self, statement: SelectOf[V]) -> V | None:
         """Return the first row, or None."""
-        found: list[V] = await self._read(statement.limit(1))
+        found: list[V] = await self._read(_limited(statement, 1))
         return found[0] if found else None
 
     async def one(self, statement: SelectOf[V]) -> V:
         """Return the only row; ``Invalid`` when there is none, or more than one."""
-        found: list[V] = await self._read(statement.limit(2))
+        found: list[V] = await self._read(_limited(statement, 2))
         if len(found) != 1:
             raise Invalid(
                 "The statement was to find exactly one row",
@@ -161,6 +161,13 @@ class Views:
 
     def _plan(self, statement: Any) -> tuple[Engine, set[str], Any]:
         """Return whose views a statement reads, and the statement as that store takes it."""
+        if getattr(statement, "is_dml", False):
+            raise Invalid(
+                "A query reads; rows are written by projections",
+                field="statement",
+                rule="a select",
+                got=statement,
+            )
         for engine in self._engines:
             planned = engine.store.plan(statement)
             kept, names = self._kept(engine.store.views_of(planned))
@@ -209,6 +216,18 @@ class Views:
         for name in names:
             reached = positions.get(name, 0)
             self.as_of = reached if self.as_of is None else min(self.as_of, reached)
+
+
+def _limited(statement: Any, most: int) -> Any:
+    limit = getattr(statement, "limit", None)
+    if limit is None:
+        raise Invalid(
+            "That is no select; write select(View)",
+            field="statement",
+            rule="select(View)",
+            got=statement,
+        )
+    return limit(most)
 
 
 # --- definitions ----------------------------------------------------------------------------------
@@ -333,33 +352,34 @@ class Queries:
         self,
         query: Query[R],
         *,
-        after: Token | None = None,
+        after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
     ) -> Answer[R]:
         """Answer a query, after waiting at most ``wait`` seconds until its views reach ``after``.
 
+        ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the answer is ``stale``, or with ``strict`` it is ``StaleAnswer``.
         Raises ``Invalid``, ``UnknownMessage``, and ``ForeignCheckpoint`` for a token of another
         log or beyond the head of this one.
         """
         answer = self._answers.get(type(query))
         if answer is None:
+            require_kind(query, Query)
             raise UnknownMessage(
                 "There is no answer to this query in the application", name=type(query).__name__
             )
         clean, _ = self._codec.validate(query)
-        head = await self._log.head()
-        if after is not None:
-            after.require(self._log.identity)
-            if after.position > head:
-                raise ForeignCheckpoint(
-                    "The token lies beyond the head of this log: it was restored from a backup or "
-                    "failed over, and what the token stands for is lost",
-                    position=after.position,
-                    head=head,
-                )
+        after = _token(after)
+        if type(wait) not in (int, float) or not wait >= 0:
+            raise Invalid("That is no time to wait", field="wait", rule="seconds", got=repr(wait))
         position = 0 if after is None else after.position
+        head = 0
+        if after is not None or answer.asks != ("query", "views"):
+            # What is read from the log itself is as of the head before.
+            head = await self._log.head()
+        if after is not None:
+            _require_reachable(after, self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
         given = {"query": clean, "views": views, "events": self._events}
         value: Any = answer.function(*[given[ask] for ask in answer.asks])
@@ -372,11 +392,28 @@ class Queries:
                 reached=views.as_of,
                 waited=wait,
             )
-        as_of = head if views.as_of is None else views.as_of
-        age = 0.0
-        if views.as_of is not None and as_of < await self._log.head():
+        now = head if views.as_of is None and head else await self._log.head()
+        as_of, age = now if views.as_of is None else views.as_of, 0.0
+        if as_of < now:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
+
+
+def _token(given: Token | str | None) -> Token | None:
+    if given is None or isinstance(given, Token):
+        return given
+    return Token.parse(given)
+
+
+def _require_reachable(token: Token, log: str, head: int) -> None:
+    token.require(log)
+    if token.position > head:
+        raise ForeignCheckpoint(
+            "The token lies beyond the head of this log: it was restored from a backup or failed "
+            "over, and what the token stands for is lost",
+            position=token.position,
+            head=head,
+        )
 
 
 __all__ = [

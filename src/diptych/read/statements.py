@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
@@ -93,12 +94,29 @@ class Plans(Generic[P]):
             ) from None
         plan = None if cache_key is None else self._plans.get(cache_key.key)
         if plan is None:
-            plan = self._make(statement, cache_key)
+            try:
+                plan = self._make(statement, cache_key)
+            except SQLAlchemyError as error:
+                raise not_run("SQLAlchemy", statement, error) from error
             if cache_key is not None:
                 if len(self._plans) >= MOST_PLANS:
                     self._plans.clear()
                 self._plans[cache_key.key] = plan
-        return Planned(statement, plan, plan.values(cache_key))
+        try:
+            return Planned(statement, plan, plan.values(cache_key))
+        except SQLAlchemyError as error:
+            raise not_run("SQLAlchemy", statement, error) from error
+
+
+def not_run(who: str, statement: Any, why: BaseException, hint: str = "") -> Invalid:
+    """Return the error for a statement that is at fault itself; ``who`` says so."""
+    return Invalid(
+        f"{who} does not run this statement{hint}",
+        field="statement",
+        rule=f"what {who} takes",
+        got=statement,
+        why=f"{type(why).__name__}: {why}",
+    )
 
 
 def _tables_of(statement: Any) -> Iterator[Table]:
@@ -121,4 +139,4 @@ def _view_of(statement: Any) -> Definition | None:
     return definition_of(view) if columns == list(definition_of(view).table.c) else None
 
 
-__all__ = ["Plan", "Planned", "Plans", "Shape", "Stored"]
+__all__ = ["Plan", "Planned", "Plans", "Shape", "Stored", "not_run"]

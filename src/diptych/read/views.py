@@ -150,6 +150,7 @@ class Layout:
     def __init__(self, definition: Definition, dialect: Dialect) -> None:
         self._view = definition.view
         self._names = definition.names
+        self._kinds = {f.name: f.kind for f in definition.fields}
         self.columns: dict[str, Storage] = {f.name: f.kind.on(dialect) for f in definition.fields}
         self.keys: dict[str, Storage] = {
             f.name: self.columns[f.name] for f in definition.key_fields
@@ -160,12 +161,28 @@ class Layout:
         """Return the rows' SQL values, a sequence for each column."""
         names = self._names
         if len(names) == 1:
-            return _written(self.columns, [[getattr(row, names[0]) for row in rows]])
-        return _written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
+            return self._written(self.columns, [[getattr(row, names[0]) for row in rows]])
+        return self._written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
 
     def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys, a sequence for each key field."""
-        return _written(self.keys, [keys] if len(self.keys) == 1 else zip(*keys, strict=True))
+        columns = [keys] if len(self.keys) == 1 else zip(*keys, strict=True)
+        return self._written(self.keys, columns)
+
+    def _written(
+        self, storages: dict[str, Storage], columns: Iterable[Sequence[Any]]
+    ) -> list[Sequence[Any]]:
+        written: list[Sequence[Any]] = []
+        for (name, storage), column in zip(storages.items(), columns, strict=True):
+            try:
+                self._kinds[name].require(name, column)
+                written.append(storage.to_column(column))
+            except Invalid as error:
+                # It names a path below the column, or the type; a reader wants the column.
+                path = error.field if error.field.startswith(name) else name
+                facts = {**error.facts, "field": path, "view": self._view.__name__}
+                raise Invalid(error.message, **facts) from error
+        return written
 
     def findable(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys to look for; those that no row can have are left out.
@@ -179,7 +196,15 @@ class Layout:
             return self.keys_to_columns(kept) if kept else []
 
     def key_values(self, key: Any) -> list[Any]:
-        """Return the SQL values of one key."""
+        """Return the SQL values of one key; ``Invalid`` when it is not as wide as the view's."""
+        fields: Any = key
+        if (len(fields) if isinstance(key, tuple) else 1) != len(self.keys):
+            raise Invalid(
+                f"That is no key of {self._view.__name__}",
+                field="key",
+                rule="a tuple of " + ", ".join(self.keys) if len(self.keys) > 1 else "one value",
+                got=key,
+            )
         return [column[0] for column in self.keys_to_columns([key])]
 
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
@@ -190,10 +215,6 @@ class Layout:
             columns = zip(self.columns.values(), zip(*rows, strict=True), strict=True)
             rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
         return list(starmap(self._view, rows))
-
-
-def _written(storages: dict[str, Storage], columns: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    return [s.to_column(c) for s, c in zip(storages.values(), columns, strict=True)]
 
 
 def _snake(name: str) -> str:

@@ -16,12 +16,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 from msgspec import Struct
 
 from diptych.errors import Closed, Invalid, LogUnusable, Unavailable
+from diptych.sql.addresses import without_password
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -46,6 +47,20 @@ SETUP_LOCK: Final = 0x64697074796368
 
 OLDEST: Final = 15
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,50}\Z")
+_WORDS = """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast
+    check collate collation column concurrently constraint create cross current_catalog
+    current_date current_role current_schema current_time current_timestamp current_user default
+    deferrable desc distinct do else end except false fetch for foreign freeze from full grant
+    group having ilike in initially inner intersect into is isnull join lateral leading left
+    like limit localtime localtimestamp natural not notnull null offset on only or order outer
+    overlaps placing primary references returning right select session_user similar some
+    symmetric system_user table tablesample then to trailing true union unique user using
+    variadic verbose when where window with
+"""
+RESERVED: Final = frozenset(_WORDS.split())
+"""Words that cannot stand for a schema as they are: https://www.postgresql.org/docs/18/."""
+
 
 LOST = (
     OSError,
@@ -68,10 +83,14 @@ _FULL = (
     asyncpg.ObjectNotInPrerequisiteStateError,
     asyncpg.PostgresSystemError,
 )
+_SETTINGS = (
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
 _AGAIN = (asyncpg.TransactionRollbackError,)
 _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
     asyncpg.UndefinedTableError,
     asyncpg.InvalidSchemaNameError,
     asyncpg.InsufficientPrivilegeError,
@@ -87,6 +106,10 @@ class Address(Struct, frozen=True):
     connections: int
     pooled: bool
     shown: str
+    further: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Address({self.shown!r})"
 
     @staticmethod
     def parse(url: str, field: str = "url") -> Address:
@@ -95,25 +118,42 @@ class Address(Struct, frozen=True):
         ``schema`` (default diptych) holds the tables; ``connections`` bounds their number;
         ``pooled`` is for PgBouncer in transaction mode. Everything else is libpq's.
         """
-        parts = urlsplit(url)
+        parts = _split(url, field)
         given = dict(parse_qsl(parts.query, keep_blank_values=True))
         schema = given.pop("schema", "diptych")
         connections = given.pop("connections", str(CONNECTIONS))
         pooled = given.pop("pooled", "0")
         rule = ""
-        if not _SCHEMA.match(schema) or schema.startswith("pg_"):
-            rule = "schema: a-z, 0-9 and '_', not pg_…"
+        if not _SCHEMA.match(schema) or schema.startswith("pg_") or schema in RESERVED:
+            rule = "schema: a-z, 0-9 and '_', not pg_…, no word of SQL"
         elif not (connections.isascii() and connections.isdigit() and int(connections) >= 2):
             rule = "connections: a number, 2 or more"
         elif pooled not in ("0", "1"):
             rule = "pooled: 0 or 1"
         if rule:
-            raise Invalid("That is no address of a database", field=field, rule=rule, got=url)
+            raise _no_address(url, field, rule)
         dsn = urlunsplit(parts._replace(query=urlencode(given)))
-        host = parts.netloc.rpartition("@")[2]
-        user = parts.username or ""
-        shown = f"{parts.scheme}://{user}{'@' if user else ''}{host}{parts.path}"
-        return Address(dsn, schema, int(connections), pooled == "1", shown)
+        shown = without_password(urlunsplit(parts._replace(query="")))
+        return Address(dsn, schema, int(connections), pooled == "1", shown, tuple(given))
+
+
+def _split(url: str, field: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # its text may hold the password
+        parts = None
+    # A / or # that is not written as %2F or %23 ends the password, and what follows looks like
+    # something else.
+    if parts is None or "@" in parts.path or "@" in parts.query or parts.fragment:
+        rule = "special characters of user, password and database as %XX (urllib.parse.quote)"
+        raise _no_address(url, field, rule)
+    return parts
+
+
+def _no_address(url: str, field: str, rule: str) -> Invalid:
+    return Invalid(
+        "That is no address of a database", field=field, rule=rule, got=without_password(url)
+    )
 
 
 class Database:
@@ -290,6 +330,15 @@ class Database:
         except asyncpg.PostgresError as error:
             if "startup parameter" in str(error):
                 raise _pooler(error, self.path) from error
+            if isinstance(error, _SETTINGS):
+                raise Invalid(
+                    "PostgreSQL does not take a parameter of the URL",
+                    field="url",
+                    rule="schema, connections, pooled, or what PostgreSQL knows",
+                    parameter=", ".join(address.further),
+                    got=self.path,
+                    why=error,
+                ) from error
             if is_lost(error) or isinstance(error, asyncpg.InsufficientResourcesError):
                 raise
             raise failure_of(error, self.path) from error
@@ -365,6 +414,12 @@ def failure_of(error: Exception, path: str) -> Exception:
         error, (asyncpg.InvalidSQLStatementNameError, asyncpg.DuplicatePreparedStatementError)
     ):
         return _pooler(error, path)
+    if isinstance(error, asyncpg.InvalidCatalogNameError):
+        return LogUnusable(
+            "PostgreSQL has no database of that name; create it first, as with createdb",
+            database=path,
+            why=why,
+        )
     if isinstance(error, _REFUSED):
         return LogUnusable(
             "PostgreSQL does not let this role in, or the schema is not set up; see "

@@ -267,6 +267,23 @@ def patiently(work: Callable[[], T]) -> T:
                 raise
 
 
+_FAULTS = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+
+
+def is_faulty(error: sqlite3.Error) -> bool:
+    """Whether the statement or its values are at fault, not the database."""
+    if isinstance(error, sqlite3.ProgrammingError):
+        return True  # of Python's driver: values that do not fit the statement
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS
+
+
 def failure_of(error: sqlite3.DatabaseError) -> Exception:
     """Return the library's error for one of SQLite's: what callers can do something about."""
     if isinstance(error, sqlite3.OperationalError):
@@ -278,6 +295,11 @@ def failure_of(error: sqlite3.DatabaseError) -> Exception:
             why=error,
         )
     return error  # a fault in a statement of ours, or a value that cannot be bound
+
+
+def is_missing(path: Path) -> bool:
+    """Whether there is no file, or an empty one: opening it would make a new database."""
+    return not (path.exists() and path.stat().st_size)
 
 
 def refuse_network(path: Path) -> None:

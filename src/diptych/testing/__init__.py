@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from diptych.testing.checker import Violation, check_history, check_views
     from diptych.testing.differences import ScenarioFailed
     from diptych.testing.history import History
-    from diptych.testing.laws import LawBroken, Story, check_codec, check_folds, check_invariant
+    from diptych.testing.invariants import Story, check_invariant
+    from diptych.testing.laws import LawBroken, check_codec, check_folds
     from diptych.testing.recording import AppRecorder, Recorder
     from diptych.testing.scenario import Scenario, Scenarios, rejected, scenarios
     from diptych.testing.strategies import commands_of, events_of, strategy
@@ -19,13 +20,8 @@ if TYPE_CHECKING:
 _HOMES = {
     "diptych.testing.checker": ("Violation", "check_history", "check_views"),
     "diptych.testing.differences": ("ScenarioFailed",),
-    "diptych.testing.laws": (
-        "LawBroken",
-        "Story",
-        "check_codec",
-        "check_folds",
-        "check_invariant",
-    ),
+    "diptych.testing.invariants": ("Story", "check_invariant"),
+    "diptych.testing.laws": ("LawBroken", "check_codec", "check_folds"),
     "diptych.testing.history": ("History",),
     "diptych.testing.recording": ("AppRecorder", "Recorder"),
     "diptych.testing.scenario": ("Scenario", "Scenarios", "rejected", "scenarios"),

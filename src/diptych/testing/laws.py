@@ -7,7 +7,7 @@ That is what caches, batches, rebuilds and slices rest on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -20,9 +20,9 @@ from hypothesis.strategies import SearchStrategy
 from msgspec import Raw, Struct
 
 from diptych.codec import Codec, Registered
-from diptych.errors import DefinitionError, Invalid, ProjectionFailed, Rejected, place
+from diptych.errors import DefinitionError, Invalid, ProjectionFailed, place
 from diptych.log import StoredEvent
-from diptych.messages import Command, Event, Recorded
+from diptych.messages import Event, Recorded
 from diptych.read.projections import Keyed, fold_events
 from diptych.read.views import View
 from diptych.testing.differences import difference, rows, short
@@ -33,9 +33,7 @@ from diptych.testing.worlds import (
     Fact,
     InMemory,
     given_events,
-    state_of,
     stored_rows,
-    when_command,
 )
 from diptych.write.definitions import Model, Tags
 
@@ -50,12 +48,13 @@ class LawBroken(AssertionError):
     """A law does not hold. The text shows the shortest case found."""
 
 
-def _broken(law: str, at: str, lines: Iterable[str] = ()) -> LawBroken:
+def law_broken(law: str, at: str, lines: Iterable[str] = ()) -> LawBroken:
+    """Return the error for a law that does not hold; ``lines`` show the case."""
     body = "".join(f"  {line}".rstrip() + "\n" for line in lines)
     return LawBroken(f"{law} ({at})" + (f"\n\n{body}" if body else ""))
 
 
-def _try(
+def try_law(
     values: SearchStrategy[Any],
     law: Callable[[Any], None],
     settings: hypothesis.settings | None,
@@ -109,7 +108,7 @@ def check_codec(
             def law(message: Any, registered: Registered = registered) -> None:
                 _round_trip(codec, registered, message)
 
-            _try(maker.of(registered.cls), law, settings)
+            try_law(maker.of(registered.cls), law, settings)
 
 
 def _round_trip(codec: Codec, registered: Registered, message: Any) -> None:
@@ -118,18 +117,18 @@ def _round_trip(codec: Codec, registered: Registered, message: Any) -> None:
         clean, data = codec.validate(message)
     except Invalid as error:
         law = f"{registered.name} does not come back from its JSON"
-        raise _broken(law, at, [short(message), str(error)]) from error
+        raise law_broken(law, at, [short(message), str(error)]) from error
     if clean != message:
         law = f"{registered.name} comes back from its JSON as another"
-        raise _broken(law, at, difference(message, clean))
+        raise law_broken(law, at, difference(message, clean))
     if registered.tags(clean) != registered.tags(message):
         law = f"{registered.name} comes back from its JSON with other tags"
-        raise _broken(law, at, difference(registered.tags(message), registered.tags(clean)))
+        raise law_broken(law, at, difference(registered.tags(message), registered.tags(clean)))
     if isinstance(message, Event):
         stored = StoredEvent(1, "1", registered.name, registered.tags(message), Raw(data), Raw())
         if (event := codec.event(stored)) != message:
             law = f"{registered.name} comes back from the log as another"
-            raise _broken(law, at, difference(message, event))
+            raise law_broken(law, at, difference(message, event))
 
 
 # --- folds ----------------------------------------------------------------------------------------
@@ -154,7 +153,7 @@ class _Tally:
     def require_some(self, name: str, at: str) -> None:
         """Raise ``LawBroken`` when a fold was given events and took not a single one."""
         if not self.taken and self.refusal is not None:
-            raise _broken(f"{name} raises at every event", at, [repr(self.refusal)])
+            raise law_broken(f"{name} raises at every event", at, [repr(self.refusal)])
 
 
 def check_folds(
@@ -180,7 +179,7 @@ def check_folds(
             events, cuts = drawn
             _check_model(definitions, model, events, cuts, tally)  # noqa: B023
 
-        _try(_drawn(histories, maker, model.events), law, settings)
+        try_law(_drawn(histories, maker, model.events), law, settings)
         tally.require_some(model.name, model.at)
     for one in definitions.projections:
         if not isinstance(one, Keyed):
@@ -191,7 +190,7 @@ def check_folds(
             events, cuts = drawn
             _check_projection(definitions, one, events, cuts, tally)  # noqa: B023
 
-        _try(_drawn(histories, maker, one.events), fold, settings)
+        try_law(_drawn(histories, maker, one.events), fold, settings)
         tally.require_some(one.function.__name__, one.at)
 
 
@@ -219,13 +218,13 @@ def _check_model(
 ) -> None:
     facts = _facts(definitions, events)
     fold = _Fold(model.name, model.at, model.evolve, lambda event: event)
-    for tags in _instances(model, facts):
+    for tags in instances_of(model, facts):
         query = model.query(tags)
         heard = [f.event for f in facts if query.matches(f.new.type, f.new.tags)]
         _check_fold(fold, model.initial, heard, cuts, tally)
 
 
-def _instances(model: Model, facts: Iterable[Fact]) -> list[Tags]:
+def instances_of(model: Model, facts: Iterable[Fact]) -> list[Tags]:
     """Return the tags of every instance of a model that the facts touch."""
     found: dict[Tags, None] = {}
     for fact in facts:
@@ -242,7 +241,7 @@ def _check_fold(
 ) -> list[Any]:
     """Check one fold over events; return those that it takes."""
     if deepcopy(start) != start:
-        raise _broken(
+        raise law_broken(
             f"{fold.name}: two equal states are not equal; make the state a Struct or a dataclass, "
             "or give it __eq__",
             fold.at,
@@ -253,7 +252,7 @@ def _check_fold(
         try:
             after = fold.step(state, item)
         except (ProjectionFailed, DefinitionError) as error:
-            raise _broken(f"{fold.name} breaks a rule", fold.at, [str(error)]) from error
+            raise law_broken(f"{fold.name} breaks a rule", fold.at, [str(error)]) from error
         except Exception as error:
             tally.refusal = error
             continue
@@ -261,7 +260,7 @@ def _check_fold(
         again = fold.step(deepcopy(before), item)
         if again != after:
             law = f"{fold.name} gives two results for the same state and event"
-            raise _broken(law, fold.at, [short(event), *difference(after, again)])
+            raise law_broken(law, fold.at, [short(event), *difference(after, again)])
         taken.append(item)
         tally.taken += 1
         state = after
@@ -269,7 +268,7 @@ def _check_fold(
         half = _run(fold, start, taken[:cut])
         whole = _run(fold, deepcopy(half), taken[cut:])
         if whole != state:
-            raise _broken(
+            raise law_broken(
                 f"{fold.name}: a prefix, then the rest, is not the whole",
                 fold.at,
                 [
@@ -290,10 +289,10 @@ def _run(fold: _Fold, state: Any, items: Iterable[Any]) -> Any:
 def _require_untouched(fold: _Fold, before: Any, state: Any, event: Event, given: Event) -> None:
     if state != before:
         law = f"{fold.name} changes the state that it is given, instead of returning a new one"
-        raise _broken(law, fold.at, [short(event), *difference(before, state)])
+        raise law_broken(law, fold.at, [short(event), *difference(before, state)])
     if given != event:
         law = f"{fold.name} changes the event that it is given"
-        raise _broken(law, fold.at, difference(event, given))
+        raise law_broken(law, fold.at, difference(event, given))
 
 
 # --- folds of projections -------------------------------------------------------------------------
@@ -355,7 +354,7 @@ def _taken(
             fold_events(one, [recorded], found)
         except ProjectionFailed as error:
             name = one.function.__name__
-            raise _broken(f"{name} breaks a rule", one.at, [str(error)]) from error
+            raise law_broken(f"{name} breaks a rule", one.at, [str(error)]) from error
         except Exception as error:
             tally.refusal, found = error, kept
             continue
@@ -375,7 +374,7 @@ def _stored(one: Keyed, found: Iterable[Any]) -> list[Any]:
         return stored_rows(view, list(found))
     except Invalid as error:
         name = one.function.__name__
-        raise _broken(
+        raise law_broken(
             f"{name} returns a row that cannot be stored", one.at, [str(error)]
         ) from error
 
@@ -385,7 +384,7 @@ def _require_same(
 ) -> None:
     key_of = one.definition.key_of
     if {key_of(row): row for row in expected} != {key_of(row): row for row in got}:
-        raise _broken(
+        raise law_broken(
             law,
             one.at,
             [
@@ -393,108 +392,3 @@ def _require_same(
                 *rows(expected, got, key_of),
             ],
         )
-
-
-# --- invariants -----------------------------------------------------------------------------------
-
-
-class Story:
-    """What has happened so far, for an invariant to look at."""
-
-    def __init__(self, definitions: Compiled) -> None:
-        self._definitions = definitions
-        self._world = InMemory(definitions)
-        self.told: list[str] = []
-
-    @property
-    def events(self) -> list[Event]:
-        """All events, in order."""
-        return [fact.event for fact in self._world.facts]
-
-    def rows(self, view: type[V]) -> list[V]:
-        """Return all rows of a view."""
-        return self._world.rows(view)
-
-    def state(self, model: Callable[[S, Any], S], /, *tags: str) -> S:
-        """Return the state of one instance of a model: ``story.state(order, "order:42")``."""
-        state: S = state_of(self._model(model), tags, self._world.facts)
-        return state
-
-    def states(self, model: Callable[[S, Any], S], /) -> dict[Tags, S]:
-        """Return the states of all instances of a model that events have touched, by tags."""
-        found = _instances(self._model(model), self._world.facts)
-        return {tags: self.state(model, *tags) for tags in found}
-
-    def _model(self, function: Callable[..., Any]) -> Model:
-        for model in self._definitions.write.models:
-            if model.evolve is function:
-                return model
-        raise DefinitionError("This is no model of the module", at=place(function))
-
-    def begin(self, events: Sequence[Event]) -> None:
-        """Let events have happened."""
-        facts = given_events(self._definitions.codec, events, None, None).facts
-        self._world.append(facts)
-
-    def take(self, command: Command) -> None:
-        """Take a command; a rejection is an answer like any other."""
-        try:
-            step = when_command(self._definitions, command, None, None)
-        except Invalid:
-            return  # it would never have come in
-        self.told.append(f"{len(self.told) + 1}. {short(command)}")
-        try:
-            events = self._world.do(step)
-        except Rejected as rejection:
-            self.told[-1] += f"\n       rejected: {rejection}"
-            return
-        except Exception as error:
-            self.told[-1] += f"\n       {type(error).__name__}: {error}"
-            raise _broken("A decision failed", step.decision.at, self._lines()) from error
-        self.told[-1] += "".join(f"\n       {short(event)}" for event in events)
-
-    def _lines(self) -> Iterator[str]:
-        yield from self.told
-
-    def check(self, invariant: Callable[[Story], object]) -> None:
-        """Raise ``LawBroken`` unless the invariant holds now."""
-        name = getattr(invariant, "__name__", "invariant")
-        law = f"The invariant {name!r} does not hold" + (" after" if self.told else "")
-        try:
-            held = invariant(self)
-        except AssertionError as error:
-            why = [f"why: {error}"] if str(error) else []
-            raise _broken(law, place(invariant), [*self._lines(), *why]) from error
-        if held is False:
-            raise _broken(law, place(invariant), self._lines())
-
-
-def check_invariant(
-    app: Composed,
-    invariant: Callable[[Story], object],
-    *,
-    commands: Sequence[SearchStrategy[Any]] = (),
-    given: Sequence[Event] = (),
-    steps: int = 20,
-    using: Using | None = None,
-    settings: hypothesis.settings | None = None,
-) -> None:
-    """Check that an invariant holds after each of up to ``steps`` random commands.
-
-    It gets the ``Story`` so far, and raises ``AssertionError`` or returns False when it does not
-    hold. ``commands`` are strategies of commands (default: derived from all that the module
-    decides), ``given`` is what happened before. Raises ``LawBroken`` with the shortest story.
-    """
-    definitions = app.compile()
-    maker = Maker(definitions, using)
-    one_of = st.one_of(*commands) if commands else maker.one_of(tuple(definitions.write.decisions))
-
-    def law(drawn: list[Command]) -> None:
-        story = Story(definitions)
-        story.begin(given)
-        story.check(invariant)
-        for command in drawn:
-            story.take(command)
-            story.check(invariant)
-
-    _try(st.lists(one_of, max_size=steps), law, settings)

@@ -27,6 +27,7 @@ from diptych.read.queries import Queries
 from diptych.read.select import select
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.read.views import View
+from diptych.sql.addresses import without_password
 from diptych.sql.sqlite import Database
 from diptych.testing.worlds import Compiled, Composed, Fact, Given, Outcome, Step, When, World
 
@@ -166,7 +167,7 @@ class Place:
                 "each, or use log='sqlite:'",
                 field="log",
                 rule="memory:, or sqlite: for a new file",
-                got=self._opener.log,
+                got=without_password(self._opener.log),
             )
         self._folder, self._done, self._outcome = None, (), Outcome()
 

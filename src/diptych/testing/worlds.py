@@ -17,7 +17,7 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, ProjectionFailed, Rejected, place
 from diptych.log import Append, NewEvent, require_sound
-from diptych.messages import Command, Event, Metadata, Query, Recorded, new_id
+from diptych.messages import Command, Event, Metadata, Query, Recorded, new_id, require_kind
 from diptych.read.projections import Keyed, Projection, fold_events
 from diptych.read.views import View, definition_of
 from diptych.testing.differences import named
@@ -138,6 +138,7 @@ def when_command(
     """Return a command ready to be decided; ``Invalid`` or ``UnknownMessage`` as in production."""
     decision = definitions.write.decisions.get(type(raw))
     if decision is None:
+        require_kind(raw, Command)
         raise undecided(raw)
     command, _ = definitions.codec.validate(raw)
     return When(command, decision, _metadata(new_id(), at, actor), at)

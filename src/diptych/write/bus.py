@@ -25,7 +25,7 @@ from diptych.errors import (
     Rejected,
 )
 from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event
+from diptych.messages import Command, Event, require_kind
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -74,6 +74,8 @@ class CommandBus:
         self._writing: asyncio.Task[None] | None = None
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
+        # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     # --- arrival ----------------------------------------------------------------------------------
 
@@ -101,13 +103,16 @@ class CommandBus:
             )
         decision = self._side.decisions.get(type(command))
         if decision is None:
+            require_kind(command, Command)
             raise undecided(command)
         command, payload = self._codec.validate(command)
         metadata = new_metadata(
             key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
         )
         content = b"" if key is None else content_of(decision.command.message_name, payload)
-        answer: asyncio.Future[Receipt] = asyncio.get_running_loop().create_future()
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Receipt] = self._loop.create_future()
         states: list[Slot | None] = []
         slots: list[Slot] = []
         ready = True

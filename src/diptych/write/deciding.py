@@ -43,6 +43,13 @@ def new_events(
     plain: bytes | None = None
     for raw in made:
         registered = codec.of(type(raw))
+        if codec.events.get(registered.name) is not registered:
+            raise Invalid(
+                f"{registered.name} is not an event: only events are stored",
+                field="events",
+                rule="an Event",
+                got=type(raw).__name__,
+            )
         event, data = codec.validate(raw)
         if registered.version == 1:
             encoded = plain = plain or to_json(metadata)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
@@ -12,6 +11,8 @@ from diptych.messages import Command, Metadata
 from diptych.write.definitions import Decision
 
 if TYPE_CHECKING:
+    import asyncio
+
     from diptych.errors import Rejected
     from diptych.write.cache import Slot
 
@@ -82,6 +83,9 @@ class Entry(Struct, eq=False, gc=False):
         """Keep what the decision is about to see of each slot."""
         reads: list[Read] = []
         for slot in self.slots:
+            if not slot.tail:
+                reads.append(Read(slot, slot.base, None, ()))
+                continue
             since: Entry | None = None
             seen: list[Entry] = []
             for link in reversed(slot.tail):

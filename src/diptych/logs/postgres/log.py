@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from diptych.errors import Closed, LogUnusable
+from diptych.errors import Closed, LogUnusable, NoLog
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -21,7 +21,7 @@ from diptych.logs.postgres.checking import recall
 from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.waking import Waker
-from diptych.logs.postgres.within import LogWithin, asyncpg_connection
+from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
@@ -71,12 +71,14 @@ class PostgresLog:
         cls,
         database: Database | str,
         *,
+        create: bool = True,
         inside: InsideAppend | None = None,
         poll: float = POLL_SECONDS,
         remembered: int = 25_000,
     ) -> PostgresLog:
         """Open the log in a database's schema; make it when there is none and the role may.
 
+        Without ``create`` none is made: ``NoLog``.
         ``inside`` is done within each append's transaction. ``poll`` (seconds) is how often `wait`
         looks for appends of others, for when a notification is lost. At least ``remembered`` of the
         newest events' tags are kept in memory. A `Database` that was handed in stays open when the
@@ -86,7 +88,7 @@ class PostgresLog:
         if not isinstance(database, Database):
             database = Database(database)
         try:
-            identity = await database.run(prepare(database.schema))
+            identity = await database.run(prepare(database, create))
         except BaseException:
             if owned:
                 await database.close()
@@ -194,10 +196,12 @@ class PostgresLog:
         """Return the log within the transaction that is open on a connection of the caller's.
 
         An asyncpg connection, or SQLAlchemy's AsyncConnection or AsyncSession, to this database.
+        Raises ``Invalid`` for anything else.
         """
         self._require_open()
         found = await asyncpg_connection(connection)
-        return LogWithin(found, self._identity, self._channel, self._sql, self._inside)
+        began = await require_fitting(found, self._sql, self._identity)
+        return LogWithin(found, self._identity, self._channel, self._sql, self._inside, began)
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything. May be called twice."""
@@ -220,8 +224,9 @@ def log_schema() -> Schema:
     return Schema("log", "diptych.logs.postgres")
 
 
-def prepare(schema: str) -> Callable[[Connection], Awaitable[str]]:
+def prepare(database: Database, create: bool) -> Callable[[Connection], Awaitable[str]]:
     """Return the job that makes the log unless it is there, and returns its identity."""
+    schema = database.schema
 
     async def job(connection: Connection) -> str:
         wanted = log_schema()
@@ -244,6 +249,12 @@ def prepare(schema: str) -> Callable[[Connection], Awaitable[str]]:
                 "then `diptych db apply`",
                 schema=schema,
                 pending=", ".join(step.name for step in pending),
+            )
+        if pending and not create:
+            raise NoLog(
+                "There is no log at that address, and none was to be made",
+                database=database.path,
+                schema=schema,
             )
         if pending:
             await wanted.apply(connection, schema)

@@ -26,11 +26,14 @@ class Statements:
     def __init__(self, schema: str) -> None:
         self.schema = schema
         named = {name: text.replace("{schema}", schema) for name, text in _NAMED.items()}
+        self.within = named["within"]
+        self.lock_within = named["lock_within"]
         self.head = named["head"]
         self.lock_head = named["lock_head"]
         self.append = named["append"]
         self.appended_since = named["appended_since"]
         self.stored_since = named["stored_since"]
+        self.id_at = named["id_at"]
         self.recall = named["recall"]
         self.notify = named["notify"]
         self.types_of_tag = named["types_of_tag"]

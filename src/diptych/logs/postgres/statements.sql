@@ -1,3 +1,11 @@
+-- name: within
+-- Of a transaction of the caller's: its isolation, which log it reaches, and when it began, which
+-- tells it from every other on its connection.
+SELECT current_setting('transaction_isolation'), identity, transaction_timestamp() FROM {schema}.log
+
+-- name: lock_within
+SELECT head, transaction_timestamp() FROM {schema}.log FOR UPDATE
+
 -- name: head
 SELECT head FROM {schema}.log
 
@@ -15,6 +23,9 @@ FROM {schema}.events AS e WHERE e.position > $1
 -- Which of a batch's events are stored, and where.
 SELECT e.id, e.position FROM {schema}.events AS e
 WHERE e.position > $1 AND e.id = ANY ($2::text[]) ORDER BY e.position
+
+-- name: id_at
+SELECT id FROM {schema}.events WHERE position = $1
 
 -- name: recall
 SELECT key, content, first, last, rejection FROM {schema}.idempotency_keys WHERE key = ANY ($1::text[])

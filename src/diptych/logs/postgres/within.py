@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from diptych.errors import Invalid
+from diptych.errors import Closed, Invalid
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -39,16 +40,29 @@ class LogWithin:
         channel: str,
         sql: Statements,
         inside: InsideAppend | None,
+        began: datetime,
     ) -> None:
         self._connection = connection
+        self._began = began
         self.identity = identity
         self._channel = channel
         self._sql = sql
         self._inside = inside
 
     async def lock(self) -> int:
-        """Take the log's lock, in a statement of its own; return the head."""
-        return int(await self._connection.fetchval(self._sql.lock_head))
+        """Take the log's lock, in a statement of its own; return the head.
+
+        Raises ``Closed`` when the transaction has ended: outside of it nothing is held, and what
+        is appended would commit by itself.
+        """
+        if self._connection.is_in_transaction():
+            row = await self._connection.fetchrow(self._sql.lock_within)
+            if row is not None and row[1] == self._began:
+                return int(row[0])
+        raise Closed(
+            "The transaction has ended that this was made for; call within() again in the next one",
+            log=self.identity,
+        )
 
     async def append(self, append: Append) -> Outcome:
         """Append, if the conditions hold; where inline projections raise, roll back to before."""
@@ -100,7 +114,7 @@ class LogWithin:
 async def asyncpg_connection(given: Any) -> Connection:
     """Return the driver's connection within an asyncpg or SQLAlchemy connection (or session).
 
-    Raises ``Invalid`` unless a READ COMMITTED transaction is open on it.
+    Raises ``Invalid`` where there is none.
     """
     connection = given
     if hasattr(given, "get_bind") and hasattr(given, "connection"):  # an AsyncSession
@@ -118,15 +132,38 @@ async def asyncpg_connection(given: Any) -> Connection:
             got=type(given).__qualname__,
         )
     found: Connection = inner  # pyright: ignore[reportUnknownVariableType]
-    level = None
-    if found.is_in_transaction():
-        level = await found.fetchval("SELECT current_setting('transaction_isolation')")
+    return found
+
+
+async def require_fitting(connection: Connection, sql: Statements, identity: str) -> datetime:
+    """Return when the transaction began that is open on a connection.
+
+    Raises ``Invalid`` unless it is READ COMMITTED, and on the database of the log.
+    """
+    level, reached, began = "no transaction", None, datetime.min
+    if connection.is_in_transaction():
+        try:
+            row = await connection.fetchrow(sql.within)
+        except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
+            row = None
+        if row is None:
+            level = "read committed"
+        else:
+            level, reached, began = row
     if level != "read committed":
         raise Invalid(
             "Appending within a transaction needs one that is open, READ COMMITTED: under other "
             "levels the log's checks would not see what was committed last",
             field="connection",
             rule="an open transaction, READ COMMITTED",
-            got=level or "no transaction",
+            got=level,
         )
-    return found
+    if reached != identity:
+        raise Invalid(
+            "That connection does not reach the log, so table and events could not commit "
+            "together; connect to the log's own database",
+            field="connection",
+            rule=f"a connection to the database whose schema {sql.schema} holds the log {identity}",
+            got="no log there" if reached is None else f"the log {reached}",
+        )
+    return began

@@ -17,7 +17,7 @@ from msgspec import Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
-from diptych.errors import DiptychError, OutcomeUnknown, Unavailable
+from diptych.errors import DiptychError, LogUnusable, OutcomeUnknown, Unavailable
 from diptych.log import Append, Outcome, Refused, StoredEvent
 from diptych.logs.postgres.checking import Legs, first_stored, stored_answers
 from diptych.logs.postgres.rows import arrays_of, stored_events
@@ -75,6 +75,7 @@ class Writer:
         self._made = 0
         self._company = 0
         self._sent: list[_Sent] = []
+        self._last: tuple[int, str] | None = None
 
     async def append(self, batches: Batches) -> Answered:
         """Append the batches in one transaction and answer each append."""
@@ -112,6 +113,7 @@ class Writer:
                 async with database.lease(brief=True) as connection:
                     if self._made != database.made:
                         # New connections, perhaps to another server, which has lost events.
+                        await self._require_same(connection)
                         self._made = database.made
                         self._recent.forget(0)
                     if not tries and self._inside is None:
@@ -146,6 +148,29 @@ class Writer:
             database=self._database.path,
             why=why,
         )
+
+    async def _require_same(self, connection: Connection) -> None:
+        """Raise ``LogUnusable`` when the log has lost the event that was stored here last.
+
+        What this process knows (states of models, tokens given out) may then rest on lost events.
+        """
+        if self._last is not None:
+            position, event_id = self._last
+            if await connection.fetchval(self._sql.id_at, position) != event_id:
+                raise LogUnusable(
+                    "The log has lost events that this process has stored: it was restored from a "
+                    "backup, or failed over to a replica that lagged. Restart the process, and "
+                    "rebuild the views that were ahead",
+                    database=self._database.path,
+                    position=position,
+                    event=event_id,
+                )
+
+    def _note(self, judge: Judge, head: int) -> None:
+        """Remember the last event that was stored after a head."""
+        if judge.new:
+            stored = sum(len(append.events) for append in judge.new)
+            self._last = head + stored, judge.new[-1].events[-1].id
 
     # --- the quick way ----------------------------------------------------------------------------
 
@@ -188,6 +213,7 @@ class Writer:
             judge.withdraw()
             self._sent.pop()
             return None
+        self._note(judge, head)
         if head != expected:
             self._follow(judge, since)
         return moved(answered, expected, head - expected)
@@ -237,6 +263,7 @@ class Writer:
             if judge is not None:
                 judge.withdraw()
             raise
+        self._note(judge, head)
         return answered
 
     async def _work_inside(self, connection: Connection, judge: Judge) -> None:

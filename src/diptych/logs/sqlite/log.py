@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from diptych.errors import Closed, DiptychError, LogUnusable
+from diptych.errors import Closed, DiptychError, LogUnusable, NoLog
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -25,7 +25,7 @@ from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.ranges import FOREVER, findable, with_findable
-from diptych.sql.sqlite import Database, patiently
+from diptych.sql.sqlite import Database, is_missing, patiently
 
 APPLICATION_ID = 1148809332
 SCHEMA_VERSION = 1
@@ -67,11 +67,12 @@ class SqliteLog:
         cls,
         database: Database | Path | str,
         *,
+        create: bool = True,
         inside: InsideAppend | None = None,
         poll: float = 0.05,
         remembered: int = 25_000,
     ) -> SqliteLog:
-        """Open the log in a file, and make it when the file is empty.
+        """Open the log in a file, and make it when the file is empty (or, else, ``NoLog``).
 
         ``inside`` is done within each append's transaction. ``poll`` (seconds) is how often `wait`
         looks for appends of other processes. At least ``remembered`` of the newest events' tags are
@@ -80,10 +81,12 @@ class SqliteLog:
         """
         owned = not isinstance(database, Database)
         if not isinstance(database, Database):
+            if not create and is_missing(Path(database)):
+                raise _no_log(Path(database))
             database = Database(Path(database))
         try:
             identity = await database.write(
-                lambda connection: patiently(lambda: _prepare(connection, database.path))
+                lambda connection: patiently(lambda: _prepare(connection, database.path, create))
             )
         except BaseException:
             if owned:
@@ -204,8 +207,12 @@ class SqliteLog:
         self._database.require_usable()
 
 
-def _prepare(connection: sqlite3.Connection, path: Path | None) -> str:
-    """Make the file a log unless it is one; return the log's identity."""
+def _no_log(path: Path) -> NoLog:
+    return NoLog("There is no log at that address, and none was to be made", path=path)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path | None, create: bool) -> str:
+    """Make the file a log unless it is one, if that may be; return the log's identity."""
     if path is None:
         raise LogUnusable("A log in SQLite needs a file; for one in memory use MemoryLog")
     application, version, tables = connection.execute(SQL["marks"]).fetchone()
@@ -223,6 +230,8 @@ def _prepare(connection: sqlite3.Connection, path: Path | None) -> str:
             schema_of_file=version,
             schema_known=SCHEMA_VERSION,
         )
+    if not application and not create:
+        raise _no_log(path)
     if not application:
         try:
             connection.executescript(schema())

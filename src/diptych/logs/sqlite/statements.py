@@ -32,9 +32,10 @@ def over_legs(
     """Yield the statements, with parameters, that together read these ranges."""
     for start in range(0, len(legs), _LEGS_AT_ONCE):
         some = legs[start : start + _LEGS_AT_ONCE]
-        parameters: list[Any] = [after, until, limit]
+        parameters: list[Any] = []
         for tag, name, others in some:
-            parameters += (tag, name, *others)
+            parameters += (tag, name, after, until, *others)
+        parameters.append(limit)
         # Legs that differ in nothing but the type never meet, so nothing is found twice.
         apart = len({(tag, others) for tag, _, others in some}) == 1
         shape = tuple(len(others) for _, _, others in some)
@@ -43,12 +44,8 @@ def over_legs(
 
 @lru_cache(maxsize=1024)
 def _legs_sql(statement: str, shape: tuple[int, ...], union: str) -> str:
-    number = 4  # after the three bounds
-    texts: list[str] = []
-    for others in shape:
-        also = " ".join(SQL["leg_also"].format(tag=f"?{number + 2 + n}") for n in range(others))
-        texts.append(SQL["leg"].format(tag=f"?{number}", type=f"?{number + 1}", also=also))
-        number += 2 + others
+    # Not numbered: Python 3.12 takes numbers for names, which a list of values does not have.
+    texts = [SQL["leg"].format(also=" ".join([SQL["leg_also"]] * others)) for others in shape]
     return SQL[statement].format(legs=f"\n{union} ".join(texts), event=SQL["event"])
 
 
@@ -93,7 +90,7 @@ def recall(
 
 def types_of(connection: sqlite3.Connection, tag: str) -> tuple[int, list[str]]:
     """Return the head, and the types that occur with a tag."""
-    head, found = connection.execute(SQL["types_of_tag"], (tag,)).fetchone()
+    head, found = connection.execute(SQL["types_of_tag"], (tag, tag)).fetchone()
     return head, _names.decode(found)
 
 

@@ -155,7 +155,6 @@ class _Transaction:
     def _write(self, judge: Judge) -> None:
         position = judge.begun_at
         events: list[object] = []
-        tags: list[object] = []
         stored: list[StoredEvent] = []
         for append in judge.new:
             for event in append.events:
@@ -169,9 +168,6 @@ class _Transaction:
                     event.data.decode(),
                     event.metadata.decode(),
                 )
-                tags += ("", name, position)
-                for mark in marks if len(marks) < 2 else set(marks):
-                    tags += (mark, name, position)
                 if self._inside is not None:
                     data, metadata = Raw(event.data), Raw(event.metadata)
                     stored.append(StoredEvent(position, event.id, name, marks, data, metadata))
@@ -182,12 +178,13 @@ class _Transaction:
         execute = self._connection.execute
         for statement, width, values in (
             ("insert_events", 6, events),
-            ("insert_tags", 3, tags),
             ("insert_keys", 5, keys),
         ):
             for sql, parameters in inserts(statement, width, values):
                 execute(sql, parameters)
         if events:
+            execute(SQL["index_types"], (judge.begun_at,))
+            execute(SQL["index_tags"], (judge.begun_at,))
             execute(SQL["move_head"], (position,))
         if self._inside is not None and stored:
             try:

@@ -28,6 +28,10 @@ CREATE OR REPLACE FUNCTION {schema}.append(
 DECLARE
     base bigint;
 BEGIN
+    -- Acknowledged means durable, whatever the server or the role has been told.
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'on', true);
+    END IF;
     -- The lock comes first, in a statement of its own; then the checks; then the inserts.
     SELECT l.head INTO base FROM {schema}.log AS l FOR UPDATE;
     IF base <> expected THEN

@@ -37,20 +37,25 @@ class PostgresViews:
         self.steps = Steps(database.schema)
         self._plans: Plans | None = None
 
-    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
+    async def open(
+        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
+    ) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
-        In the database's schema, which is made too.
+        In the database's schema, which is made too. Without ``create``: ``NoViews`` instead.
         """
-        from diptych.read.stores.postgres.schema import RACES, make_tables
+        from diptych.read.stores.postgres.schema import RACES, look_for_tables, make_tables
 
-        views = [definition_of(v) for owned in projections.values() for v in owned]
+        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
 
         async def job(connection: Connection) -> None:
+            if not create:
+                await look_for_tables(connection, self.database.schema, kept, self.database.path)
+                return
             try:
-                await make_tables(connection, self.database.schema, log, projections, views)
+                await make_tables(connection, self.database.schema, log, kept)
             except RACES:
-                await make_tables(connection, self.database.schema, log, projections, views)
+                await make_tables(connection, self.database.schema, log, kept)
 
         await self.database.run(job)
 
@@ -84,6 +89,8 @@ class PostgresViews:
         A connection that is lost on the way leaves open whether it was committed. The step is
         then made again: it finds its checkpoint moved, and moved to where it would have moved it.
         """
+        if not changes:
+            return []
         # In one order everywhere, so that no two wait for each other.
         ordered = sorted(changes, key=lambda change: change.before.projection)
         statement, values = self.steps.statement(ordered, durable=False)

@@ -8,9 +8,10 @@ ON CONFLICT DO NOTHING
 SELECT projection, slice, log, position, event_id, count, digest, time
 FROM {schema}.diptych_checkpoints
 
--- name: read_one
+-- For an append, whose transaction moves it: until then nobody else does.
+-- name: hold
 SELECT projection, slice, log, position, event_id, count, digest, time
-FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = 0
+FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = 0 FOR UPDATE
 
 -- name: positions
 SELECT coalesce(json_object_agg(projection, position)::text, '{}') AS positions

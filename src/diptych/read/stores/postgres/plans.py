@@ -10,10 +10,9 @@ from typing import Any, TypeAlias
 import asyncpg
 from sqlalchemy import Integer
 
-from diptych.errors import Invalid
 from diptych.read import statements
 from diptych.read.port import plain_decimal
-from diptych.read.statements import Shape, Stored
+from diptych.read.statements import Shape, Stored, not_run
 from diptych.read.stores.postgres.dialect import Dialect
 from diptych.read.stores.postgres.rows import beside_positions
 from diptych.sql.postgres import Connection
@@ -129,7 +128,7 @@ async def rows_of(connection: Connection, planned: Planned) -> list[Any]:
     sql, values = planned.plan.sql, planned.values
     if sql is None or values is None:
         sql, values = planned.plan.written_out(planned.statement)
-    with refused_statements(planned.statement):
+    with refused_statements(planned):
         return await connection.fetch(sql, *values)
 
 
@@ -141,7 +140,7 @@ async def rows_and_positions(connection: Connection, planned: Planned) -> tuple[
         sql = beside_positions(sql, plan.schema)
     else:
         sql = plan.with_positions
-    with refused_statements(planned.statement):
+    with refused_statements(planned):
         rows = await connection.fetch(sql, *values)
     positions: str = rows[0][0]
     return ([] if rows[0][1] is None else [row[2:] for row in rows]), positions
@@ -152,24 +151,21 @@ async def count_of(connection: Connection, planned: Planned) -> int:
     sql, values = planned.plan.sql, planned.values
     if sql is None or values is None:
         sql, values = planned.plan.written_out(planned.statement)
-    with refused_statements(planned.statement):
+    with refused_statements(planned):
         status = await connection.execute(sql, *values)
     count = status.rpartition(" ")[2]
     return int(count) if count.isdigit() else -1
 
 
 @contextmanager
-def refused_statements(statement: Any) -> Generator[None]:
+def refused_statements(planned: Planned) -> Generator[None]:
     """Turn what PostgreSQL says of a statement or its values into ``Invalid``."""
     try:
         yield
-    except _NOT_SET_UP:
-        raise
+    except _NOT_SET_UP as error:
+        if planned.views or isinstance(error, asyncpg.InsufficientPrivilegeError):
+            raise
+        hint = f"; in text(), a table is written with its schema: {planned.plan.schema}.name"
+        raise not_run("PostgreSQL", planned.statement, error, hint) from error
     except (asyncpg.DataError, asyncpg.SyntaxOrAccessError) as error:
-        raise Invalid(
-            "PostgreSQL does not run this statement",
-            field="statement",
-            rule="what PostgreSQL takes",
-            got=statement,
-            why=f"{type(error).__name__}: {error}",
-        ) from error
+        raise not_run("PostgreSQL", planned.statement, error) from error

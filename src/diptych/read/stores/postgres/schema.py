@@ -5,15 +5,17 @@ A role that may not create anything can open what is there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from itertools import chain
 from typing import Any, Final
 
 import asyncpg
 
 from diptych.errors import DefinitionError
-from diptych.read.port import Definition
-from diptych.read.stores.postgres.rows import SQL, quoted
+from diptych.read.port import Checkpoint, Definition, require_tables
+from diptych.read.stores.postgres.rows import SQL, checkpoint_of, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
 
@@ -28,33 +30,52 @@ async def make_tables(
     connection: Connection,
     schema: str,
     log: str,
-    projections: Iterable[str],
-    views: Sequence[Definition],
+    projections: Mapping[str, Sequence[Definition]],
 ) -> None:
-    """Make what is missing, a checkpoint at 0 for each new projection too, in one transaction."""
+    """Make what is missing, in one transaction: the tables of projections, and of the store.
+
+    Given the log's identity, also a checkpoint at 0 for each new projection.
+    """
+    views = list(chain.from_iterable(projections.values()))
     for definition in views:
         _check_names(definition)
-    wanted = list(projections)
     async with connection.transaction():
         await connection.execute(_SQL["lock"], SETUP_LOCK)
         if not await connection.fetchval(_SQL["schema_exists"], schema):
             await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
-        there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
+        there, stored = await _found(connection, schema, views)
+        require_tables(projections, there, stored, create=True)
         for name, create in TABLES.items():
             if name not in there:
                 await connection.execute(create.replace("{schema}", schema))
         for definition in views:
             await _make_table(connection, schema, definition, there.get(definition.table_name))
-        rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
-        if missing := set(wanted) - {row["projection"] for row in rows}:
+        if log and (missing := projections.keys() - stored.keys()):
             start = SQL["start"].replace("{schema}", schema)
             await connection.execute(start, sorted(missing), log)
 
 
+async def look_for_tables(
+    connection: Connection,
+    schema: str,
+    projections: Mapping[str, Sequence[Definition]],
+    database: str,
+) -> None:
+    """Raise ``NoViews`` unless all tables and checkpoints are there, and as they should be."""
+    views = list(chain.from_iterable(projections.values()))
+    there, stored = await _found(connection, schema, views)
+    require_tables(projections, there, stored, create=False, database=database, schema=schema)
+    for definition in views:
+        _require_columns(schema, definition, there[definition.table_name])
+
+
 async def plan_tables(
-    connection: Connection, schema: str, projections: Iterable[str], views: Sequence[Definition]
+    connection: Connection, schema: str, projections: Mapping[str, Sequence[Definition]]
 ) -> list[tuple[str, str]]:
-    """Return the statements that `make_tables` would run, with names: run, and rolled back."""
+    """Return the statements that `make_tables` would run, with names: run, and rolled back.
+
+    They can be run for two read databases that share one schema.
+    """
     ran: list[str] = []
 
     def note(query: Any) -> None:
@@ -65,11 +86,17 @@ async def plan_tables(
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await make_tables(connection, schema, "", projections, views)
+        await make_tables(connection, schema, "", projections)
     finally:
         connection.remove_query_logger(note)
         await transaction.rollback()
-    return [(" ".join(sql.split("(")[0].split()), sql) for sql in ran]
+    return [
+        (" ".join(sql.split("(")[0].split()), re.sub(r"\A(CREATE \w+) (?!IF )", _UNLESS_THERE, sql))
+        for sql in ran
+    ]
+
+
+_UNLESS_THERE = r"\1 IF NOT EXISTS "
 
 
 _Columns = dict[str, tuple[str, bool, bool]]
@@ -85,23 +112,42 @@ async def _columns(
     return found
 
 
+async def _found(
+    connection: Connection, schema: str, views: Sequence[Definition]
+) -> tuple[dict[str, _Columns], dict[str, Checkpoint]]:
+    """Return the tables that there are, and the checkpoints."""
+    there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
+    if "diptych_checkpoints" not in there:
+        return there, {}
+    rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
+    return there, {row[0]: checkpoint_of(row) for row in rows}
+
+
 async def _make_table(
     connection: Connection, schema: str, definition: Definition, there: _Columns | None
 ) -> None:
     table = f"{schema}.{quoted(definition.table_name)}"
-    asked: _Columns = {
-        f.name: (f.kind.postgresql.sql, not f.kind.optional, f.key) for f in definition.fields
-    }
     if there is None:
         columns = [
             f"{quoted(name)} {type_}{_collation(type_)}{' NOT NULL' if refuses_null else ''}"
-            for name, (type_, refuses_null, _) in asked.items()
+            for name, (type_, refuses_null, _) in _asked(definition).items()
         ]
         keys = ", ".join(quoted(f.name) for f in definition.key_fields)
         await connection.execute(
             f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({keys}))"
         )
-    elif there != asked:
+    else:
+        _require_columns(schema, definition, there)
+    await _make_indexes(connection, schema, definition)
+
+
+def _asked(definition: Definition) -> _Columns:
+    return {f.name: (f.kind.postgresql.sql, not f.kind.optional, f.key) for f in definition.fields}
+
+
+def _require_columns(schema: str, definition: Definition, there: _Columns) -> None:
+    asked = _asked(definition)
+    if there != asked:
         changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
         raise DefinitionError(
             "The view's table exists with other columns: the view has changed since. Give the view "
@@ -110,7 +156,6 @@ async def _make_table(
             table=f"{schema}.{definition.table_name}",
             changed=", ".join(changed),
         )
-    await _make_indexes(connection, schema, definition)
 
 
 async def _make_indexes(connection: Connection, schema: str, definition: Definition) -> None:

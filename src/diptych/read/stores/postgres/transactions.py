@@ -26,8 +26,8 @@ class PostgresInside:
         self._connection = connection
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
-        row = await self._connection.fetchrow(self._store.sql("read_one"), projection)
+        """Return a projection's checkpoint, which nobody moves until the transaction ends."""
+        row = await self._connection.fetchrow(self._store.sql("hold"), projection)
         return None if row is None else checkpoint_of(row)
 
     async def block(self, projection: str, number: int) -> Tally:

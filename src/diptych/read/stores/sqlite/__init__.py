@@ -5,10 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
-from diptych.read.port import Change, Checkpoint, Found, Tally, View, definition_of
+from diptych.read.port import (
+    Change,
+    Checkpoint,
+    Found,
+    Tally,
+    View,
+    definition_of,
+    require_tables,
+)
 from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite.rows import Rows, flat
 from diptych.sql.sqlite import Database, Session, transaction
@@ -37,24 +46,45 @@ class SqliteViews:
         self._reading: Runner | None = None
         self._writing: Runner | None = None
 
-    async def open(self, log: str, projections: dict[str, Sequence[type[View]]]) -> None:
-        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection."""
-        from diptych.read.stores.sqlite.schema import make_table
+    async def open(
+        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
+    ) -> None:
+        """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
-        views = [definition_of(v) for owned in projections.values() for v in owned]
+        Without ``create``: ``NoViews`` instead, but in memory, where there is nothing before.
+        """
+        from diptych.read.stores.sqlite.schema import make_table, require_columns
 
-        def job(connection: sqlite3.Connection) -> None:
+        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
+
+        def look(connection: sqlite3.Connection) -> None:
+            sql.prepare(connection)
+            require(connection, create=False)
+            for definition in chain.from_iterable(kept.values()):
+                require_columns(connection, definition)
+
+        def make(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
             with transaction(connection):
                 for statement in sql.TABLES.split(";\n"):
                     connection.execute(statement)
-                for definition in views:
+                require(connection, create=True)
+                for definition in chain.from_iterable(kept.values()):
                     make_table(connection, definition)
                 for name in projections:
                     connection.execute(sql.SQL["start"], (name, log))
 
-        await self.database.write(job)
-        await self.database.read(sql.prepare)
+        def require(connection: sqlite3.Connection, *, create: bool) -> None:
+            tables = sql.read_tables(connection)
+            stored = sql.read_checkpoints(connection) if "diptych_checkpoints" in tables else {}
+            require_tables(kept, tables, stored, create=create, path=self.database.path)
+
+        if create or self.database.path is None:
+            await self.database.write(make)
+            await self.database.read(sql.prepare)
+        else:
+            await self.database.read(look)
+            await self.database.write(sql.prepare)
 
     # --- checkpoints and rows, for the engine -----------------------------------------------------
 
@@ -255,10 +285,8 @@ class SqliteTransaction:
 
     async def execute(self, statement: Any) -> int:
         """Run an insert, update or delete of SQLAlchemy Core; return how many rows it touched."""
-        count: int = await self._held.run(
-            lambda c: self._runner.alchemy(c).execute(statement).rowcount
-        )
-        return count
+        planned = self._store.plans.of(statement)
+        return await self._held.run(lambda c: self._runner.count(c, planned))
 
     async def all(self, statement: Any) -> list[Any]:
         """Return the rows of a select of one view."""

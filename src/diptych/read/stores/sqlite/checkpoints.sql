@@ -1,3 +1,6 @@
+-- name: tables
+SELECT name FROM sqlite_master WHERE type = 'table'
+
 -- name: start
 INSERT INTO diptych_checkpoints (projection, slice, log, position, event_id, count, digest)
 VALUES (?, 0, ?, 0, '', 0, '00000000000000000000000000000000')

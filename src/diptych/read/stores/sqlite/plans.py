@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from diptych.read import statements
-from diptych.read.statements import Shape
+from diptych.read.statements import Shape, not_run
 from diptych.read.stores.sqlite.rows import SQL, as_json, positions_of
-from diptych.sql.sqlite import patiently
+from diptych.sql.sqlite import is_faulty, patiently
 
 _dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
 _decode = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
@@ -93,16 +95,24 @@ class Runner:
     def view_rows(self, connection: sqlite3.Connection, planned: Planned) -> list[Any]:
         """Return rows of the view that a statement selects."""
         definition = planned.definition
-        if planned.values is None:
-            rows = self.alchemy(connection).execute(planned.statement).fetchall()
-            return [definition.view(*row) for row in rows]
-        assert planned.plan.sql is not None
-        rows = connection.execute(planned.plan.sql, planned.values).fetchall()
+        with refused_statements(planned.statement):
+            if planned.values is None:
+                found = self.alchemy(connection).execute(planned.statement).fetchall()
+                return [definition.view(*row) for row in found]
+            assert planned.plan.sql is not None
+            rows = connection.execute(planned.plan.sql, planned.values).fetchall()
         return definition.on("sqlite").from_rows(rows)
 
     def tuples(self, connection: sqlite3.Connection, planned: Planned) -> list[tuple[Any, ...]]:
         """Return the rows of any statement that gives some."""
-        return [tuple(r) for r in self.alchemy(connection).execute(planned.statement).fetchall()]
+        with refused_statements(planned.statement):
+            found = self.alchemy(connection).execute(planned.statement).fetchall()
+        return [tuple(row) for row in found]
+
+    def count(self, connection: sqlite3.Connection, planned: Planned) -> int:
+        """Run an insert, update or delete; return how many rows it touched."""
+        with refused_statements(planned.statement):
+            return self.alchemy(connection).execute(planned.statement).rowcount
 
     def view_rows_and_positions(
         self, connection: sqlite3.Connection, planned: Planned
@@ -110,7 +120,10 @@ class Runner:
         """Return rows of a view and all projections' positions, of one snapshot."""
         plan = planned.plan
         if planned.values is not None and plan.with_positions:
-            row = connection.execute(plan.with_positions, planned.values).fetchone()
+            try:
+                row = connection.execute(plan.with_positions, planned.values).fetchone()
+            except sqlite3.Error as error:
+                raise refusal(error, planned.statement) from error
             rows = planned.definition.on("sqlite").from_rows(_decode(row[1]))
             return rows, positions_of(row[0])
         return self._in_snapshot(connection, self.view_rows, planned)
@@ -136,5 +149,27 @@ class Runner:
         try:
             positions = positions_of(connection.execute(SQL["positions"]).fetchone()[0])
             return run(connection, planned), positions
+        except sqlite3.OperationalError as error:
+            # The connection that reads says so of every statement that writes.
+            if error.sqlite_errorcode == sqlite3.SQLITE_READONLY:
+                raise not_run("SQLite", planned.statement, error) from error
+            raise
         finally:
             connection.execute("ROLLBACK")
+
+
+@contextmanager
+def refused_statements(statement: Any) -> Generator[None]:
+    """Turn what SQLite, or SQLAlchemy before it, says of a statement into ``Invalid``."""
+    try:
+        yield
+    except (sqlite3.Error, SQLAlchemyError) as error:
+        raise refusal(error, statement) from error
+
+
+def refusal(error: Exception, statement: Any) -> Exception:
+    """Return ``Invalid`` for a statement that is at fault, else the database's own error."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig else error
+    if isinstance(cause, sqlite3.DatabaseError) and not is_faulty(cause):
+        return cause
+    return not_run("SQLite", statement, cause)

@@ -216,6 +216,11 @@ def move(connection: sqlite3.Connection, change: Change) -> bool:
     return True
 
 
+def read_tables(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of all tables."""
+    return {name for (name,) in connection.execute(SQL["tables"]).fetchall()}
+
+
 def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
     """Return all checkpoints, by projection."""
     return {row[0]: checkpoint_of(row) for row in connection.execute(SQL["read"]).fetchall()}

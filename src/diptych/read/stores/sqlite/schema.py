@@ -20,6 +20,13 @@ def make_table(connection: sqlite3.Connection, definition: Definition) -> None:
     table = definition.table
     create = CreateTable(table, if_not_exists=True)
     connection.execute(str(create.compile(dialect=_dialect)))
+    require_columns(connection, definition)
+    for index in sorted(table.indexes, key=lambda i: str(i.name)):
+        connection.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=_dialect)))
+
+
+def require_columns(connection: sqlite3.Connection, definition: Definition) -> None:
+    """Raise ``DefinitionError`` when a view's table has other columns than the view."""
     info = connection.execute(f"PRAGMA table_info({quoted(definition.table_name)})").fetchall()
     there = {row[1]: (row[2], bool(row[3]), bool(row[5])) for row in info}
     asked = {f.name: (f.kind.sqlite.sql, not f.kind.optional, f.key) for f in definition.fields}
@@ -32,8 +39,6 @@ def make_table(connection: sqlite3.Connection, definition: Definition) -> None:
             table=definition.table_name,
             changed=", ".join(changed),
         )
-    for index in sorted(table.indexes, key=lambda i: str(i.name)):
-        connection.execute(str(CreateIndex(index, if_not_exists=True).compile(dialect=_dialect)))
 
 
-__all__ = ["make_table"]
+__all__ = ["make_table", "require_columns"]

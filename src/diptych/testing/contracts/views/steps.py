@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
-from diptych.errors import DefinitionError
+from diptych.errors import DefinitionError, NoViews, ViewLost
 from diptych.read.port import Change, Checkpoint, Tally
 from diptych.read.select import select
 from diptych.read.views import Key, View
@@ -15,6 +16,7 @@ from diptych.testing.contracts.views.making import (
     VIEWS,
     Counter,
     Leg,
+    Marker,
     StoreMaker,
     error_of,
     put,
@@ -51,6 +53,12 @@ class HasOtherKey(View, table="changing"):
 
     key: Key[int]
     name: Key[str]
+
+
+class IsNew(View):
+    """One that nobody has made."""
+
+    key: Key[int]
 
 
 class StepContract(StoreMaker):
@@ -168,6 +176,45 @@ class StepContract(StoreMaker):
         finally:
             for one in stores:
                 await one.close()
+
+    async def test_opening_makes_nothing_where_it_may_not(self) -> None:
+        """``NoViews`` names the projections that lack something, and they go on lacking it."""
+        store = await self.make_store()
+        other = await self.same(store)
+        try:
+            if other is None:  # a database that nobody can have made before
+                return
+            error = await error_of(store.open(LOG, VIEWS, create=False), NoViews)
+            assert error.facts["lacking"] == ", ".join(VIEWS)
+            await other.open(LOG, VIEWS)
+            await put(other, Counter("a", 1))
+            more: dict[str, Sequence[type[View]]] = {**VIEWS, "new": [Was]}
+            for _ in range(2):
+                error = await error_of(store.open(LOG, more, create=False), NoViews)
+                assert error.facts["lacking"] == "new"
+            await store.open(LOG, VIEWS, create=False)
+            assert set(await store.checkpoints()) == set(VIEWS)
+            assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
+            await other.open(LOG, {"p": [Was]})
+            await error_of(store.open(LOG, {"p": [HasMore]}, create=False), DefinitionError)
+            lost = store.open(LOG, {"counter": [Counter, IsNew]}, create=False)
+            await error_of(lost, ViewLost)
+        finally:
+            await store.close()
+            if other is not None:
+                await other.close()
+
+    async def test_a_table_that_is_not_there_is_made_only_before_the_first_event(self) -> None:
+        """Afterwards it would pass for complete, and be empty: ``ViewLost`` names it."""
+        async with self.new_store() as store:
+            await put(store, Counter("a", 1))
+            for _ in range(2):
+                error = await error_of(store.open(LOG, {"counter": [Counter, Was]}), ViewLost)
+                told = {"projection": "counter", "table": "changing", "position": 1, "applied": 1}
+                assert error.facts == told
+            await store.open(LOG, {"counter": [Counter, Marker], "leg": [Leg, Was]})
+            assert (await store.all(select(Was))).rows == []
+            assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
 
     async def test_a_table_of_other_columns_is_refused(self) -> None:
         """Another type, another key, more or fewer columns: ``DefinitionError`` names them."""

@@ -1,0 +1,1 @@
+"""The bare floors: the same work on the same driver, without a framework."""
