@@ -61,7 +61,7 @@ async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> N
     count = 0
     while count < CUTS:
         # Left alone for a while, logs append by one call again.
-        await load.more(rng.choice((0, 1, 2, 20)))
+        await load.more(rng.choice((0, 1, 2, 3, 10)))
         if rng.random() < 0.5:
             count += await _cut_at_commit(proxy, load, rng, rng.choice((append, append, COMMIT)))
         else:

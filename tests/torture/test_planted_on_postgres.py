@@ -193,6 +193,11 @@ async def test_ids_that_are_not_looked_up(
     assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 1, 5.0), rounds=30)
 
 
+async def has_told(log: Any) -> bool:
+    """Whether a log has told others of its head; a new connection makes it look at all again."""
+    return log._waker._telling is None
+
+
 @pytest.mark.parametrize("unknown", [False, True])
 async def test_a_message_that_comes_late(
     postgres_url: str, planter: Planter, unknown: bool
@@ -207,8 +212,9 @@ async def test_a_message_that_comes_late(
         opened_log(postgres_url) as other,
     ):
         recorders = [Recorder(log, history, "one"), Recorder(other, history, "other")]
-        for recorder in recorders * 2:  # they know of each other
+        for recorder in recorders * 2:  # they know of each other, and append by one call
             await recorder.append([Append((event("Moved"),))])
+            await until(partial(has_told, recorder.log))
         fault = proxy.hold(b"late")
         await recorders[0].append([Append((marked("late"),))])
         await fault.release()
