@@ -61,15 +61,15 @@ async def _cut(proxy: Proxy, load: Load, rng: random.Random, append: bytes) -> N
     count = 0
     while count < CUTS:
         # Left alone for a while, logs append by one call again.
-        await load.more(rng.choice((0, 1, 2, 3, 10)))
+        await load.more(rng.choice((0, 0, 1, 2, 10)))
         if rng.random() < 0.5:
             count += await _cut_at_commit(proxy, load, rng, rng.choice((append, append, COMMIT)))
         else:
             count += min(1, proxy.cut(rng.choice((1, None))))
-        if rng.random() < 0.2:
+        if rng.random() < 0.1:
             proxy.refuse()  # for a while
             count += await _cut_at_commit(proxy, load, rng, append) + min(1, proxy.cut())
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.15)
             proxy.accept()
     proxy.heal()
     await load.more(20)
@@ -81,7 +81,7 @@ async def _cut_at_commit(proxy: Proxy, load: Load, rng: random.Random, marker: b
     if fault.kind == "hold" and fault.struck:
         # Late, the message finds that the client has stored its events by another connection; or
         # that all have waited, as long as it held the log's lock.
-        await load.until(asyncio.sleep(rng.choice((0.02, 0.2))), steps=40)
+        await load.until(asyncio.sleep(rng.choice((0.02, 0.1))), steps=40)
         await fault.release()
     proxy.heal()
     return fault.struck
