@@ -42,6 +42,8 @@ SETTLE_SECONDS: Final = 0.25
 
 POLL_SECONDS: Final = 0.05
 INLINE_SECONDS: Final = 1.0
+DOUBT_SECONDS: Final = 5.0
+"""How often a resting engine looks whether the database has lost steps, in a crash."""
 
 _Step: TypeAlias = tuple[Follower, int, Change]
 """A step, and the follower's epoch in which it was made."""
@@ -72,6 +74,7 @@ class Engine:
         self._hurry = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], tuple[frozenset[str], int]] = {}
         self._inline_at = 0.0
+        self._doubted_at = 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -121,6 +124,7 @@ class Engine:
         Raises ``ProjectionFailed``, ``ForeignCheckpoint``, ``Unavailable``.
         """
         head = await self.log.head()
+        await self.doubt()
         await self._refresh_inline(force=True)
         for follower in self.followers.values():
             if follower.state == "failed" and not self.running:
@@ -358,6 +362,8 @@ class Engine:
     async def _rest(self) -> None:
         """Wait for new events, for a query in a hurry, or for the next attempt that is due."""
         now = time.monotonic()
+        if now - self._doubted_at > DOUBT_SECONDS and await self.doubt():
+            return
         able = self._able()
         timeout = INLINE_SECONDS
         for follower in self.followers.values():
@@ -411,6 +417,18 @@ class Engine:
             return
         if follower.state in ("standby", "new"):
             follower.state = "running"
+
+    async def doubt(self) -> bool:
+        """Look whether the database has lost steps, in a crash; if so, have them made again."""
+        self._doubted_at = time.monotonic()
+        known = [(f, f.checkpoint.position) for f in self.followers.values()]
+        stored = await self.store.checkpoints()
+        gone_back = [f for f, at in known if f.name in stored and stored[f.name].position < at]
+        for follower in gone_back:
+            follower.forget()
+            follower.checkpoint = stored[follower.name]
+            self._hurry.set()
+        return bool(gone_back)
 
     # --- waiting for a position -------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
 
 from msgspec import Struct
@@ -31,7 +31,7 @@ from diptych.log import EventQuery, Log, Token
 from diptych.messages import Event, Query, Recorded, require_kind
 from diptych.read.engine import Engine
 from diptych.read.kinds import bare
-from diptych.read.port import View, definition_of
+from diptych.read.port import Found, View, definition_of
 from diptych.read.status import age_after
 from diptych.signatures import Signature, members, signature_of
 
@@ -141,9 +141,7 @@ class Views:
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields), or None."""
         engine, names = self._kept((view,))
-        await self._reach(engine, names)
-        found = await engine.store.get(view, key)
-        self._note(names, found.positions)
+        found = await self._fresh(engine, names, lambda: engine.store.get(view, key))
         row: V | None = found.rows[0] if found.rows else None
         return row
 
@@ -153,9 +151,8 @@ class Views:
 
     async def _read(self, statement: Any, *, as_view: bool = True) -> list[Any]:
         engine, names, planned = self._plan(statement)
-        await self._reach(engine, names)
-        found = await (engine.store.all(planned) if as_view else engine.store.rows(planned))
-        self._note(names, found.positions)
+        read = engine.store.all if as_view else engine.store.rows
+        found = await self._fresh(engine, names, lambda: read(planned))
         rows: list[Any] = found.rows
         return rows
 
@@ -206,6 +203,21 @@ class Views:
         if engine is None:
             engine = self._engines[0]
         return engine, names
+
+    async def _fresh(
+        self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
+    ) -> Found:
+        """Read, when the token is reached, or cannot be in time."""
+        while True:
+            await self._reach(engine, names)
+            found = await read()
+            reached = min((found.positions.get(name, 0) for name in names), default=self._position)
+            if reached >= self._position or self.stale:
+                self._note(names, found.positions)
+                return found
+            # What was there is there no more: the database has crashed, or failed over.
+            await engine.doubt()
+            self.stale = time.monotonic() > self._deadline
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
         engine.require_own(names)
