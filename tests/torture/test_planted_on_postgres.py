@@ -145,19 +145,6 @@ def sequence(planter: Planter, lock: str) -> None:
 ADVISORY = "PERFORM pg_advisory_xact_lock(7);"
 
 
-async def test_a_sequence_and_a_watermark(backend: Postgres, planter: Planter) -> None:
-    """Bug: positions become visible out of order, and readers go on from the highest one."""
-    sequence(planter, lock="")
-    assert 8 in await interleaved(backend.new_log(), WRITERS_AND_A_READER)
-
-
-async def test_a_sequence_under_a_lock(backend: Postgres, planter: Planter) -> None:
-    """No bug: an advisory lock that is held until the commit, under READ COMMITTED."""
-    sequence(planter, lock=ADVISORY)
-    for script in (DECIDERS, WRITERS_AND_A_READER):
-        assert await interleaved(backend.new_log(), script) == set()
-
-
 async def test_repeatable_read(
     backend: Postgres, planter: Planter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
