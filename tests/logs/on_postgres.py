@@ -60,6 +60,14 @@ async def quiet(*logs: PostgresLog) -> None:
     await until(told)
 
 
+async def has_told(log: Any) -> bool:
+    """Whether a log has told others of its head.
+
+    Doing so may take a second connection, and after a new one a log looks at all again.
+    """
+    return log._waker._telling is None
+
+
 async def sessions(connection: asyncpg.Connection[Any]) -> list[asyncpg.Record]:
     """Return the other sessions of clients in this database."""
     return await connection.fetch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -24,10 +25,12 @@ from diptych.testing.faults import Proxy
 from tests.logs.on_postgres import (
     SCHEMA,
     connected,
+    has_told,
     locked,
     marked,
     one,
     opened,
+    until,
     waiting_for_the_lock,
 )
 from tests.logs.rivals import Rivals
@@ -251,8 +254,9 @@ async def test_ids_that_are_not_looked_for(postgres_url: str, planted_bug: bool)
         opened(proxy.url) as log,
         opened(postgres_url) as other,
     ):
-        for each in (log, other) * 2:
+        for each in (log, other) * 2:  # they know of each other, and append by one call
             await put(each, event())
+            await until(partial(has_told, each))
         assert log._writer._company
         if planted_bug:
             async with connected(postgres_url) as connection:

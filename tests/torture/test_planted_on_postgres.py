@@ -25,7 +25,15 @@ from diptych.testing.history import History
 from diptych.testing.recording import Recorder
 from diptych.testing.servers import PostgresServer
 from diptych.testing.servers import postgres as server_of
-from tests.logs.on_postgres import connected, locked, marked, sessions, until, waiting_for_the_lock
+from tests.logs.on_postgres import (
+    connected,
+    has_told,
+    locked,
+    marked,
+    sessions,
+    until,
+    waiting_for_the_lock,
+)
 from tests.logs.on_postgres import opened as opened_log
 from tests.torture.planting import KEYS, LOCK, MOVE, Planter, finds, interleaved, points
 from torture.application import Move, Open, accounts
@@ -178,11 +186,6 @@ async def test_ids_that_are_not_looked_up(
 
     monkeypatch.setattr(writing.Writer, "_stored_after_all", nothing)
     assert await finds(1, lambda rng: cuts_of_logs(backend, rng, 1, 5.0), rounds=30)
-
-
-async def has_told(log: Any) -> bool:
-    """Whether a log has told others of its head; a new connection makes it look at all again."""
-    return log._waker._telling is None
 
 
 @pytest.mark.parametrize("unknown", [False, True])
