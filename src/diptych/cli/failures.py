@@ -31,6 +31,7 @@ from diptych.errors import (
     UndecodableEvent,
     UnknownMessage,
     ViewLost,
+    ViewNotReady,
 )
 from diptych.sql.addresses import without_passwords
 
@@ -58,6 +59,7 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     Overloaded: AGAIN,
     Unavailable: AGAIN,
     StaleAnswer: AGAIN,
+    ViewNotReady: AGAIN,
     CheckpointMoved: AGAIN,
     Closed: AGAIN,
 }

@@ -22,11 +22,13 @@ from diptych.read.crew import BEAT_SECONDS, Crew
 from diptych.read.fold import Used
 from diptych.read.follower import Follower
 from diptych.read.handling import handle_page
+from diptych.read.pace import Pace
 from diptych.read.pages import decode_page, event_before, fold_page
-from diptych.read.port import Change, Kept, ViewStore
+from diptych.read.port import Change, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
+from diptych.read.versions import Versions
 from diptych.read.waiting import POLL_SECONDS, Waiting
 
 PAGE: Final = 2000
@@ -63,8 +65,10 @@ class Engine:
         self.codec = codec
         self.page = page
         self.projections = {one.name: one for one in projections}
+        self.versions = Versions(store, codec, projections)
         self.spans = Spans(log, codec, store, projections, cache_rows)
         self.crew = Crew(store, projections)
+        self.pace = Pace()
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
@@ -76,16 +80,14 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, rebuild: bool = True) -> None:
         """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
 
-        Without ``create`` nothing is made: ``NoViews`` when something is missing.
+        Without ``create`` nothing is made: ``NoViews`` when something is missing. ``rebuild``: a
+        version that was never there before is made, to be built beside the live one.
         """
-        await self.store.open(
-            self.log.identity,
-            {name: Kept(one.views, one.slices) for name, one in self.projections.items()},
-            create=create,
-        )
+        await self.versions.open(self.log.identity, create=create, rebuild=rebuild)
+        self._refollow()
         await self.spans.all()
         for follower in self.spans:
             await self.spans.reload(follower)
@@ -159,7 +161,7 @@ class Engine:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)
         if not self.running:
             await self._written()
-        others = [name for name in self.projections if not self.spans.is_ours(name)]
+        others = [name for name in self.spans.projections if not self.spans.is_ours(name)]
         while others and not await self.wait_for(others, head, time.monotonic() + 1.0):
             pass
 
@@ -193,13 +195,22 @@ class Engine:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             with suppress(Unavailable):
-                if await self.crew.beat():
+                changed = await self.versions.refresh()
+                if await self.crew.beat() or changed:
                     self.spans.stale = True
                     self._hurry.set()
+
+    def _refollow(self) -> None:
+        """Follow the versions that are this program's."""
+        followed = self.versions.followed
+        if followed != list(self.spans.projections.values()):
+            self.spans.follow(followed)
+            self.crew.follow(followed)
 
     async def _respan(self) -> None:
         """Follow the spans that are this worker's share; all of them, where it does not run."""
         await self._written()
+        self._refollow()
         if self.running:
             await self.spans.share(self.crew)
         else:
@@ -213,6 +224,7 @@ class Engine:
             for f in self.spans
             if f.state != "refused"
             and not f.projection.inline
+            and self.pace.allows(f.name, now)
             and not (f.state in ("failed", "standby") and f.retry_at > now)
         ]
 
@@ -229,12 +241,17 @@ class Engine:
             able = [f for f in able if f.state != "refused" and not f.lost]
             if not able:
                 return self.spans.stale
-            start = min(f.position for f in able)
-            page = await self.log.read(after=start, until=until, limit=self.page)
-            if not page.events:
+            groups = self.pace.groups(able, self.versions.built)
+            for group in groups:
+                start = min(f.position for f in group)
+                page = await self.log.read(after=start, until=until, limit=self.page)
+                if page.events:
+                    progress = await self._page(page.events, group, settle=settle)
+                    break
+            else:
                 return await self._settle(able, settle=settle)
-            progress = await self._page(page.events, able, settle=settle)
-        if len(page.events) < self.page // 4 and not settle and not self._waiting:
+        few = len(page.events) < self.page // 4 and len(groups) == 1
+        if few and not settle and not self._waiting:
             await self._hurried(GATHER_SECONDS)
         return progress
 
@@ -243,6 +260,7 @@ class Engine:
     ) -> bool:
         last = events[-1].position
         members = [f for f in able if f.position < last]
+        self.pace.note({f.name: len(events) for f in members}, time.monotonic())
         used = await decode_page(self.codec, events, members)
         steps: list[_Step] = []
         progress = False
@@ -414,6 +432,7 @@ class Engine:
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)
+        timeout = min(timeout, self.pace.wait(now))
         await self._refresh_inline()
         if not able:
             await self._hurried(timeout)

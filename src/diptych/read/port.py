@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from msgspec import Struct, structs
 
@@ -66,10 +66,44 @@ class Checkpoint(Struct, frozen=True):
 
 
 class Kept(Struct, frozen=True):
-    """What a store keeps for a projection: its views, and into how many slices its keys fall."""
+    """What a store keeps for a projection: its views, and into how many slices its keys fall.
+
+    ``tables`` are the tables of the views, where they are not the plain ones. Without ``indexed``
+    they have no more than their key: they are being filled.
+    """
 
     views: tuple[type[View], ...]
     slices: int = 1
+    tables: tuple[str, ...] = ()
+    indexed: bool = True
+
+    @property
+    def places(self) -> list[tuple[Definition, str]]:
+        """Each view's definition, and its table."""
+        found = list(map(definition_of, self.views))
+        names = self.tables or [one.table_name for one in found]
+        return list(zip(found, names, strict=True))
+
+
+State = Literal["live", "building", "held", "old", "dropped"]
+"""``held``: being built, or built, and not to be switched to unless somebody asks for it."""
+
+
+class Version(Struct, frozen=True):
+    """A version of a projection, as it is kept: under which name, in which tables, in which state.
+
+    ``tables``: the tables of its views, by the plain ones. ``parts``: what it is made of, in JSON.
+    ``turn`` counts the changes of state of all versions.
+    """
+
+    projection: str
+    version: str
+    instance: str
+    tables: dict[str, str]
+    state: State
+    parts: str
+    since: datetime
+    turn: int = 0
 
 
 class Worker(Struct, frozen=True, array_like=True):
@@ -101,6 +135,13 @@ class Change(Struct, frozen=True):
     writes: tuple[Writes, ...] = ()
 
 
+class Turn(Struct, frozen=True):
+    """A change of one version."""
+
+    before: Version
+    after: Version
+
+
 class Proof(Struct, frozen=True):
     """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC)."""
 
@@ -116,9 +157,33 @@ class Proof(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """The rows of a select, and each projection's position in the same snapshot."""
+    """The rows of a select, each projection's position in the same snapshot, and the last turn."""
 
     rows: list[Any]
+    positions: dict[str, int]
+    turn: int = 0
+
+    @classmethod
+    def of(cls, rows: list[Any], positions: dict[str, int]) -> Found:
+        """Make one of what the SQL stores select: the turn is there under "", which is no name."""
+        return cls(rows, positions, positions.pop("", 0))
+
+
+class Difference(Struct, frozen=True):
+    """How the rows of two tables of one view differ, in one snapshot.
+
+    ``missing`` are rows that only the first has, ``extra`` those that only the second has,
+    ``columns`` how often each column differs. ``examples`` are (key, row of the first or None, row
+    of the second or None), rows as dictionaries of what the database holds.
+    """
+
+    table: str
+    rows: int
+    missing: int
+    extra: int
+    differing: int
+    columns: dict[str, int]
+    examples: list[tuple[Any, Any, Any]]
     positions: dict[str, int]
 
 
@@ -251,6 +316,39 @@ class ViewStore(Protocol):
         """Note that a worker is there no more."""
         ...
 
+    async def versions(self) -> list[Version]:
+        """Return all versions there are; none where nothing is set up."""
+        ...
+
+    async def claim(self, versions: Sequence[Version]) -> list[Version]:
+        """Note versions, where neither they, nor their instance, nor another live one is there.
+
+        Returns all there are then.
+        """
+        ...
+
+    async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
+        """Change versions, all or none of them, if each is still as it is believed to be.
+
+        ``level``: only if what becomes live is as far as what was. One that is dropped loses its
+        tables, checkpoints and proofs.
+        """
+        ...
+
+    async def index(self, kept: Kept) -> None:
+        """Make the indexes of tables that were made without."""
+        ...
+
+    def read_from(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, let queries find these views in these tables."""
+        ...
+
+    async def compare(
+        self, view: type[View], tables: tuple[str, str], columns: Sequence[str], most: int
+    ) -> Difference:
+        """Compare two tables of a view in some columns, with at most so many examples."""
+        ...
+
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
         ...
@@ -323,7 +421,7 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
 
 
 def require_tables(
-    projections: Mapping[str, Sequence[Definition]],
+    projections: Mapping[str, Kept],
     tables: Container[str],
     checkpoints: Mapping[str, Sequence[Checkpoint]],
     *,
@@ -336,9 +434,9 @@ def require_tables(
     made, ``NoViews`` for whatever is lacking; ``where`` are its facts.
     """
     lacking: list[str] = []
-    for name, definitions in projections.items():
+    for name, kept in projections.items():
         spans = checkpoints.get(name, ())
-        lost = [one.table_name for one in definitions if one.table_name not in tables]
+        lost = [table for _, table in kept.places if table not in tables]
         if lost or not spans:
             lacking.append(name)
         if lost and any(span.count for span in spans):
@@ -366,15 +464,19 @@ __all__ = [
     "Change",
     "Checkpoint",
     "Definition",
+    "Difference",
     "Found",
     "InsideStore",
     "Kept",
     "Layout",
     "Proof",
     "Session",
+    "State",
     "Storage",
     "Tally",
     "Transaction",
+    "Turn",
+    "Version",
     "View",
     "ViewStore",
     "Worker",

@@ -42,6 +42,13 @@ class Projection(Struct, frozen=True, kw_only=True):
     function: Callable[..., Any]
     inline: bool = False
     slices: int = 1
+    declared: str = ""
+    """The name as declared, where ``name`` is that of another version's instance."""
+
+    @property
+    def title(self) -> str:
+        """The name as declared."""
+        return self.declared or self.name
 
     @property
     def store(self) -> str:

@@ -11,6 +11,7 @@ An application wires the read side so::
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -21,10 +22,12 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
+    DiptychError,
     ForeignCheckpoint,
     Invalid,
     StaleAnswer,
     UnknownMessage,
+    ViewNotReady,
     place,
 )
 from diptych.log import EventQuery, Log, Token
@@ -33,6 +36,7 @@ from diptych.read.engine import Engine
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
 from diptych.read.status import age_after
+from diptych.read.waiting import POLL_SECONDS
 from diptych.signatures import Signature, members, signature_of
 
 if TYPE_CHECKING:
@@ -207,17 +211,40 @@ class Views:
     async def _fresh(
         self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
     ) -> Found:
-        """Read, when the token is reached, or cannot be in time."""
+        """Read from the versions that are live, when the token is reached, or cannot be in time."""
         while True:
-            await self._reach(engine, names)
-            found = await read()
-            reached = min((found.positions.get(name, 0) for name in names), default=self._position)
+            instances, turn = await self._readable(engine, names)
+            await self._reach(engine, instances)
+            try:
+                found = await read()
+            except DiptychError:
+                if not await engine.versions.refresh():
+                    raise
+                continue  # a version has been dropped meanwhile
+            if found.turn != turn:
+                await engine.versions.refresh()
+                continue  # another version is live
+            reached = min(
+                (found.positions.get(name, 0) for name in instances), default=self._position
+            )
             if reached >= self._position or self.stale:
-                self._note(names, found.positions)
+                self._note(instances, found.positions)
                 return found
             # What was there is there no more: the database has crashed, or failed over.
             await engine.doubt()
             self.stale = time.monotonic() > self._deadline
+
+    async def _readable(self, engine: Engine, names: Iterable[str]) -> tuple[set[str], int]:
+        """Return whose rows are read, once there are some; and as of which turn that is known."""
+        while True:
+            try:
+                return {engine.versions.read(name) for name in names}, engine.versions.turn
+            except ViewNotReady as error:
+                if await engine.versions.refresh():
+                    continue
+                if time.monotonic() >= self._deadline:
+                    raise await engine.versions.not_ready(error, engine.log) from None
+                await asyncio.sleep(POLL_SECONDS)
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
         engine.require_own(names)
