@@ -22,7 +22,7 @@ from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from diptych.read.verify import Verdict
+    from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
 
@@ -147,10 +147,10 @@ class Running:
             if isinstance(result, BaseException):
                 raise result
 
-    async def verify(self, *names: str) -> list[Verdict]:
+    async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
-        Without names, all of them.
+        Without names, all of them. ``since="last"``: from where each was last proved.
         """
         from diptych.read.verify import verify
 
@@ -170,6 +170,7 @@ class Running:
                 self.definitions.codec,
                 engine.store,
                 [one for name, one in engine.projections.items() if name in (names or known)],
+                since=since,
             )
         }
         return [verdicts[name] for name in names or known]

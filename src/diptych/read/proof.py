@@ -87,11 +87,10 @@ class KeyHashes(dict[Any, tuple[int, int]]):
 
 
 def _canonical(key: Any) -> Any:
-    kind = type(key)
-    if kind is str or kind is int or key is None:
+    if key is None or type(key) in (str, int):
         return key
     if isinstance(key, tuple):
-        parts: tuple[Any, ...] = key
+        parts: Any = key
         return [_canonical(part) for part in parts]
     if isinstance(key, enum.Enum):
         return _canonical(key.value)
