@@ -45,8 +45,8 @@ class AccessTable(Struct, frozen=True):
         return found[0].cells[column]
 
     def __str__(self) -> str:
-        lines = [("kind", "name", "rule", *self.columns)]
-        lines += [(r.kind, r.name, r.rule, *[r.cells[c] for c in self.columns]) for r in self.rows]
+        lines = [("kind", "name", *self.columns, "rule")]
+        lines += [(r.kind, r.name, *[r.cells[c] for c in self.columns], r.rule) for r in self.rows]
         return "\n".join(_aligned(lines))
 
 
