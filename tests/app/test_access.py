@@ -129,6 +129,7 @@ def test_no_tenant_is_nobodys(tenant: str | None) -> None:
     assert not own(Actor("ann"), Thing(tenant))
     assert not own(None, Thing(tenant))
     assert not own(ANN, Thing(tenant))
+    assert not own(Actor("ann", tenant="None"), Thing(None))
 
 
 def test_a_tenant_may_be_a_uuid_a_number_or_an_enum() -> None:
@@ -238,6 +239,14 @@ def test_what_is_foreseen_is_what_is_judged(actor: Actor | None) -> None:
                 assert "owner" in rule.text
             else:
                 assert rule(actor, thing) is foreseen, (rule, actor, own)
+
+
+def test_what_is_sure_is_foreseen_beside_what_depends() -> None:
+    clerk = Actor("x", {"a"})
+    assert (role("a") | owner).foresee(clerk, own=False) is True
+    assert (role("b") & owner).foresee(clerk, own=False) is False
+    assert (role("b") | owner).foresee(clerk, own=False) is None
+    assert (role("a") & owner).foresee(clerk, own=False) is None
 
 
 # --- declared -------------------------------------------------------------------------------------
@@ -484,9 +493,10 @@ async def test_a_page_is_full_of_what_the_actor_may_read() -> None:
     """What the rules withhold does not make a page short: a short one is the end."""
     async with opened() as running:
         await with_events(running)
-        for limit in (1, 2, 3):
+        await running.do(Place("acme", "5"), actor=ANN)
+        for limit in (1, 2, 3, 4):
             found = await running.events_for(ANN).read(limit=limit)
-            assert [r.position for r in found] == [1, 4][:limit]
+            assert [r.position for r in found] == [1, 4, 5][:limit]
 
 
 @pytest.mark.parametrize("event", [Noted, Secret])
@@ -506,6 +516,14 @@ async def test_an_event_without_a_rule_is_for_nobody() -> None:
         for actor in (ANN, BOB, EVE, MAX):
             with pytest.raises(NotAllowed):
                 await running.events_for(actor).read([Secret])
+
+
+def test_without_a_rule_a_message_is_denied_even_when_only_that_is_asked() -> None:
+    access = app.compile().access
+    assert not access.allows(EVE, Secret("1"))
+    with pytest.raises(NotAllowed):
+        access.require(EVE, Secret("1"))
+    assert not access.may(EVE, Secret)
 
 
 async def test_who_may_read_no_event_at_all_is_told_so() -> None:

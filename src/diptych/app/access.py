@@ -122,10 +122,8 @@ class _SameTenant(Rule):
         self.text = f'same_tenant("{field}")'
 
     def __call__(self, actor: Actor | None, message: Any) -> bool:
-        if actor is None or actor.tenant is None:
-            return False
         value = getattr(message, self.field)
-        return value is not None and _text(value) == actor.tenant
+        return actor is not None and value is not None and _text(value) == actor.tenant
 
     def foresee(self, actor: Actor | None, *, own: bool) -> bool | None:
         return own and actor is not None and actor.tenant is not None
