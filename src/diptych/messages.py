@@ -142,7 +142,7 @@ class Actor(Struct, frozen=True):
 
     def __post_init__(self) -> None:
         """Refuse what would pass for somebody else, such as the empty id of a missing claim."""
-        given: object = self.roles
+        given: Any = self.roles
         if not isinstance(given, (AbstractSet, list, tuple)):
             raise Invalid(
                 "Roles are given as a set",

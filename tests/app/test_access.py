@@ -6,7 +6,7 @@ import enum
 import uuid
 from collections.abc import Callable, Iterator
 from itertools import product
-from typing import Any
+from typing import Any, assert_type
 
 import pytest
 
@@ -178,13 +178,13 @@ def test_a_rule_says_itself_in_words() -> None:
     assert str(rule_of(lambda actor, message: True)).startswith("lambda at test_access.py:")
 
 
+LOOSE: Any = role("a")
+"""Type checkers know that a rule is no condition; here they are not to say so."""
+
+
 @pytest.mark.parametrize(
     "combine",
-    [
-        lambda: role("a") and role("b"),
-        lambda: role("a") or role("b"),
-        lambda: not role("a"),
-    ],
+    [lambda: LOOSE and role("b"), lambda: LOOSE or role("b"), lambda: not LOOSE],
     ids=["and", "or", "not"],
 )
 def test_the_words_and_or_not_are_refused(combine: Callable[[], object]) -> None:
@@ -621,3 +621,18 @@ def test_the_blocking_facade_asks_the_same_rules() -> None:
         assert list(running.events_for(BOB).all()) == []
         with pytest.raises(NotAllowed):
             running.events_for(BOB).read([Cancelled, Secret])
+
+
+# --- types ----------------------------------------------------------------------------------------
+
+
+def test_types_are_followed_through_both_forms_of_a_decorator() -> None:
+    module = Module("typed")
+
+    def thing(command: Thing) -> list[Done]:
+        return []
+
+    assert_type(module.decides(thing)(Thing()), list[Done])
+    assert_type(module.decides(allow=owner)(thing)(Thing()), list[Done])
+    assert_type(role("a") | owner, Rule)
+    assert_type(owner | role("a"), Rule)

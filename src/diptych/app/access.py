@@ -130,7 +130,7 @@ class _SameTenant(Rule):
 
 
 class _Function(Rule):
-    def __init__(self, function: Check) -> None:
+    def __init__(self, function: Callable[..., object]) -> None:
         self.function = function
         self.at = place(function)
         name = getattr(function, "__name__", type(function).__name__)
@@ -140,7 +140,7 @@ class _Function(Rule):
         if actor is None:
             return False
         try:
-            answer: object = self.function(actor, message)
+            answer = self.function(actor, message)
         except Exception as error:
             raise self._failed(message, f"{type(error).__name__}: {error}") from error
         if answer is True or answer is False:
@@ -216,7 +216,7 @@ def _require_word(given: object, text: str) -> None:
         raise DefinitionError(text, at=calling(), got=repr(given)[:100])
 
 
-def rule_of(given: object) -> Rule:
+def rule_of(given: Any) -> Rule:
     """Return a rule, or a function as one; ``DefinitionError`` for anything else."""
     if isinstance(given, Rule):
         return given

@@ -195,7 +195,7 @@ class Module:
                 raise DefinitionError(
                     'Give event types: module.exposes(OrderPlaced, allow=role("…"))',
                     at=at,
-                    got=repr(event)[:100],
+                    got=f"{event!r:.100}",
                 )
         self.exposed.extend((event, rule, at) for event in events)
 
