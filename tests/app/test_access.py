@@ -499,6 +499,17 @@ async def test_a_page_is_full_of_what_the_actor_may_read() -> None:
             assert [r.position for r in found] == [1, 4, 5][:limit]
 
 
+async def test_reading_comes_to_an_end_beyond_the_head() -> None:
+    async with opened() as running:
+        await with_events(running)
+        assert await positions(running, ANN, after=1, until=1000) == [4]
+        assert await positions(running, ANN, after=9, until=1000) == []
+        found = [r.position async for r in running.events.all(after=1, until=1000)]
+        assert found == [2, 3, 4]
+        with pytest.raises(Invalid):
+            await running.events_for(ANN).read(limit=0)
+
+
 @pytest.mark.parametrize("event", [Noted, Secret])
 async def test_a_type_that_an_actor_may_not_read_is_an_error(event: type[Event]) -> None:
     async with opened() as running:

@@ -7,6 +7,7 @@ by ``|`` and ``&``.
 
 from __future__ import annotations
 
+import enum
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from os.path import basename
@@ -22,7 +23,7 @@ from diptych.errors import (
     calling,
     place,
 )
-from diptych.messages import Actor, Message, TagField, actor_of
+from diptych.messages import Actor, Message, actor_of
 
 Kind: TypeAlias = Literal["command", "query", "event"]
 
@@ -161,13 +162,14 @@ class _Function(Rule):
 
 
 class _Either(Rule):
-    def __init__(self, *rules: Rule) -> None:
-        self.rules = rules
+    def __init__(self, one: Rule, other: Rule) -> None:
+        self.rules = rules = (one, other)
         self.text = " | ".join(rule.text for rule in rules)
         self.fields = tuple(field for rule in rules for field in rule.fields)
 
     def __call__(self, actor: Actor | None, message: Any) -> bool:
-        return any(rule(actor, message) for rule in self.rules)
+        one, other = self.rules
+        return one(actor, message) or other(actor, message)
 
     def foresee(self, actor: Actor | None, *, own: bool) -> bool | None:
         found = [rule.foresee(actor, own=own) for rule in self.rules]
@@ -175,14 +177,15 @@ class _Either(Rule):
 
 
 class _Both(Rule):
-    def __init__(self, *rules: Rule) -> None:
-        self.rules = rules
+    def __init__(self, one: Rule, other: Rule) -> None:
+        self.rules = rules = (one, other)
         texts = [f"({r.text})" if isinstance(r, _Either) else r.text for r in rules]
         self.text = " & ".join(texts)
         self.fields = tuple(field for rule in rules for field in rule.fields)
 
     def __call__(self, actor: Actor | None, message: Any) -> bool:
-        return all(rule(actor, message) for rule in self.rules)
+        one, other = self.rules
+        return one(actor, message) and other(actor, message)
 
     def foresee(self, actor: Actor | None, *, own: bool) -> bool | None:
         found = [rule.foresee(actor, own=own) for rule in self.rules]
@@ -238,7 +241,7 @@ def rule_of(given: Any) -> Rule:
 
 
 def _text(value: Any) -> str:
-    return TagField("", "", optional=False, kind=str).tag(value)[1:]
+    return str(value.value if isinstance(value, enum.Enum) else value)
 
 
 # --- an application's rules -----------------------------------------------------------------------

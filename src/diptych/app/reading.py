@@ -8,7 +8,7 @@ from typing import Any
 from diptych.app.access import Access
 from diptych.codec import Codec
 from diptych.errors import NotAllowed, NotAuthenticated
-from diptych.log import Log
+from diptych.log import Log, require_limit
 from diptych.messages import Actor, Event, Recorded, actor_of
 from diptych.read.queries import Events
 
@@ -31,8 +31,10 @@ class EventsFor(Events):
         limit: int = 1000,
     ) -> list[Recorded]:
         """Return the next such events that the actor may read, at most ``limit``."""
+        require_limit(limit)
         query = self._query(self._readable(types), tags)
-        until = await self._log.head() if until is None else until
+        head = await self._log.head()
+        until = head if until is None else min(until, head)
         found: list[Recorded] = []
         while after < until and len(found) < limit:
             page = await self._log.read(query, after=after, until=until, limit=limit)

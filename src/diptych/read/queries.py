@@ -97,7 +97,8 @@ class Events:
     ) -> AsyncIterator[Recorded]:
         """Iterate over all such events up to ``until`` (default: the head now), page by page."""
         query = self._query(types, tags)
-        until = await self._log.head() if until is None else until
+        head = await self._log.head()
+        until = head if until is None else min(until, head)  # beyond it there is no end to reach
         while after < until:
             page = await self._log.read(query, after=after, until=until)
             for stored in page.events:
