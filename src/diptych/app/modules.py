@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from diptych.app.blocking import BlockingRunning
-    from diptych.app.databases import Create
+    from diptych.app.databases import Create, Rebuild
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
@@ -260,6 +260,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        rebuild: Rebuild = "auto",
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
@@ -267,14 +268,21 @@ class Module:
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
-        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        where it is not there yet: "all", "views" or "nothing". ``rebuild``: a version of a
+        projection that was never there before is built beside the live one and switched to
+        ("auto"), or only when that is asked for ("manual"). Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
             Opening,  # asyncio and databases: not before they are needed
         )
 
-        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
+        return Opening(
+            *(self.compile(), log, views, limits),
+            projections=projections,
+            create=create,
+            rebuild=rebuild,
+        )
 
     def open_blocking(
         self,
@@ -284,6 +292,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        rebuild: Rebuild = "auto",
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -293,7 +302,12 @@ class Module:
         from diptych.app.blocking import open_app
 
         opening = self.open(
-            log=log, views=views, limits=limits, projections=projections, create=create
+            log=log,
+            views=views,
+            limits=limits,
+            projections=projections,
+            create=create,
+            rebuild=rebuild,
         )
         return open_app(opening)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
+from diptych.app.databases import Create, Databases, Rebuild, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
@@ -15,9 +15,11 @@ from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
+from diptych.read.control import Projections
 from diptych.read.engine import Engine
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
+from diptych.read.rebuild import Builder
 from diptych.read.status import Status
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
@@ -31,18 +33,25 @@ R = TypeVar("R")
 class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
-    ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
-    rules.
+    ``events`` reads the log, decoded; ``log`` is the port itself; ``projections`` looks after the
+    versions of projections. These and ``views`` know no rules.
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
+        self,
+        definitions: Definitions,
+        log: Log,
+        bus: CommandBus,
+        engines: Sequence[Engine],
+        builders: Sequence[Builder],
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
+        self._builders = builders
+        self.projections = Projections(builders)
         self._queries = Queries(
             log, definitions.codec, engines, definitions.answers, definitions.access.require
         )
@@ -157,20 +166,21 @@ class Running:
         return [one for engine in self._engines for one in await engine.status()]
 
     async def catch_up(self) -> None:
-        """Bring every projection to where the log's head is now."""
+        """Bring every projection to where the log's head is now; switch to what was built so."""
         done = [engine.catch_up() for engine in self._engines]
         for result in await asyncio.gather(*done, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+        for builder in self._builders:
+            if builder.auto:
+                await builder.finish(builder.building())
 
     async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
         Without names, all of them. ``since="last"``: from where each was last proved.
         """
-        from diptych.read.verify import verify
-
-        known = {one.name: one for one in self.definitions.projections}
+        known = [one.name for one in self.definitions.projections]
         if unknown := [name for name in names if name not in known]:
             raise Invalid(
                 "There is no such projection",
@@ -178,17 +188,10 @@ class Running:
                 rule="one of " + (", ".join(known) or "none"),
                 got=", ".join(unknown),
             )
-        verdicts = {
-            verdict.projection: verdict
-            for engine in self._engines
-            for verdict in await verify(
-                self.log,
-                self.definitions.codec,
-                engine.store,
-                [one for name, one in engine.projections.items() if name in (names or known)],
-                since=since,
-            )
-        }
+        verdicts: dict[str, Verdict] = {}
+        for builder in self._builders:
+            chosen = [one for one in builder.engine.projections if one in (names or known)]
+            verdicts |= await builder.verify(chosen, since=since)
         return [verdicts[name] for name in names or known]
 
 
@@ -204,9 +207,13 @@ class Opening(AbstractAsyncContextManager[Running]):
         *,
         projections: bool,
         create: Create,
+        rebuild: Rebuild,
     ) -> None:
         self._opening = open_app(
-            definitions, log_url, views_at, limits, projections=projections, create=create
+            *(definitions, log_url, views_at, limits),
+            projections=projections,
+            create=create,
+            rebuild=rebuild,
         )
 
     async def __aenter__(self) -> Running:
@@ -237,11 +244,15 @@ async def open_app(
     *,
     projections: bool,
     create: Create,
+    rebuild: Rebuild,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
         rule = " or ".join(get_args(Create))
         raise Invalid("That cannot be made", field="create", rule=rule, got=create)
+    if rebuild not in get_args(Rebuild):
+        rule = " or ".join(get_args(Rebuild))
+        raise Invalid("That is no way to rebuild", field="rebuild", rule=rule, got=rebuild)
     log_at = Where.parse(log_url, "log")
     places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
@@ -253,14 +264,17 @@ async def open_app(
         engines = [
             Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
         ]
-        for engine in engines:
-            await engine.open(create=create != "nothing")
+        builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
+        for engine, builder in zip(engines, builders, strict=True):
+            await engine.open(create=create != "nothing", rebuild=rebuild == "auto")
+            stack.push_async_callback(engine.stop)
+            stack.push_async_callback(builder.stop)
             if projections:
                 await engine.start()
-            stack.push_async_callback(engine.stop)
+                await builder.start()
         bus = CommandBus(definitions.write, codec, log, limits, definitions.access.require)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines)
+        yield Running(definitions, log, bus, engines, builders)
 
 
 @asynccontextmanager

@@ -87,7 +87,7 @@ class Engine:
         version that was never there before is made, to be built beside the live one.
         """
         await self.versions.open(self.log.identity, create=create, rebuild=rebuild)
-        self._refollow()
+        self.spans.follow(self.versions.followed)
         await self.spans.all()
         for follower in self.spans:
             await self.spans.reload(follower)
@@ -197,20 +197,18 @@ class Engine:
             with suppress(Unavailable):
                 changed = await self.versions.refresh()
                 if await self.crew.beat() or changed:
-                    self.spans.stale = True
-                    self._hurry.set()
+                    self.refollow()
 
-    def _refollow(self) -> None:
-        """Follow the versions that are this program's."""
-        followed = self.versions.followed
-        if followed != list(self.spans.projections.values()):
-            self.spans.follow(followed)
-            self.crew.follow(followed)
+    def refollow(self) -> None:
+        """Look soon which versions and shares are to be followed."""
+        self.spans.stale = True
+        self._hurry.set()
 
     async def _respan(self) -> None:
         """Follow the spans that are this worker's share; all of them, where it does not run."""
         await self._written()
-        self._refollow()
+        self.spans.follow(self.versions.followed)
+        self.crew.follow(self.spans.projections.values())
         if self.running:
             await self.spans.share(self.crew)
         else:
@@ -498,4 +496,4 @@ class Engine:
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.spans)
+        return await status_of(self.log, self.store, self.spans, self.versions)

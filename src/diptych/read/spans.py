@@ -36,7 +36,10 @@ class Spans:
 
     def follow(self, projections: Iterable[Projection]) -> None:
         """Follow these from now on, and no others."""
-        self.projections = {one.name: one for one in projections}
+        listed = {one.name: one for one in projections}
+        if listed == self.projections:
+            return
+        self.projections = listed
         self._of = {
             name: self._of.get(name) or [Follower(one, self._codec, self._cache_rows)]
             for name, one in self.projections.items()

@@ -11,6 +11,7 @@ from diptych.codec import metadata_of
 from diptych.log import Log
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.spans import Spans
+from diptych.read.versions import Versions
 
 
 class SpanStatus(Struct, frozen=True):
@@ -25,11 +26,12 @@ class SpanStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
+    """The state of a projection, or of a version of it: ``lag`` in events, ``lag_seconds`` in s.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused.
+    ``state``: new, running, standby (another worker does it), failed, refused. ``phase`` is that
+    of the version: live, building, held, old.
     """
 
     projection: str
@@ -43,19 +45,25 @@ class Status(Struct, frozen=True):
     inline: bool = False
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
+    version: str = ""
+    phase: str = "live"
 
 
 _GRAVITY: Final = ("refused", "failed", "standby", "new", "running")
 
 
-async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
-    """Return the state of every projection, from the checkpoints in the store."""
+async def status_of(log: Log, store: ViewStore, spans: Spans, versions: Versions) -> list[Status]:
+    """Return the state of every projection, from the checkpoints in the store.
+
+    Of those that another version serves, also the state of that one.
+    """
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
     head = await log.head()
     ages: dict[int, float] = {}
     found: list[Status] = []
-    for name, one in spans.projections.items():
+    for one, row in versions.shown():
+        name = one.name
         parts: list[SpanStatus] = []
         for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
             position = span.position
@@ -69,7 +77,7 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
         worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
         found.append(
             Status(
-                name,
+                one.title,
                 last.position,
                 head,
                 last.lag,
@@ -80,6 +88,8 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),
+                row.version,
+                row.state,
             )
         )
     return found

@@ -94,6 +94,16 @@ class Versions:
         """Return a projection under the name of this program's instance; None: it is not kept."""
         return next((one for one in self.followed if one.title == name), None)
 
+    def shown(self) -> list[tuple[Projection, Version]]:
+        """Return this program's versions that are followed, and the live ones, of all."""
+        found: list[tuple[Projection, Version]] = []
+        for name, one in self._declared.items():
+            for row in self.of(name):
+                own = row == self.mine(name) and row.state in FOLLOWED
+                if own or row.state == "live":
+                    found.append((self._variant(one, row.instance), row))
+        return found
+
     async def wanted(self) -> dict[str, Kept]:
         """Return what `open` would have made, as far as it is not there. Changes nothing."""
         self._know(await self.store.versions())

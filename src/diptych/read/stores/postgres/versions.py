@@ -147,7 +147,9 @@ async def _compare(
             right = dict(zip(others, values[width:], strict=True)) if has_b else None
             examples.append((key[0] if len(keys) == 1 else key, left, right))
     positions = await connection.fetchval(ROWS["positions"].replace("{schema}", schema))
+    there = positions_of(positions)
     counted = {n: c for n, c in zip(others, each, strict=False) if c}
+    there.pop("", None)
     return Difference(
         definition.table_name,
         rows,
@@ -156,5 +158,5 @@ async def _compare(
         differing,
         counted,
         examples,
-        positions_of(positions),
+        there,
     )

@@ -110,8 +110,9 @@ def compare(
             left = dict(zip(others, values[:width], strict=True)) if has_a else None
             right = dict(zip(others, values[width:], strict=True)) if has_b else None
             examples.append((key[0] if len(keys) == 1 else key, left, right))
-    positions = positions_of(first(ROWS["positions"])[0])
+    there = positions_of(first(ROWS["positions"])[0])
     counted = {n: int(c) for n, c in zip(others, each, strict=False) if c}
+    there.pop("", None)
     return Difference(
-        definition.table_name, rows, missing, extra, differing, counted, examples, positions
+        definition.table_name, rows, missing, extra, differing, counted, examples, there
     )
