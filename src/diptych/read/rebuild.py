@@ -130,7 +130,10 @@ class Builder:
         await self._index(ready)
         await self._prove(ready)
         if not switch:
-            return [one.title for one in ready]
+            deadline = time.monotonic() + 1.0
+            return [
+                one.title for one in ready if await self.engine.wait_for({one.name}, head, deadline)
+            ]
         return [one.title for one in ready if await self._switch(one)]
 
     async def _index(self, ready: Sequence[Projection]) -> None:

@@ -83,14 +83,14 @@ class SqliteViews:
 
         def require(connection: sqlite3.Connection, *, create: bool) -> None:
             tables = sql.read_tables(connection)
+            stored = sql.read_checkpoints(connection) if "diptych_checkpoints" in tables else {}
+            require_tables(projections, tables, stored, create=create, path=self.database.path)
             if not create and projections and "diptych_versions" not in tables:
                 raise NoViews(
                     "There are no views at that address, and none were to be made",
                     path=self.database.path,
                     lacking="diptych_versions",
                 )
-            stored = sql.read_checkpoints(connection) if "diptych_checkpoints" in tables else {}
-            require_tables(projections, tables, stored, create=create, path=self.database.path)
 
         if create or self.database.path is None:
             await self.database.write(make)
