@@ -173,7 +173,7 @@ class Running:
                 raise result
         for builder in self._builders:
             if builder.auto:
-                await builder.finish(builder.building())
+                await builder.finish(builder.building(), asked=False)
 
     async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.

@@ -19,6 +19,8 @@ from diptych.read.version import differences, kept_in_place
 from diptych.read.versions import BUILT, parts_in
 
 WATCH_SECONDS: Final = 0.2
+LEVEL_SECONDS: Final = 0.5
+"""How long going back waits for a moment when the version of before is as far."""
 
 Action = Literal["none", "build", "building", "held", "old", "dropped", "adopt"]
 
@@ -262,7 +264,12 @@ class Projections:
                 projection=name,
             )
         lag = await _lag(builder, before)
-        if not await versions.switch(name, before, level=False):
+        done = False
+        deadline = time.monotonic() + LEVEL_SECONDS
+        while not done and time.monotonic() < deadline and versions.live(name) == live:
+            # So that positions do not go back for who reads, where the old one is kept current.
+            done = await versions.switch(name, before, level=True)
+        if not done and not await versions.switch(name, before, level=False):
             raise Invalid(
                 "Somebody else has just switched this projection; look again",
                 field="projection",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
@@ -83,11 +83,17 @@ class Builder:
             await asyncio.sleep(wait)
             wait = LOOK_SECONDS
             try:
-                await self.finish(self.building(), wait=False)
+                # One of the workers is enough: the one that has the first slices.
+                mine = [name for name in self.building() if self._is_first(name)]
+                await self.finish(mine, asked=False)
             except Closed:
                 return
             except DiptychError:
                 wait = LONGEST_WAIT  # `problems` has what it was
+
+    def _is_first(self, name: str) -> bool:
+        one = self.engine.versions.projection(name)
+        return one is not None and 0 in self.engine.crew.share(one)
 
     def building(self) -> list[str]:
         """Return the projections whose version here is being built, and is to become live."""
@@ -101,26 +107,24 @@ class Builder:
     # --- to the end -------------------------------------------------------------------------------
 
     async def finish(
-        self, names: Iterable[str], *, wait: bool = True, switch: bool = True
+        self, names: Iterable[str], *, asked: bool = True, switch: bool = True
     ) -> list[str]:
         """Index, prove and switch to what has caught up; return what was ready, or is live now.
 
-        Without ``wait`` it is left to the worker that has the first slices. Raises
-        ``ProjectionFailed`` when a version does not hold exactly its events.
+        Unless ``asked``, what is held is left alone. Raises ``ProjectionFailed`` when a version
+        does not hold exactly its events.
         """
         async with self._finishing:
-            return await self._finish(names, wait=wait, switch=switch)
+            return await self._finish(names, asked=asked, switch=switch)
 
-    async def _finish(self, names: Iterable[str], *, wait: bool, switch: bool) -> list[str]:
-        versions, crew = self.engine.versions, self.engine.crew
+    async def _finish(self, names: Iterable[str], *, asked: bool, switch: bool) -> list[str]:
+        versions = self.engine.versions
         ready: list[Projection] = []
         head = await self.engine.log.head()
         stored = await self.engine.store.checkpoints()
         for name in names:
             one, row = versions.projection(name), versions.mine(name)
             if one is None or row is None or row.state == "live":
-                continue
-            if self.engine.running and not wait and 0 not in crew.share(one):
                 continue
             reached = min((span.position for span in stored.get(one.name, ())), default=-1)
             if reached >= head - NEAR:
@@ -134,7 +138,8 @@ class Builder:
             return [
                 one.title for one in ready if await self.engine.wait_for({one.name}, head, deadline)
             ]
-        return [one.title for one in ready if await self._switch(one)]
+        states: tuple[State, ...] = (*BUILT, "old") if asked else ("building",)
+        return [one.title for one in ready if await self._switch(one, states)]
 
     async def _index(self, ready: Sequence[Projection]) -> None:
         for one in ready:
@@ -161,12 +166,12 @@ class Builder:
                 at=wrong[0].at,
             )
 
-    async def _switch(self, one: Projection) -> bool:
+    async def _switch(self, one: Projection, states: Collection[State]) -> bool:
         """Switch in a moment when the new version is as far as the live one."""
         versions = self.engine.versions
         for _ in range(SWITCH_TRIES):
             row = versions.mine(one.title)
-            if row is None or row.state not in (*BUILT, "old"):
+            if row is None or row.state not in states:
                 return row is not None and row.state == "live"
             if await versions.switch(one.title, row, level=True):
                 return True

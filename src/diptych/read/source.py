@@ -45,10 +45,14 @@ def tree_of(file: str, names: dict[str, Any] | None) -> ast.Module | None:
 
 @lru_cache(maxsize=64)
 def _parsed(text: str) -> ast.Module | None:
-    try:
-        return ast.parse(text)
-    except SyntaxError:
-        return None
+    for _ in range(3):
+        try:
+            return ast.parse(text)
+        except SyntaxError:
+            return None
+        except SystemError:  # CPython 3.11: the collector ran a finalizer that parses, too
+            continue
+    return None
 
 
 def function_node(function: FunctionType) -> list[_Function]:

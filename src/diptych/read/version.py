@@ -250,6 +250,8 @@ class _Reached:
         elif callable(getattr(thing, "func", None)) and hasattr(thing, "args"):  # partial
             self._note(label, repr(value_text(thing.args)) + repr(value_text(thing.keywords)))
             self.look(f"{label}'s function", thing.func)
+        elif isinstance(thing, (list, dict, set)):
+            return  # it may change while the program runs, and the version must not
         elif (text := value_text(thing)) is not None:
             self._note(label, text)
         elif source.is_users(type(thing).__module__, self._package):
@@ -283,10 +285,11 @@ class _Reached:
             self._attributes |= {name for (name,) in names}
         closed = source.closed_over(function)
         module = sys.modules.get(function.__module__)
-        for path in dict.fromkeys(names):
-            if path[0] in closed:
-                self.look(f"variable {path[0]}", closed[path[0]])
-            else:
+        listed = list(dict.fromkeys(names))
+        for name in dict.fromkeys(path[0] for path in listed if path[0] in closed):
+            self.look(f"variable {name}", closed[name])
+        for path in listed:
+            if path[0] not in closed:
                 self._global(function.__globals__, module, path)
 
     def _global(

@@ -126,7 +126,12 @@ class SqliteViews:
 
     async def prove(self, proof: Proof) -> None:
         """Keep what was found of a projection, in place of what was found before."""
-        await self.database.write(lambda c: sql.keep_proof(c, proof))
+
+        def job(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                sql.keep_proof(connection, proof)
+
+        await self.database.write(job)
 
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
@@ -144,7 +149,12 @@ class SqliteViews:
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
-        await self.database.write(lambda c: sql.leave(c, worker))
+
+        def job(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                sql.leave(connection, worker)
+
+        await self.database.write(job)
 
     # --- versions ---------------------------------------------------------------------------------
 
