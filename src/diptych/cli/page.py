@@ -25,6 +25,7 @@ COMMANDS: Final = (
     Command("log", "log:log", "Look into the log: show, tail."),
     Command("status", "views:status", "Show how far each projection is behind the log."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
+    Command("projections", "projections:projections", "Change views: plan, rebuild, cutover, …"),
     Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
 )
 
