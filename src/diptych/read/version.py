@@ -72,6 +72,8 @@ def parts_of(one: Projection, codec: Codec) -> Parts:
         codec.of(event).name: {name: type_text(hint) for name, hint in type_hints(event).items()}
         for event in one.events
     }
+    for cls in (*one.views, *one.events):
+        reached.look("", cls)
     reached.settle()
     reached.defaults([*one.views, *one.events])
     tables = tuple(definition_of(view).table_name for view in one.views)
