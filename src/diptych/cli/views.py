@@ -60,7 +60,7 @@ def status(*, options: Given) -> None:
             str(one.lag),
             seconds(one.lag_seconds) if one.lag else "-",
             str(one.count),
-            Text(_state(one), _STYLES.get(_state(one), "red")),
+            Text(_shown(one), _STYLES.get(_state(one), "red")),
         )
     console.print(table)
     for one in found:
@@ -78,6 +78,11 @@ def _state(one: Status) -> str:
     return "behind" if one.lag else "current"
 
 
+def _shown(one: Status) -> str:
+    """Several versions of a projection are told apart by their phase."""
+    return _state(one) if one.phase == "live" else f"{_state(one)}, {one.phase}"
+
+
 def _status_data(one: Status) -> dict[str, Any]:
     return {
         "projection": one.projection,
@@ -89,6 +94,8 @@ def _status_data(one: Status) -> dict[str, Any]:
         "spans": one.spans,
         "state": _state(one),
         "error": one.error,
+        "version": one.version,
+        "phase": one.phase,
     }
 
 

@@ -93,13 +93,9 @@ class PostgresViews:
 
     async def index(self, kept: Kept) -> None:
         """Make the indexes of tables that were made without."""
-        from diptych.read.stores.postgres.schema import make_indexes
+        from diptych.read.stores.postgres.schema import make_all_indexes
 
-        async def job(connection: Connection) -> None:
-            for definition, table in kept.places:
-                await make_indexes(connection, self.database.schema, definition, table)
-
-        await self.database.run(job)
+        await self.database.run(lambda c: make_all_indexes(c, self.database.schema, kept))
 
     def read_from(self, tables: Mapping[type[View], str]) -> None:
         """From now on, let queries find these views in these tables."""

@@ -51,7 +51,7 @@ async def make_tables(
             for definition, table in kept.places:
                 await _make_table(connection, schema, definition, table, there.get(table))
                 if kept.indexed:
-                    await make_indexes(connection, schema, definition, table)
+                    await _make_indexes(connection, schema, definition, table)
         if log and (missing := sorted(projections.keys() - stored.keys())):
             start = SQL["start"].replace("{schema}", schema)
             slices = [projections[name].slices for name in missing]
@@ -160,7 +160,15 @@ def _require_columns(schema: str, definition: Definition, table: str, there: _Co
         )
 
 
-async def make_indexes(
+async def make_all_indexes(connection: Connection, schema: str, kept: Kept) -> None:
+    """Make the indexes of tables that were made without; one worker does, the others wait."""
+    async with connection.transaction():
+        await connection.execute(_SQL["lock"], SETUP_LOCK)
+        for definition, table in kept.places:
+            await _make_indexes(connection, schema, definition, table)
+
+
+async def _make_indexes(
     connection: Connection, schema: str, definition: Definition, table: str
 ) -> None:
     """Make a table's indexes, unless they are there."""
