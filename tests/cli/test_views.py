@@ -53,6 +53,8 @@ def test_status_as_json(filled: Cli) -> None:
             ],
             "state": "current",
             "error": None,
+            "version": said["projections"][0]["version"],
+            "phase": "live",
         }
     ]
     assert filled("status", "--json").json["log"] == said["log"]

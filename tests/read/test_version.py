@@ -289,3 +289,11 @@ def test_types_are_told_in_words() -> None:
     assert type_text(Literal["b", "a"]) == "Literal['a', 'b']"
     assert type_text(list[tuple[Name, ...]]) == "list[tuple[str, ...]]"
     assert type_text(dict[str, datetime]) == "dict[str, datetime]"
+
+
+def test_a_global_named_like_a_local_or_a_field_does_not_count(load: Load) -> None:
+    before = load()
+    after = load(
+        ("def fold(", "for total in range(3):\n    order = pieces = event = total\n\n\ndef fold(")
+    )
+    assert before.version == after.version

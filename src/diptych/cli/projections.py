@@ -196,6 +196,7 @@ def _rate(one: Progress) -> str:
 @projections.command
 def compare(
     name: Name,
+    /,
     *,
     examples: Annotated[int, Parameter(help="So many rows as examples.")] = 5,
     options: Given,
@@ -242,7 +243,7 @@ def _print_difference(one: Difference) -> None:
 
 
 @projections.command
-def cutover(name: Name, *, yes: Yes = False, options: Given) -> int:
+def cutover(name: Name, /, *, yes: Yes = False, options: Given) -> int:
     """Prove the version of the code at hand, and let queries read it from now on.
 
     The version that was live is kept, for `rollback`.
@@ -252,7 +253,7 @@ def cutover(name: Name, *, yes: Yes = False, options: Given) -> int:
 
 
 @projections.command
-def rollback(name: Name, *, yes: Yes = False, options: Given) -> int:
+def rollback(name: Name, /, *, yes: Yes = False, options: Given) -> int:
     """Let queries read the version that was live before, at once.
 
     It is as current as the workers with its code have kept it.
@@ -284,6 +285,7 @@ def _switch(
 @projections.command
 def drop(
     name: Name,
+    /,
     *,
     version: Annotated[
         str | None, Parameter(help="Only this one [default: all that are not live].")

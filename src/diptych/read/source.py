@@ -7,6 +7,7 @@ between versions of Python.
 from __future__ import annotations
 
 import ast
+import dis
 import inspect
 import linecache
 import sys
@@ -218,11 +219,6 @@ def names_in(node: Any) -> Iterator[tuple[str, ...]]:
                 yield from names_in([v for v in _listed(value) if isinstance(v, ast.AST)])
 
 
-def attributes_in(node: ast.AST) -> set[str]:
-    """Return the names of all attributes that a tree reads."""
-    return {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
-
-
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
@@ -236,13 +232,20 @@ def _path(node: ast.Attribute) -> tuple[str, ...]:
     return (inner.id, *reversed(parts)) if isinstance(inner, ast.Name) else ()
 
 
-def names_of_code(code: CodeType) -> Iterator[tuple[str, ...]]:
-    """Return the names that bytecode reads."""
-    for name in (*code.co_names, *code.co_freevars):
-        yield (name,)
+def reads_of(code: CodeType) -> tuple[set[str], set[str]]:
+    """Return the global and enclosing variables that bytecode reads, and the attributes."""
+    names, attributes = set(code.co_freevars), set[str]()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            names.add(str(instruction.argval))
+        elif instruction.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            attributes.add(str(instruction.argval))
     for one in code.co_consts:
         if isinstance(one, CodeType):
-            yield from names_of_code(one)
+            more, others = reads_of(one)
+            names |= more
+            attributes |= others
+    return names, attributes
 
 
 def closed_over(function: FunctionType) -> dict[str, Any]:

@@ -274,20 +274,21 @@ class _Reached:
         if label not in ("fold", "key") and not source.is_users(function.__module__, self._package):
             return
         nodes = source.function_node(function)
-        names: Iterable[tuple[str, ...]]
+        read, attributes = source.reads_of(function.__code__)
+        self._attributes |= attributes
+        paths: list[tuple[str, ...]]
         if nodes:
             self._note(label, "|".join(map(source.function_text, nodes)))
-            names = [name for node in nodes for name in source.names_in(node)]
-            self._attributes |= {name for node in nodes for name in source.attributes_in(node)}
+            paths = [path for node in nodes for path in source.names_in(node)]
         else:
             self.bytecode.add(label)
             given = (value_text(function.__defaults__), value_text(function.__kwdefaults__))
             self._note(label, source.code_text(function.__code__) + repr(given))
-            names = list(source.names_of_code(function.__code__))
-            self._attributes |= {name for (name,) in names}
+            paths = [(name,) for name in sorted(read)]
         closed = source.closed_over(function)
         module = sys.modules.get(function.__module__)
-        listed = list(dict.fromkeys(names))
+        # A name that is a local variable here is no global one, though there may be such.
+        listed = [path for path in dict.fromkeys(paths) if path[0] in read]
         for name in dict.fromkeys(path[0] for path in listed if path[0] in closed):
             self.look(f"variable {name}", closed[name])
         for path in listed:
