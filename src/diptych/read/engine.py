@@ -27,7 +27,7 @@ from diptych.read.port import Change, Kept, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
-from diptych.read.waiting import POLL_SECONDS, Waiting
+from diptych.read.waiting import Waiting
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -37,6 +37,7 @@ GATHER_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.25
 """How long a checkpoint may lie behind over events that its projection does not use."""
 
+POLL_SECONDS: Final = 0.05
 INLINE_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 5.0
 """How often a resting engine looks whether the database has lost steps, in a crash."""

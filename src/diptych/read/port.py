@@ -243,6 +243,17 @@ class ViewStore(Protocol):
         """Return what was found last, by projection."""
         ...
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps; to be asked before one looks at checkpoints."""
+        ...
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
+
+        It may end early, and news may be lost: look at the checkpoints, and wait again.
+        """
+        ...
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
         ...
