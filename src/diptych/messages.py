@@ -127,7 +127,8 @@ class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known about an event beside its data.
 
     ``correlation_id`` is shared by all that one outside request led to; ``causation_id`` is the
-    message that led to the command (None: it came from outside).
+    message that led to the command (None: it came from outside). ``traceparent`` is the command's
+    span (W3C Trace Context), where it was traced.
     """
 
     time: datetime
@@ -136,6 +137,7 @@ class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     causation_id: str | None = None
     actor: str | None = None
     schema_version: int = 1
+    traceparent: str | None = None
 
 
 class Recorded(Struct, frozen=True, gc=False):

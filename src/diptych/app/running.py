@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
+from diptych.app.measuring import note_status, note_verdict, observed
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -15,9 +16,13 @@ from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
+from diptych.telemetry import attach
+from diptych.telemetry.metrics import Telemetry
+from diptych.telemetry.prometheus import exposition
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
@@ -34,14 +39,20 @@ class Running:
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
+        self,
+        definitions: Definitions,
+        log: Log,
+        bus: CommandBus,
+        engines: Sequence[Engine],
+        telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
-        self._queries = Queries(log, definitions.codec, engines, definitions.answers)
+        self._queries = Queries(log, definitions.codec, engines, definitions.answers, telemetry)
+        self._telemetry = telemetry
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -140,6 +151,15 @@ class Running:
         """Return how far each projection is, and how far behind."""
         return [one for engine in self._engines for one in await engine.status()]
 
+    async def metrics(self) -> str:
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
+        await self._look()
+        return exposition(self._telemetry)
+
+    async def _look(self) -> None:
+        found, head = await self.status(), await self.log.head()
+        note_status(self._telemetry, head=head, waiting=self._bus.waiting, found=found)
+
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
         done = [engine.catch_up() for engine in self._engines]
@@ -172,6 +192,8 @@ class Running:
                 [f.projection for f in engine.followers.values() if f.name in (names or known)],
             )
         }
+        for verdict in verdicts.values():
+            note_verdict(self._telemetry, verdict)
         return [verdicts[name] for name in names or known]
 
 
@@ -233,17 +255,24 @@ async def open_app(
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
+        telemetry = attach(definitions.name)
         engines = [
-            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+            Engine(
+                *(log, codec, databases.store(where), kept),
+                measures=ReadMeasures(telemetry, kept),
+            )
+            for where, kept in places.items()
         ]
         for engine in engines:
             await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)
-        bus = CommandBus(definitions.write, codec, log, limits)
+        bus = CommandBus(definitions.write, codec, log, limits, telemetry)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines)
+        running = Running(definitions, log, bus, engines, telemetry)
+        await stack.enter_async_context(observed(telemetry, running._look))
+        yield running
 
 
 @asynccontextmanager

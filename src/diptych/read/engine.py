@@ -26,11 +26,13 @@ from diptych.errors import (
 from diptych.log import Log, StoredEvent
 from diptych.read.fold import Used
 from diptych.read.follower import Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pages import decode_page, event_before, fold_page
 from diptych.read.port import Change, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.status import Status, status_of
+from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -61,12 +63,14 @@ class Engine:
         *,
         page: int = PAGE,
         cache_rows: int = CACHE_ROWS,
+        measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
         self.log = log
         self.codec = codec
         self.store = store
         self.page = page
+        self.measures = measures or ReadMeasures(Telemetry(), projections)
         self.followers = {p.name: Follower(p, codec, cache_rows) for p in projections}
         self._task: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
@@ -230,7 +234,8 @@ class Engine:
         if isinstance(one, Handler):
             await self._written()
             if not follower.lost:
-                await handle_page(follower, one, self.store, events, used, self._fail)
+                given = (events, used, self._fail, self.measures)
+                await handle_page(follower, one, self.store, *given)
                 self._notify()
             return None
         assert isinstance(one, Keyed)
@@ -267,7 +272,7 @@ class Engine:
             if before is None or before.position <= follower.position:
                 return None
             upto = before
-        return follower.advance(upto, folded)
+        return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
         """Whether another worker has moved the checkpoint: what was folded were not its rows."""
@@ -294,6 +299,7 @@ class Engine:
         return await writing if writing is not None else False
 
     async def _commit(self, steps: Sequence[_Step]) -> bool:
+        began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
         except Unavailable:
@@ -310,8 +316,10 @@ class Engine:
         for (follower, _, change), went in zip(steps, moved, strict=True):
             if went:
                 follower.committed(change, now)
+                self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
+                self.measures.lost(follower.name)
         self._notify()
         return any(moved)
 
@@ -355,6 +363,7 @@ class Engine:
             )
             failure.__cause__ = error
             error = failure
+        self.measures.failed(follower.name)
         follower.fail(position, error, time.monotonic())
 
     # --- resting and waking -----------------------------------------------------------------------
@@ -487,4 +496,4 @@ class Engine:
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.followers.values())
+        return await status_of(self.log, self.store, self.followers.values(), self.measures)

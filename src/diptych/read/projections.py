@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -28,6 +28,9 @@ _Source: TypeAlias = Callable[[Any, Any], Any]
 
 _NONE = type(None)
 
+FRESH_SHARE: Final = 0.99
+"""The share of events that are to be readable within ``fresh_within``, unless said otherwise."""
+
 
 class Projection(Struct, frozen=True, kw_only=True):
     """What every projection has: its name, its views, the event types it uses."""
@@ -38,6 +41,8 @@ class Projection(Struct, frozen=True, kw_only=True):
     at: str
     function: Callable[..., Any]
     inline: bool = False
+    fresh_within: float | None = None
+    fresh_share: float = FRESH_SHARE
 
     @property
     def store(self) -> str:
@@ -121,12 +126,20 @@ def projection(
     key: KeyOf | None = None,
     inline: bool = False,
     name: str | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
 ) -> Keyed:
     """Define a projection from its fold; ``DefinitionError`` when it cannot be used as written.
 
     The name (of its checkpoint) is by default that of the view's table.
     """
     at = place(function)
+    _check_freshness(fresh_within, fresh_share, at)
+    if inline and fresh_within is not None:
+        raise DefinitionError(
+            "An inline projection is as fresh as the log itself; leave fresh_within= out",
+            at=at,
+        )
     definition = _checked_view(view, at)
     signature = signature_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -147,6 +160,8 @@ def projection(
         at=at,
         function=function,
         inline=inline,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         view=view,
         key=definition.key_of if key is None else None,
         keys=key,
@@ -158,9 +173,16 @@ def projection(
     )
 
 
-def handler(function: Callable[..., Any], *views: type[View], name: str | None = None) -> Handler:
+def handler(
+    function: Callable[..., Any],
+    *views: type[View],
+    name: str | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
+) -> Handler:
     """Define a handler that owns the tables of these views."""
     at = place(function)
+    _check_freshness(fresh_within, fresh_share, at)
     if not views:
         raise DefinitionError("A handler names the views whose tables it writes", at=at)
     for view in views:
@@ -191,6 +213,8 @@ def handler(function: Callable[..., Any], *views: type[View], name: str | None =
         events=event_types(signature.parameters[0].annotation, at),
         at=at,
         function=function,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         call=call if give else lambda event, tx, _recorded: function(event, tx),
     )
 
@@ -217,6 +241,21 @@ def check_projections(projections: Iterable[Projection]) -> None:
                 name=one.name,
                 other=other.at,
             )
+
+
+def _check_freshness(within: Any, share: Any, at: str) -> None:
+    if within is not None and not (type(within) in (int, float) and 0 < within < float("inf")):
+        raise DefinitionError(
+            "fresh_within= is how many seconds an event may take until it can be read",
+            at=at,
+            got=within,
+        )
+    if not (type(share) in (int, float) and 0 < share < 1):
+        raise DefinitionError(
+            "fresh_share= is the share of events that fresh_within holds for, between 0 and 1",
+            at=at,
+            got=share,
+        )
 
 
 def _width(key: Any) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final, get_args
 
 from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.follower import Follower
+from diptych.read.follower import Follower, State
+from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, ViewStore
 
 
@@ -17,7 +19,8 @@ class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused.
+    ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
+    it keeps its ``fresh_within``, None where it has none.
     """
 
     projection: str
@@ -30,9 +33,19 @@ class Status(Struct, frozen=True):
     failed_position: int = 0
     inline: bool = False
     count: int = 0
+    freshness: Freshness | None = None
+    slice: int = 0
 
 
-async def status_of(log: Log, store: ViewStore, followers: Iterable[Follower]) -> list[Status]:
+STATES: Final = get_args(State)
+
+
+async def status_of(
+    log: Log,
+    store: ViewStore,
+    followers: Iterable[Follower],
+    measures: ReadMeasures,
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
@@ -56,6 +69,8 @@ async def status_of(log: Log, store: ViewStore, followers: Iterable[Follower]) -
                 follower.failed_position if follower.state == "failed" else 0,
                 follower.projection.inline,
                 checkpoint.count,
+                measures.freshness(follower.name),
+                checkpoint.slice,
             )
         )
     return found

@@ -1,0 +1,80 @@
+"""What an open application tells about itself, beyond what its two sides count as they work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from diptych.errors import DiptychError
+from diptych.read.status import STATES, Status
+from diptych.telemetry import declared
+from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
+
+if TYPE_CHECKING:
+    from diptych.read.verify import Verdict
+
+LOOK_SECONDS: Final = 10.0
+"""How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
+
+
+def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequence[Status]) -> None:
+    """Set the gauges of the log and of the projections."""
+    telemetry.number(declared.LOG_HEAD)[()].value = head
+    telemetry.number(declared.COMMAND_WAITING)[()].value = waiting
+    for one in found:
+        at = (one.projection, str(one.slice))
+        telemetry.number(declared.PROJECTION_POSITION)[at].value = one.position
+        telemetry.number(declared.PROJECTION_LAG)[at].value = one.lag
+        telemetry.number(declared.PROJECTION_LAG_AGE)[at].value = one.lag_seconds
+        for state in STATES:
+            series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
+            series.value = state == one.state
+        if one.freshness is not None:
+            kept, burns = telemetry.number(declared.FRESHNESS_MET), declared.FRESHNESS_BURN
+            _set(kept, (one.projection,), one.freshness.met)
+            _set(telemetry.number(burns), (one.projection, "5m"), one.freshness.burn_5m)
+            _set(telemetry.number(burns), (one.projection, "1h"), one.freshness.burn_1h)
+
+
+def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
+    """Set a gauge; without a value there is none, rather than the last one for ever."""
+    if value is None:
+        family.pop(labels, None)
+    else:
+        family[labels].value = value
+
+
+def note_verdict(telemetry: Telemetry, verdict: Verdict) -> None:
+    """Note what ``verify`` has found, and when."""
+    at = (verdict.projection,)
+    telemetry.number(declared.VERIFY_COMPLETE)[at].value = verdict.ok
+    telemetry.number(declared.VERIFY_POSITION)[at].value = verdict.position
+    telemetry.number(declared.VERIFY_TIME)[at].value = time.time()
+
+
+@asynccontextmanager
+async def observed(
+    telemetry: Telemetry,
+    look: Callable[[], Coroutine[Any, Any, None]],
+    every: float = LOOK_SECONDS,
+) -> AsyncGenerator[None]:
+    """Look again and again, where somebody reads the gauges without asking for them first."""
+    task = asyncio.create_task(_look(look, every)) if telemetry.observed else None
+    try:
+        yield
+    finally:
+        telemetry.closed = True
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _look(look: Callable[[], Coroutine[Any, Any, None]], every: float) -> None:
+    while True:
+        with suppress(DiptychError):  # a database is away: what was seen last stands
+            await look()
+        await asyncio.sleep(every)
