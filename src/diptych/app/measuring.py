@@ -31,7 +31,7 @@ def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequenc
         telemetry.number(declared.PROJECTION_LAG_AGE)[at].value = one.lag_seconds
         for state in STATES:
             series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
-            series.value = state == one.state
+            series.value = float(state == one.state)
         if one.freshness is not None:
             kept, burns = telemetry.number(declared.FRESHNESS_MET), declared.FRESHNESS_BURN
             _set(kept, (one.projection,), one.freshness.met)
@@ -50,7 +50,7 @@ def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
 def note_verdict(telemetry: Telemetry, verdict: Verdict) -> None:
     """Note what ``verify`` has found, and when."""
     at = (verdict.projection,)
-    telemetry.number(declared.VERIFY_COMPLETE)[at].value = verdict.ok
+    telemetry.number(declared.VERIFY_COMPLETE)[at].value = float(verdict.ok)
     telemetry.number(declared.VERIFY_POSITION)[at].value = verdict.position
     telemetry.number(declared.VERIFY_TIME)[at].value = time.time()
 

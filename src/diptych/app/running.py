@@ -35,7 +35,8 @@ R = TypeVar("R")
 class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
-    ``events`` reads the log, decoded; ``log`` is the port itself.
+    ``events`` reads the log, decoded; ``log`` is the port itself; ``telemetry`` holds the figures
+    that ``metrics`` tells.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class Running:
         self._bus = bus
         self._engines = engines
         self._queries = Queries(log, definitions.codec, engines, definitions.answers, telemetry)
-        self._telemetry = telemetry
+        self.telemetry = telemetry
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -154,11 +155,11 @@ class Running:
     async def metrics(self) -> str:
         """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
         await self._look()
-        return exposition(self._telemetry)
+        return exposition(self.telemetry)
 
     async def _look(self) -> None:
         found, head = await self.status(), await self.log.head()
-        note_status(self._telemetry, head=head, waiting=self._bus.waiting, found=found)
+        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
 
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
@@ -193,7 +194,7 @@ class Running:
             )
         }
         for verdict in verdicts.values():
-            note_verdict(self._telemetry, verdict)
+            note_verdict(self.telemetry, verdict)
         return [verdicts[name] for name in names or known]
 
 

@@ -25,7 +25,11 @@ _SUFFIXES: Final = {"s": "_seconds", "1": "_ratio"}
 
 
 class Metric(Struct, frozen=True):
-    """A metric: ``attributes`` are its labels, ``buckets`` the upper bounds of a histogram."""
+    """A metric: ``attributes`` are its labels, ``buckets`` the upper bounds of a histogram.
+
+    ``stored``: it is known from what log and views hold, so that any process can tell it; the
+    others are told by the process that does the work.
+    """
 
     name: str
     kind: Kind
@@ -33,6 +37,7 @@ class Metric(Struct, frozen=True):
     attributes: tuple[str, ...]
     about: str
     buckets: tuple[float, ...] = ()
+    stored: bool = False
 
     @property
     def exposed(self) -> str:
@@ -54,8 +59,10 @@ def _counter(name: str, unit: str, attributes: tuple[str, ...], about: str) -> M
     return Metric(name, "counter", unit, attributes, about)
 
 
-def _gauge(name: str, unit: str, attributes: tuple[str, ...], about: str) -> Metric:
-    return Metric(name, "gauge", unit, attributes, about)
+def _gauge(
+    name: str, unit: str, attributes: tuple[str, ...], about: str, *, stored: bool = False
+) -> Metric:
+    return Metric(name, "gauge", unit, attributes, about, stored=stored)
 
 
 def _seconds(name: str, attributes: tuple[str, ...], about: str) -> Metric:
@@ -96,7 +103,9 @@ APPEND_SIZE: Final = Metric(
     SIZES,
 )
 APPEND_EVENTS: Final = _counter("diptych.append.events", "{event}", (), "Events appended.")
-LOG_HEAD: Final = _gauge("diptych.log.head", "{event}", (), "Position of the log's last event.")
+LOG_HEAD: Final = _gauge(
+    "diptych.log.head", "{event}", (), "Position of the log's last event.", stored=True
+)
 
 # --- queries --------------------------------------------------------------------------------------
 
@@ -126,7 +135,7 @@ PROJECTION_EFFECTS: Final = _counter(
 PROJECTION_STEP: Final = _seconds(
     "diptych.projection.step.duration",
     _PROJECTION,
-    "The transaction of rows and checkpoint; for a handler, all transactions of a page.",
+    "The transaction of rows and checkpoint.",
 )
 PROJECTION_LOST: Final = _counter(
     "diptych.projection.steps.lost",
@@ -147,13 +156,25 @@ PROJECTION_LATENCY: Final = _seconds(
     "projection is built from nothing.",
 )
 PROJECTION_POSITION: Final = _gauge(
-    "diptych.projection.position", "{event}", _SLICE, "Position of the checkpoint in the log."
+    "diptych.projection.position",
+    "{event}",
+    _SLICE,
+    "Position of the checkpoint in the log.",
+    stored=True,
 )
 PROJECTION_LAG: Final = _gauge(
-    "diptych.projection.lag.events", "{event}", _SLICE, "Events between checkpoint and head."
+    "diptych.projection.lag.events",
+    "{event}",
+    _SLICE,
+    "Events between checkpoint and head.",
+    stored=True,
 )
 PROJECTION_LAG_AGE: Final = _gauge(
-    "diptych.projection.lag.age", "s", _SLICE, "Age of the oldest event not yet applied; 0: none."
+    "diptych.projection.lag.age",
+    "s",
+    _SLICE,
+    "Age of the oldest event not yet applied; 0: none.",
+    stored=True,
 )
 PROJECTION_STATE: Final = _gauge(
     "diptych.projection.state",
@@ -183,13 +204,18 @@ FRESHNESS_EVENTS: Final = _counter(
     "Events that were readable in time (met) or too late (missed), where `fresh_within` is given.",
 )
 FRESHNESS_OBJECTIVE: Final = _gauge(
-    "diptych.freshness.objective", "s", _PROJECTION, "What was declared as `fresh_within`."
+    "diptych.freshness.objective",
+    "s",
+    _PROJECTION,
+    "What was declared as `fresh_within`.",
+    stored=True,
 )
 FRESHNESS_TARGET: Final = _gauge(
     "diptych.freshness.target",
     "1",
     _PROJECTION,
     "The share of events that is to be readable in time: `fresh_share`.",
+    stored=True,
 )
 FRESHNESS_MET: Final = _gauge(
     "diptych.freshness.met",

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from diptych.telemetry.declared import METRICS, Metric
+from msgspec import Struct
+
+from diptych.telemetry.declared import METRICS, Kind, Metric
 
 if TYPE_CHECKING:
     from diptych.telemetry.otel import Tracing
@@ -120,3 +123,44 @@ class Telemetry:
 
     def __iter__(self) -> Iterator[Family[Any]]:
         return iter(self._families.values())
+
+
+class Reading(Struct, frozen=True):
+    """A series as it is now; of a histogram ``value`` is the sum of its ``count`` values.
+
+    ``buckets`` says how many values lay at or below each bound.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    attributes: dict[str, str]
+    value: float
+    count: int | None = None
+    buckets: dict[str, int] | None = None
+
+
+def readings(telemetry: Telemetry, *, stored: bool = False) -> list[Reading]:
+    """Return all series as they are now; ``stored``: of the metrics that any process can tell."""
+    found: list[Reading] = []
+    for family in telemetry:
+        metric = family.metric
+        if stored and not metric.stored:
+            continue
+        about = (metric.exposed, metric.kind, metric.unit)
+        # A copy: another thread may ask while the loop's thread adds a series.
+        for labels, series in sorted(family.copy().items()):
+            attributes = dict(zip(metric.attributes, labels, strict=True))
+            if isinstance(series, Histogram):
+                bounds = [*map(plain_number, series.bounds), "+Inf"]
+                buckets = dict(zip(bounds, accumulate(series.counts), strict=True))
+                count = buckets["+Inf"]
+                found.append(Reading(*about, attributes, series.sum, count, buckets))
+            else:
+                found.append(Reading(*about, attributes, series.value))
+    return found
+
+
+def plain_number(value: float) -> str:
+    """Return a number as text, whole ones without a fraction."""
+    return str(int(value)) if value == int(value) else repr(value)

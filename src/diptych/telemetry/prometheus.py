@@ -5,59 +5,53 @@ https://prometheus.io/docs/instrumenting/exposition_formats/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Final
 
-from diptych.telemetry.metrics import Family, Histogram, Telemetry
+from diptych.telemetry.declared import METRICS
+from diptych.telemetry.metrics import Reading, Telemetry, plain_number, readings
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
-
-def exposition(telemetry: Telemetry) -> str:
-    """Return all metrics that have a value, as text in Prometheus' format 0.0.4."""
-    return "".join(line + "\n" for family in telemetry for line in _lines(family))
+_ABOUT: Final = {metric.exposed: metric.about for metric in METRICS}
 
 
-def _lines(family: Family[Any]) -> Iterator[str]:
-    if not family:
+def exposition(telemetry: Telemetry, *, stored: bool = False) -> str:
+    """Return all metrics that have a value, as text in Prometheus' format 0.0.4.
+
+    ``stored``: only those that any process can tell.
+    """
+    lines: list[str] = []
+    for name, series in groupby(readings(telemetry, stored=stored), lambda reading: reading.name):
+        found = list(series)
+        lines.append(f"# HELP {name} {_escaped(_ABOUT[name])}")
+        lines.append(f"# TYPE {name} {found[0].kind}")
+        lines += [line for reading in found for line in _samples(reading)]
+    return "".join(line + "\n" for line in lines)
+
+
+def _samples(reading: Reading) -> Iterator[str]:
+    name, labels = reading.name, reading.attributes
+    if reading.buckets is None:
+        yield f"{name}{_braces(labels)} {plain_number(reading.value)}"
         return
-    metric = family.metric
-    name = metric.exposed
-    about = metric.about.replace("\\", r"\\").replace("\n", r"\n")
-    yield f"# HELP {name} {about}"
-    yield f"# TYPE {name} {metric.kind}"
-    # A copy: another thread may ask while the loop's thread adds a series.
-    for labels, series in sorted(family.copy().items()):
-        pairs = [
-            f'{key}="{_escaped(value)}"'
-            for key, value in zip(metric.attributes, labels, strict=True)
-        ]
-        if isinstance(series, Histogram):
-            yield from _histogram(name, pairs, series)
-        else:
-            yield f"{name}{_braces(pairs)} {_number(series.value)}"
+    for bound, below in reading.buckets.items():
+        yield f"{name}_bucket{_braces({**labels, 'le': bound})} {below}"
+    yield f"{name}_sum{_braces(labels)} {plain_number(reading.value)}"
+    yield f"{name}_count{_braces(labels)} {reading.count}"
 
 
-def _histogram(name: str, pairs: list[str], series: Histogram) -> Iterator[str]:
-    below = 0
-    counts = series.counts.copy()
-    for bound, count in zip((*series.bounds, float("inf")), counts, strict=True):
-        below += count
-        within = _braces([*pairs, f'le="{_number(bound)}"'])
-        yield f"{name}_bucket{within} {below}"
-    yield f"{name}_sum{_braces(pairs)} {_number(series.sum)}"
-    yield f"{name}_count{_braces(pairs)} {below}"
+def _braces(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = [f'{key}="{_quoted(value)}"' for key, value in labels.items()]
+    return "{" + ",".join(pairs) + "}"
 
 
-def _braces(pairs: list[str]) -> str:
-    return "{" + ",".join(pairs) + "}" if pairs else ""
+def _escaped(text: str) -> str:
+    return text.replace("\\", r"\\").replace("\n", r"\n")
 
 
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
-
-
-def _number(value: float) -> str:
-    if value == float("inf"):
-        return "+Inf"
-    return str(int(value)) if value == int(value) else repr(value)
+def _quoted(value: str) -> str:
+    return _escaped(value).replace('"', r"\"")
