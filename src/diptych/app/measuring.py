@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import DiptychError
 from diptych.read.status import STATES, Status
@@ -16,7 +16,7 @@ from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
 if TYPE_CHECKING:
     from diptych.read.verify import Verdict
 
-LOOK_SECONDS: Final = 10.0
+LOOK_SECONDS = 10.0
 """How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
 
 
@@ -59,10 +59,9 @@ def note_verdict(telemetry: Telemetry, verdict: Verdict) -> None:
 async def observed(
     telemetry: Telemetry,
     look: Callable[[], Coroutine[Any, Any, None]],
-    every: float = LOOK_SECONDS,
 ) -> AsyncGenerator[None]:
     """Look again and again, where somebody reads the gauges without asking for them first."""
-    task = asyncio.create_task(_look(look, every)) if telemetry.observed else None
+    task = asyncio.create_task(_look(look)) if telemetry.observed else None
     try:
         yield
     finally:
@@ -73,8 +72,8 @@ async def observed(
                 await task
 
 
-async def _look(look: Callable[[], Coroutine[Any, Any, None]], every: float) -> None:
+async def _look(look: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
         with suppress(DiptychError):  # a database is away: what was seen last stands
             await look()
-        await asyncio.sleep(every)
+        await asyncio.sleep(LOOK_SECONDS)

@@ -281,6 +281,7 @@ class Engine:
             stored = (await self.store.checkpoints()).get(follower.name)
             if stored is None or stored.position != follower.checkpoint.position:
                 follower.stand_by(time.monotonic())
+                self.measures.lost(follower.name)
         return follower.lost
 
     # --- writing ----------------------------------------------------------------------------------
