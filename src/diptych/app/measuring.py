@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from diptych.errors import DiptychError
 from diptych.read.status import STATES, Status
@@ -58,7 +58,7 @@ def note_verdict(telemetry: Telemetry, verdict: Verdict) -> None:
 @asynccontextmanager
 async def observed(
     telemetry: Telemetry,
-    look: Callable[[], Coroutine[Any, Any, None]],
+    look: Callable[[], Awaitable[object]],
 ) -> AsyncGenerator[None]:
     """Look again and again, where somebody reads the gauges without asking for them first."""
     task = asyncio.create_task(_look(look)) if telemetry.observed else None
@@ -72,7 +72,7 @@ async def observed(
                 await task
 
 
-async def _look(look: Callable[[], Coroutine[Any, Any, None]]) -> None:
+async def _look(look: Callable[[], Awaitable[object]]) -> None:
     while True:
         with suppress(DiptychError):  # a database is away: what was seen last stands
             await look()

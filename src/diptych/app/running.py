@@ -154,12 +154,9 @@ class Running:
 
     async def metrics(self) -> str:
         """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
-        await self._look()
-        return exposition(self.telemetry)
-
-    async def _look(self) -> None:
         found, head = await self.status(), await self.log.head()
         note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        return exposition(self.telemetry)
 
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
@@ -272,7 +269,7 @@ async def open_app(
         bus = CommandBus(definitions.write, codec, log, limits, telemetry)
         stack.push_async_callback(bus.close)
         running = Running(definitions, log, bus, engines, telemetry)
-        await stack.enter_async_context(observed(telemetry, running._look))
+        await stack.enter_async_context(observed(telemetry, running.metrics))
         yield running
 
 

@@ -6,7 +6,7 @@ The engine tells ``ReadMeasures``, from a few places, what it has done; all reck
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Final
 
@@ -211,7 +211,7 @@ class QueryMeasures:
         self._waits = telemetry.histogram(declared.QUERY_WAIT)
 
     @contextmanager
-    def asked(self, query: object) -> Iterator[Asked]:
+    def asked(self, query: object) -> Generator[Asked]:
         """Count a query that is answered, or not, within."""
         name = getattr(query, "message_name", type(query).__name__)
         asked = Asked()
