@@ -37,7 +37,11 @@ from diptych import (
 )
 from diptych.app import measuring
 from diptych.errors import DecisionFailed, KeyReused, StaleAnswer, UnknownMessage
+from diptych.read.freshness import Freshness
+from diptych.read.status import Status
+from diptych.telemetry import declared
 from diptych.telemetry.declared import COMMAND_DURATION, METRICS, SPANS
+from diptych.telemetry.metrics import Telemetry
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -232,6 +236,19 @@ async def test_lag_and_promise_of_each_projection_are_there() -> None:
         assert value("diptych_projection_latency_seconds_count", projection="orders") == 3
 
 
+def test_a_share_that_nobody_knows_any_more_is_not_told_for_ever() -> None:
+    """An hour after the last event there is no share, rather than that of an hour ago."""
+    telemetry, burn = Telemetry(), declared.FRESHNESS_BURN
+    for freshness, series in (
+        (Freshness(2.0, 0.99, 1.0, 9, None, 0.5), {("orders", "1h")}),
+        (Freshness(2.0, 0.99), set[tuple[str, str]]()),
+    ):
+        status = Status("orders", 9, 9, 0, 0.0, "running", freshness=freshness)
+        measuring.note_status(telemetry, head=9, waiting=0, found=[status])
+        assert telemetry.number(burn).keys() == series
+        assert len(telemetry.number(declared.FRESHNESS_MET)) == len(series)
+
+
 async def test_what_verify_found_is_told_with_its_time(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shop.db"
     async with make_app().open(log=url, views=url) as shop:
@@ -333,12 +350,12 @@ async def test_spans_lead_from_the_command_to_the_view(monkeypatch: pytest.Monke
         "diptych.correlation_ids": ("c-1",),
     }
     assert attributes(query) == {"diptych.query": "All", "diptych.outcome": "answered"}
-    declared = {span.name: set(span.attributes) for span in SPANS}
+    listed = {span.name: set(span.attributes) for span in SPANS}
     for span, name in (
         *((command, "command {}"), (append, "append")),
         *((step, "project {}"), (query, "query {}")),
     ):
-        assert set(attributes(span)) == declared[name]
+        assert set(attributes(span)) == listed[name]
 
 
 async def test_a_projection_in_another_process_links_to_the_command_too(

@@ -58,14 +58,14 @@ class Told:
         self.measures = ReadMeasures(self.telemetry, [one], clock=self.clock)
         self.position = 1000
 
-    def step(self, *ages: float, unused: int = 0) -> None:
+    def step(self, *ages: float, unused: int = 0, slice_: int = 0) -> None:
         """Apply events of these ages, and pass over others."""
-        before = Checkpoint("order", "log", self.position)
+        before = Checkpoint("order", "log", self.position, slice=slice_)
         used = [
             (stored(self.position + n, self.clock.now, age), None) for n, age in enumerate(ages, 1)
         ]
         self.position += len(ages) + unused
-        after = Checkpoint("order", "log", self.position, count=2 * len(ages))
+        after = Checkpoint("order", "log", self.position, count=2 * len(ages), slice=slice_)
         self.measures.applied(self.measures.noted(Change(before, after, {}), used), 0.01)
 
     def kept(self) -> Freshness:
@@ -171,6 +171,19 @@ def test_building_from_nothing_is_not_being_late() -> None:
     told.step(0.5)
     told.step(7.0)
     assert told.histogram(declared.PROJECTION_LATENCY).count == 2
+    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 1
+
+
+def test_each_slice_is_built_by_itself() -> None:
+    """One that has caught up does not make those that have not look late."""
+    told = Told()
+    for slice_ in (0, 1):
+        told.position = 0
+        told.step(86_400.0, slice_=slice_)
+    told.step(0.5, slice_=0)
+    told.step(3_600.0, slice_=1)
+    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 0
+    told.step(3_600.0, slice_=0)
     assert told.number(declared.FRESHNESS_EVENTS, "missed") == 1
 
 
@@ -295,3 +308,26 @@ async def test_a_step_that_another_worker_made_first_is_counted_as_lost(tmp_path
         assert figures(one, declared.PROJECTION_LOST) == {"order": 0, "journal": 0}
         assert figures(other, declared.PROJECTION_LOST) == {"order": 1, "journal": 1}
         assert figures(other, declared.PROJECTION_EVENTS) == {"order": 0, "journal": 0}
+
+
+@pytest.mark.usefixtures("backend")
+async def test_a_fold_that_failed_on_rows_of_yesterday_is_lost_not_failed(tmp_path: Path) -> None:
+    """Another worker is further: what this one folded were not the rows that there are."""
+    log, views, broken = MemoryLog(), tmp_path / "views.db", False
+
+    def fold(row: Order | None, event: Placed) -> Order | None:
+        if broken:
+            raise ValueError("these are old rows")
+        return order(row, event)
+
+    one = projection(fold, Order)
+    async with (
+        World([one], path=views, log=log) as first,
+        World([one], path=views, log=log) as other,
+    ):
+        await first.append(*placed(1))
+        await first.engine.catch_up()
+        broken = True
+        await other.engine.catch_up()
+        assert figures(other, declared.PROJECTION_LOST) == {"order": 1}
+        assert figures(other, declared.PROJECTION_FAILURES) == {"order": 0}

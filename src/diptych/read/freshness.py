@@ -23,7 +23,7 @@ from diptych.telemetry import declared
 from diptych.telemetry.metrics import Telemetry
 
 BUILT_SECONDS: Final = 1.0
-"""A projection that began with nothing counts as built when it is less than this behind."""
+"""A slice that began with nothing counts as built when it is less than this behind."""
 
 WINDOWS: Final = {"5m": 5, "1h": 60}
 """The windows of burn rates, in minutes."""
@@ -79,7 +79,7 @@ class _Measured:
         self.within = projection.fresh_within
         self.share = projection.fresh_share
         self.window = Window()
-        self.building = False
+        self.building: set[int] = set()  # slices
         self.events = telemetry.number(declared.PROJECTION_EVENTS)[name,]
         self.effects = telemetry.number(declared.PROJECTION_EFFECTS)[name,]
         self.steps = telemetry.histogram(declared.PROJECTION_STEP)[name,]
@@ -131,13 +131,13 @@ class ReadMeasures:
         one = self._of[change.after.projection]
         one.steps.observe(seconds)
         if change.before.position == 0:
-            one.building = True
+            one.building.add(change.after.slice)
         applied = change.applied
         if applied is None:
             return
         one.events.value += applied.events
         one.effects.value += change.after.count - change.before.count
-        self._latency(one, applied)
+        self._latency(one, change.after.slice, applied)
         if self._telemetry.tracing is not None:
             self._telemetry.tracing.project(
                 one.name,
@@ -164,15 +164,15 @@ class ReadMeasures:
         self._telemetry.number(declared.REBUILD_DONE)[projection,].value = done
         self._telemetry.number(declared.REBUILD_REMAINING)[projection,].value = remaining
 
-    def _latency(self, one: _Measured, applied: Applied) -> None:
+    def _latency(self, one: _Measured, slice_: int, applied: Applied) -> None:
         now = self._clock()
         low = max(now - metadata_of(applied.last).time.timestamp(), 0.0)
         high = low
         if applied.events > 1:
             high = max(now - metadata_of(applied.first).time.timestamp(), low)
-        if one.building and low > BUILT_SECONDS:
+        if slice_ in one.building and low > BUILT_SECONDS:
             return  # what happened before there was a projection is not late
-        one.building = False
+        one.building.discard(slice_)
         one.latency.spread(low, high, applied.events)
         if one.within is None:
             return
