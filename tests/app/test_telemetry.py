@@ -38,7 +38,7 @@ from diptych import (
 from diptych.app import measuring
 from diptych.errors import DecisionFailed, KeyReused, StaleAnswer, UnknownMessage
 from diptych.read.freshness import Freshness
-from diptych.read.status import Status
+from diptych.read.status import SpanStatus, Status
 from diptych.telemetry import declared
 from diptych.telemetry.declared import COMMAND_DURATION, METRICS, SPANS
 from diptych.telemetry.metrics import Telemetry
@@ -217,7 +217,7 @@ async def test_lag_and_promise_of_each_projection_are_there() -> None:
     async with make_app().open(log="memory:", views="memory:", projections=False) as shop:
         await shop.do(Place("1", 3))
         value = await samples(shop)
-        at = {"projection": "orders", "slice": "0"}
+        at = {"projection": "orders", "slices": "0-63"}
         assert value("diptych_projection_lag_events", **at) == 3
         assert value("diptych_projection_lag_age_seconds", **at) is not None
         assert value("diptych_freshness_met_ratio", projection="orders") is None
@@ -232,7 +232,7 @@ async def test_lag_and_promise_of_each_projection_are_there() -> None:
         assert value("diptych_freshness_target_ratio", projection="orders") == 0.95
         assert value("diptych_freshness_met_ratio", projection="orders") == 1
         assert value("diptych_freshness_burn", projection="orders", window="5m") == 0
-        assert value("diptych_freshness_events_total", projection="orders", outcome="met") == 3
+        assert value("diptych_freshness_effects_total", projection="orders", outcome="met") == 3
         assert value("diptych_projection_latency_seconds_count", projection="orders") == 3
 
 
@@ -249,6 +249,18 @@ def test_a_share_that_nobody_knows_any_more_is_not_told_for_ever() -> None:
         assert len(telemetry.number(declared.FRESHNESS_MET)) == len(series)
 
 
+def test_spans_that_were_cut_or_joined_are_told_no_more() -> None:
+    """Workers come and go: yesterday's shares would look as if they stood still."""
+    telemetry = Telemetry()
+    for spans in (((0, 63),), ((0, 31), (32, 63)), ((0, 63),)):
+        parts = tuple(SpanStatus(first, last, 9, 0, 0.0, 9) for first, last in spans)
+        status = Status("orders", 9, 9, 0, 0.0, "running", spans=parts)
+        measuring.note_status(telemetry, head=9, waiting=0, found=[status])
+        for metric in (declared.PROJECTION_POSITION, declared.PROJECTION_LAG_AGE):
+            told = {labels[1] for labels in telemetry.number(metric)}
+            assert told == {f"{first}-{last}" for first, last in spans}
+
+
 async def test_what_verify_found_is_told_with_its_time(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/shop.db"
     async with make_app().open(log=url, views=url) as shop:
@@ -262,6 +274,10 @@ async def test_what_verify_found_is_told_with_its_time(tmp_path: Path) -> None:
         first = value("diptych_verify_timestamp_seconds", projection="orders")
         assert first is not None
         assert first > 1.7e9
+    async with make_app().open(log=url, views=url, projections=False) as other:
+        value = await samples(other)
+        assert value("diptych_verify_complete", projection="orders") == 1
+        assert value("diptych_verify_timestamp_seconds", projection="orders") == first
 
 
 async def test_a_difference_that_verify_found_is_a_0(tmp_path: Path) -> None:
@@ -461,7 +477,7 @@ async def test_a_meter_gets_the_same_figures(monkeypatch: pytest.MonkeyPatch) ->
     assert duration.count == 1
     assert duration.explicit_bounds == COMMAND_DURATION.buckets
     assert (events.value, lag.value, latency.count) == (3, 0, 3)
-    assert lag.attributes == {"projection": "orders", "slice": "0"}
+    assert lag.attributes == {"projection": "orders", "slices": "0-63"}
 
 
 async def test_gauges_are_kept_current_for_a_meter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ def test_metrics_of_log_and_views_are_printed_as_prometheus_reads_them(filled: C
         for family in text_string_to_metric_families(said.out)
         for sample in family.samples
     }
-    at = {"projection": "summary", "slice": "0"}
+    at = {"projection": "summary", "slices": "0-63"}
     assert found["diptych_log_head"] == ({}, 3)
     assert found["diptych_projection_position"] == (at, 0)
     assert found["diptych_projection_lag_events"] == (at, 3)
@@ -36,7 +36,7 @@ def test_metrics_as_json(filled: Cli) -> None:
         "name": "diptych_projection_position",
         "kind": "gauge",
         "unit": "{event}",
-        "attributes": {"projection": "summary", "slice": "0"},
+        "attributes": {"projection": "summary", "slices": "0-63"},
         "value": 3,
         "count": None,
         "buckets": None,

@@ -36,6 +36,7 @@ from tests.read.world import (
 pytestmark = [pytest.mark.filterwarnings("ignore::diptych.errors.SqliteVersionWarning")]
 
 NOW = START.timestamp()
+ALL = range(64)
 
 
 class Clock:
@@ -58,14 +59,14 @@ class Told:
         self.measures = ReadMeasures(self.telemetry, [one], clock=self.clock)
         self.position = 1000
 
-    def step(self, *ages: float, unused: int = 0, slice_: int = 0) -> None:
-        """Apply events of these ages, and pass over others."""
-        before = Checkpoint("order", "log", self.position, slice=slice_)
-        used = [
-            (stored(self.position + n, self.clock.now, age), None) for n, age in enumerate(ages, 1)
-        ]
+    def step(self, *ages: float, unused: int = 0, keys: int = 1, span: range = ALL) -> None:
+        """Apply events of these ages to so many keys each, and pass over others."""
+        first, slices, now = span.start, len(span), self.clock.now
+        before = Checkpoint("order", "log", self.position, slice=first, slices=slices)
+        used = [(stored(self.position + n, now, age), None, 0) for n, age in enumerate(ages, 1)]
         self.position += len(ages) + unused
-        after = Checkpoint("order", "log", self.position, count=2 * len(ages), slice=slice_)
+        count = keys * len(ages)
+        after = Checkpoint("order", "log", self.position, count=count, slice=first, slices=slices)
         self.measures.applied(self.measures.noted(Change(before, after, {}), used), 0.01)
 
     def kept(self) -> Freshness:
@@ -88,34 +89,34 @@ def stored(position: int, now: float, age: float) -> StoredEvent:
 
 def test_events_effects_steps_and_latencies_are_counted() -> None:
     told = Told()
-    told.step(0.3)
-    told.step(0.02, 0.02, 0.02)
+    told.step(0.3, keys=2)
+    told.step(0.02, 0.02, 0.02, keys=2)
     told.step(unused=5)
     assert told.number(declared.PROJECTION_EVENTS) == 4
     assert told.number(declared.PROJECTION_EFFECTS) == 8
     assert told.histogram(declared.PROJECTION_STEP).count == 3
     latency = told.histogram(declared.PROJECTION_LATENCY)
-    assert latency.count == 4
-    assert latency.sum == pytest.approx(0.36)
+    assert latency.count == 8
+    assert latency.sum == pytest.approx(0.72)
 
 
-def test_an_event_is_in_time_within_the_promise_and_missed_after_it() -> None:
+def test_an_effect_is_in_time_within_the_promise_and_missed_after_it() -> None:
     told = Told(within=2.0)
     told.step(1.9)
     told.step(2.1)
-    assert told.number(declared.FRESHNESS_EVENTS, "met") == 1
-    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 1
+    assert told.number(declared.FRESHNESS_EFFECTS, "met") == 1
+    assert told.number(declared.FRESHNESS_EFFECTS, "missed") == 1
     found = told.kept()
-    assert (found.within, found.share, found.met, found.events) == (2.0, 0.99, 0.5, 2)
+    assert (found.within, found.share, found.met, found.effects) == (2.0, 0.99, 0.5, 2)
 
 
 def test_the_events_of_a_long_step_lie_evenly_between_the_first_and_the_last() -> None:
     """A worker that was away has old events and new ones in one page: not all are as the last."""
     told = Told(within=2.0)
     told.step(*[8.0 - n / 25 for n in range(200)])
-    missed = told.number(declared.FRESHNESS_EVENTS, "missed")
+    missed = told.number(declared.FRESHNESS_EFFECTS, "missed")
     assert missed == pytest.approx(150, abs=2)
-    assert told.number(declared.FRESHNESS_EVENTS, "met") == 200 - missed
+    assert told.number(declared.FRESHNESS_EFFECTS, "met") == 200 - missed
     latency = told.histogram(declared.PROJECTION_LATENCY)
     below = sum(n for bound, n in zip(latency.bounds, latency.counts, strict=False) if bound <= 1)
     assert below == pytest.approx(25, abs=2)
@@ -143,7 +144,7 @@ def test_the_windows_of_burn_rates_forget() -> None:
     assert found.burn_1h == pytest.approx(50.0)
     told.clock.now += 3600
     found = told.kept()
-    assert (found.burn_5m, found.burn_1h, found.met, found.events) == (None, None, None, 0)
+    assert (found.burn_5m, found.burn_1h, found.met, found.effects) == (None, None, None, 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(0, 9), st.integers(0, 9)), max_size=40))
@@ -171,20 +172,29 @@ def test_building_from_nothing_is_not_being_late() -> None:
     told.step(0.5)
     told.step(7.0)
     assert told.histogram(declared.PROJECTION_LATENCY).count == 2
-    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 1
+    assert told.number(declared.FRESHNESS_EFFECTS, "missed") == 1
 
 
 def test_each_slice_is_built_by_itself() -> None:
     """One that has caught up does not make those that have not look late."""
     told = Told()
-    for slice_ in (0, 1):
-        told.position = 0
-        told.step(86_400.0, slice_=slice_)
-    told.step(0.5, slice_=0)
-    told.step(3_600.0, slice_=1)
-    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 0
-    told.step(3_600.0, slice_=0)
-    assert told.number(declared.FRESHNESS_EVENTS, "missed") == 1
+    told.position = 0
+    told.step(86_400.0, span=range(64))
+    told.step(0.5, span=range(32))
+    told.step(3_600.0, span=range(32, 48))
+    told.step(3_600.0, span=range(48, 64))
+    assert told.number(declared.FRESHNESS_EFFECTS, "missed") == 0
+    told.step(3_600.0, span=range(16))
+    assert told.number(declared.FRESHNESS_EFFECTS, "missed") == 1
+
+
+def test_events_for_keys_of_other_workers_do_not_count() -> None:
+    """Each effect is counted once, by the process that makes it readable."""
+    told = Told()
+    told.step(3.0, 3.0, keys=0)
+    assert told.number(declared.PROJECTION_EVENTS) == 2
+    assert told.histogram(declared.PROJECTION_LATENCY).count == 0
+    assert told.number(declared.FRESHNESS_EFFECTS, "missed") == 0
 
 
 def test_a_clock_that_is_behind_does_not_give_latencies_below_0() -> None:
@@ -199,7 +209,7 @@ def test_a_projection_without_a_promise_has_latencies_only() -> None:
     told.step(9.0)
     assert told.measures.freshness("order") is None
     assert told.histogram(declared.PROJECTION_LATENCY).count == 1
-    assert not told.telemetry.number(declared.FRESHNESS_EVENTS)
+    assert not told.telemetry.number(declared.FRESHNESS_EFFECTS)
     assert not told.telemetry.number(declared.FRESHNESS_OBJECTIVE)
 
 
@@ -265,8 +275,8 @@ async def test_the_engine_tells_folds_and_handlers_alike() -> None:
         assert kept["order"] is not None
         assert kept["journal"] is not None
         assert kept["order"].met == pytest.approx(2 / 3)
-        assert kept["order"].events == 3
-        assert (kept["journal"].met, kept["journal"].events) == (1.0, 2)
+        assert kept["order"].effects == 3
+        assert (kept["journal"].met, kept["journal"].effects) == (1.0, 2)
 
 
 @pytest.mark.usefixtures("backend")

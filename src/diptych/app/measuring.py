@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING
 
 from diptych.errors import DiptychError
+from diptych.read.port import Proof
 from diptych.read.status import STATES, Status
 from diptych.telemetry import declared
 from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
-
-if TYPE_CHECKING:
-    from diptych.read.verify import Verdict
 
 LOOK_SECONDS = 10.0
 """How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
@@ -24,11 +20,8 @@ def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequenc
     """Set the gauges of the log and of the projections."""
     telemetry.number(declared.LOG_HEAD)[()].value = head
     telemetry.number(declared.COMMAND_WAITING)[()].value = waiting
+    _note_spans(telemetry, found)
     for one in found:
-        at = (one.projection, str(one.slice))
-        telemetry.number(declared.PROJECTION_POSITION)[at].value = one.position
-        telemetry.number(declared.PROJECTION_LAG)[at].value = one.lag
-        telemetry.number(declared.PROJECTION_LAG_AGE)[at].value = one.lag_seconds
         for state in STATES:
             series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
             series.value = float(state == one.state)
@@ -39,6 +32,28 @@ def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequenc
             _set(telemetry.number(burns), (one.projection, "1h"), one.freshness.burn_1h)
 
 
+def _note_spans(telemetry: Telemetry, found: Sequence[Status]) -> None:
+    """Set what is told of each span; those that were cut or joined are told no more."""
+    families = [
+        telemetry.number(metric)
+        for metric in (
+            *(declared.PROJECTION_POSITION, declared.PROJECTION_LAG),
+            declared.PROJECTION_LAG_AGE,
+        )
+    ]
+    now: set[Labels] = set()
+    for one in found:
+        for span in one.spans:
+            at: Labels = (one.projection, f"{span.first}-{span.last}")
+            now.add(at)
+            told = (span.position, span.lag, span.lag_seconds)
+            for family, value in zip(families, told, strict=True):
+                family[at].value = value
+    for family in families:
+        for at in family.keys() - now:
+            del family[at]
+
+
 def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
     """Set a gauge; without a value there is none, rather than the last one for ever."""
     if value is None:
@@ -47,12 +62,13 @@ def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
         family[labels].value = value
 
 
-def note_verdict(telemetry: Telemetry, verdict: Verdict) -> None:
-    """Note what ``verify`` has found, and when."""
-    at = (verdict.projection,)
-    telemetry.number(declared.VERIFY_COMPLETE)[at].value = float(verdict.ok)
-    telemetry.number(declared.VERIFY_POSITION)[at].value = verdict.position
-    telemetry.number(declared.VERIFY_TIME)[at].value = time.time()
+def note_proofs(telemetry: Telemetry, proofs: Iterable[Proof]) -> None:
+    """Note what ``verify`` has found last, and when."""
+    for proof in proofs:
+        at = (proof.projection,)
+        telemetry.number(declared.VERIFY_COMPLETE)[at].value = float(proof.ok)
+        telemetry.number(declared.VERIFY_POSITION)[at].value = proof.position
+        telemetry.number(declared.VERIFY_TIME)[at].value = proof.time.timestamp()
 
 
 @asynccontextmanager

@@ -134,6 +134,7 @@ class Module:
         key: Callable[[Any], Any] | None = None,
         inline: bool = False,
         name: str | None = None,
+        slices: int | None = None,
         fresh_within: float | None = None,
         fresh_share: float = FRESH_SHARE,
     ) -> Callable[[F], F]:
@@ -141,9 +142,10 @@ class Module:
 
         ``key`` gives the key (a list: several) that an event touches, where its fields are not
         named like the view's. ``inline``: in the append's own transaction, where log and views
-        share a database. ``name`` is that of the view's table unless given. ``fresh_within``: in
-        how many seconds a ``fresh_share`` of all events is to be readable; status and metrics tell
-        how that is kept.
+        share a database. ``name`` is that of the view's table unless given. The keys fall into
+        ``slices`` (64), which the workers share out among them. ``fresh_within``: in how many
+        seconds a ``fresh_share`` of all effects is to be readable; status and metrics tell how
+        that is kept.
         """
         _require_views("projects", view)
 
@@ -156,6 +158,7 @@ class Module:
                     key=key,
                     inline=inline,
                     name=name,
+                    slices=slices,
                     fresh_within=fresh_within,
                     fresh_share=fresh_share,
                 )

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
-from diptych.app.measuring import note_status, note_verdict, observed
+from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -155,6 +155,8 @@ class Running:
     async def metrics(self) -> str:
         """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
         found, head = await self.status(), await self.log.head()
+        for engine in self._engines:
+            note_proofs(self.telemetry, (await engine.store.proofs()).values())
         note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
         return exposition(self.telemetry)
 
@@ -187,11 +189,9 @@ class Running:
                 self.log,
                 self.definitions.codec,
                 engine.store,
-                [f.projection for f in engine.followers.values() if f.name in (names or known)],
+                [one for name, one in engine.projections.items() if name in (names or known)],
             )
         }
-        for verdict in verdicts.values():
-            note_verdict(self.telemetry, verdict)
         return [verdicts[name] for name in names or known]
 
 

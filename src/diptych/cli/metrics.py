@@ -18,8 +18,8 @@ def metrics(
 ) -> None:
     """Print once, as Prometheus reads them, the metrics that can be told from outside.
 
-    That is what log and views hold: head, positions, lag. What is counted as it happens (commands,
-    queries, latencies) is told by the process that does it: `await running.metrics()`.
+    That is what log and views hold: head, positions, lag, and what verify last found. What is
+    counted as it happens (commands, queries, latencies) is told by the process that does it.
     """
     import sys
 

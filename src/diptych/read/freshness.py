@@ -32,21 +32,21 @@ WINDOWS: Final = {"5m": 5, "1h": 60}
 class Freshness(Struct, frozen=True):
     """How a projection keeps what was promised by ``fresh_within`` (seconds) and ``fresh_share``.
 
-    ``met`` is the share of events that could be read in time over the last hour, of ``events`` that
-    this process has applied in it; None when there were none. ``burn_5m`` and ``burn_1h`` say how
-    fast the permitted share of late events was used up: at 1 it would be used up exactly.
+    ``met`` is the share of effects that could be read in time over the last hour, of ``effects``
+    that this process has applied in it; None when there were none. ``burn_5m`` and ``burn_1h`` say
+    how fast the permitted share of late ones was used up: at 1 it would be used up exactly.
     """
 
     within: float
     share: float
     met: float | None = None
-    events: int = 0
+    effects: int = 0
     burn_5m: float | None = None
     burn_1h: float | None = None
 
 
 class Window:
-    """Events of the last hour that were readable in time, or not, counted by the minute."""
+    """Effects of the last hour that were readable in time, or not, counted by the minute."""
 
     MINUTES: Final = 60
 
@@ -56,7 +56,7 @@ class Window:
         self._missed = [0] * self.MINUTES
 
     def add(self, met: int, missed: int, now: float) -> None:
-        """Count events at a time in seconds."""
+        """Count effects at a time in seconds."""
         minute = int(now // 60)
         at = minute % self.MINUTES
         if self._minute[at] != minute:
@@ -87,7 +87,7 @@ class _Measured:
         self.failures = telemetry.number(declared.PROJECTION_FAILURES)[name,]
         self.latency = telemetry.histogram(declared.PROJECTION_LATENCY)[name,]
         if self.within is not None:
-            kept = telemetry.number(declared.FRESHNESS_EVENTS)
+            kept = telemetry.number(declared.FRESHNESS_EFFECTS)
             self.met, self.missed = kept[name, "met"], kept[name, "missed"]
             telemetry.number(declared.FRESHNESS_OBJECTIVE)[name,].value = self.within
             telemetry.number(declared.FRESHNESS_TARGET)[name,].value = self.share
@@ -122,7 +122,7 @@ class ReadMeasures:
             return change
         traced: list[StoredEvent] = []
         if self._telemetry.tracing is not None:
-            traced = [stored for stored, _ in used[-declared.MOST_LINKS :]]
+            traced = [stored for stored, _, _ in used[-declared.MOST_LINKS :]]
         applied = Applied(len(used), used[0][0], used[-1][0], tuple(traced))
         return msgspec.structs.replace(change, applied=applied)
 
@@ -130,22 +130,24 @@ class ReadMeasures:
         """Count a step that is committed, and took so many seconds."""
         one = self._of[change.after.projection]
         one.steps.observe(seconds)
+        span = range(change.after.slice, change.after.end)
         if change.before.position == 0:
-            one.building.add(change.after.slice)
+            one.building.update(span)
         applied = change.applied
         if applied is None:
             return
         one.events.value += applied.events
-        one.effects.value += change.after.count - change.before.count
-        self._latency(one, change.after.slice, applied)
-        if self._telemetry.tracing is not None:
-            self._telemetry.tracing.project(
-                one.name,
-                position=change.after.position,
-                events=applied.events,
-                seconds=seconds,
-                origins=_origins(applied.traced),
-            )
+        if effects := change.after.count - change.before.count:
+            one.effects.value += effects
+            self._latency(one, span, applied, effects)
+            if self._telemetry.tracing is not None:
+                self._telemetry.tracing.project(
+                    one.name,
+                    position=change.after.position,
+                    events=applied.events,
+                    seconds=seconds,
+                    origins=_origins(applied.traced),
+                )
 
     def lost(self, projection: str) -> None:
         """Count a step that another worker made first."""
@@ -164,22 +166,23 @@ class ReadMeasures:
         self._telemetry.number(declared.REBUILD_DONE)[projection,].value = done
         self._telemetry.number(declared.REBUILD_REMAINING)[projection,].value = remaining
 
-    def _latency(self, one: _Measured, slice_: int, applied: Applied) -> None:
+    def _latency(self, one: _Measured, span: range, applied: Applied, effects: int) -> None:
         now = self._clock()
         low = max(now - metadata_of(applied.last).time.timestamp(), 0.0)
         high = low
         if applied.events > 1:
             high = max(now - metadata_of(applied.first).time.timestamp(), low)
-        if slice_ in one.building and low > BUILT_SECONDS:
-            return  # what happened before there was a projection is not late
-        one.building.discard(slice_)
-        one.latency.spread(low, high, applied.events)
+        if one.building and not one.building.isdisjoint(span):
+            if low > BUILT_SECONDS:
+                return  # what happened before there was a projection is not late
+            one.building.difference_update(span)
+        one.latency.spread(low, high, effects)
         if one.within is None:
             return
-        met = applied.events
+        met = effects
         if high > one.within:
             met = 0 if low > one.within else int(met * (one.within - low) / (high - low))
-        missed = applied.events - met
+        missed = effects - met
         one.met.value += met
         one.missed.value += missed
         one.window.add(met, missed, now)
@@ -193,13 +196,13 @@ class ReadMeasures:
             return None
         now = self._clock()
         burns: dict[str, float | None] = {}
-        hour, events = None, 0
+        hour, effects = None, 0
         for window, minutes in WINDOWS.items():
             met, missed = one.window.counts(minutes, now)
-            events = met + missed
-            hour = met / events if events else None
-            burns[window] = missed / events / (1 - one.share) if events else None
-        return Freshness(one.within, one.share, hour, events, burns["5m"], burns["1h"])
+            effects = met + missed
+            hour = met / effects if effects else None
+            burns[window] = missed / effects / (1 - one.share) if effects else None
+        return Freshness(one.within, one.share, hour, effects, burns["5m"], burns["1h"])
 
 
 class QueryMeasures:

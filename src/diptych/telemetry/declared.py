@@ -70,7 +70,7 @@ def _seconds(name: str, attributes: tuple[str, ...], about: str) -> Metric:
 
 
 _PROJECTION: Final = ("projection",)
-_SLICE: Final = ("projection", "slice")
+_SPAN: Final = ("projection", "slices")
 
 # --- the write side -------------------------------------------------------------------------------
 
@@ -124,7 +124,10 @@ QUERY_WAIT: Final = _seconds(
 # --- projections ----------------------------------------------------------------------------------
 
 PROJECTION_EVENTS: Final = _counter(
-    "diptych.projection.events", "{event}", _PROJECTION, "Events applied by this process."
+    "diptych.projection.events",
+    "{event}",
+    _PROJECTION,
+    "Events that the steps of this process used. Each process that shares a projection uses all.",
 )
 PROJECTION_EFFECTS: Final = _counter(
     "diptych.projection.effects",
@@ -152,27 +155,27 @@ PROJECTION_FAILURES: Final = _counter(
 PROJECTION_LATENCY: Final = _seconds(
     "diptych.projection.latency",
     _PROJECTION,
-    "From the arrival of an event's command until the event can be read in the view. Not while a "
+    "From the arrival of an event's command until its effect can be read in the view. Not while a "
     "projection is built from nothing.",
 )
 PROJECTION_POSITION: Final = _gauge(
     "diptych.projection.position",
     "{event}",
-    _SLICE,
+    _SPAN,
     "Position of the checkpoint in the log.",
     stored=True,
 )
 PROJECTION_LAG: Final = _gauge(
     "diptych.projection.lag.events",
     "{event}",
-    _SLICE,
+    _SPAN,
     "Events between checkpoint and head.",
     stored=True,
 )
 PROJECTION_LAG_AGE: Final = _gauge(
     "diptych.projection.lag.age",
     "s",
-    _SLICE,
+    _SPAN,
     "Age of the oldest event not yet applied; 0: none.",
     stored=True,
 )
@@ -197,11 +200,11 @@ REBUILD_REMAINING: Final = _gauge(
 
 # --- promises -------------------------------------------------------------------------------------
 
-FRESHNESS_EVENTS: Final = _counter(
-    "diptych.freshness.events",
-    "{event}",
+FRESHNESS_EFFECTS: Final = _counter(
+    "diptych.freshness.effects",
+    "{effect}",
     ("projection", "outcome"),
-    "Events that were readable in time (met) or too late (missed), where `fresh_within` is given.",
+    "Effects that were readable in time (met) or too late (missed), where `fresh_within` is given.",
 )
 FRESHNESS_OBJECTIVE: Final = _gauge(
     "diptych.freshness.objective",
@@ -214,32 +217,41 @@ FRESHNESS_TARGET: Final = _gauge(
     "diptych.freshness.target",
     "1",
     _PROJECTION,
-    "The share of events that is to be readable in time: `fresh_share`.",
+    "The share of effects that is to be readable in time: `fresh_share`.",
     stored=True,
 )
 FRESHNESS_MET: Final = _gauge(
     "diptych.freshness.met",
     "1",
     _PROJECTION,
-    "The share that was, over the last hour, of the events applied by this process.",
+    "The share that was, over the last hour, of the effects applied by this process.",
 )
 FRESHNESS_BURN: Final = _gauge(
     "diptych.freshness.burn",
     "",
     ("projection", "window"),
-    "How fast the permitted share of late events is used up: 1 is just permitted. Window: 5m, 1h.",
+    "How fast the permitted share of late effects is used up: 1 is just permitted. Window: 5m, 1h.",
 )
 VERIFY_COMPLETE: Final = _gauge(
     "diptych.verify.complete",
     "",
     _PROJECTION,
-    "What `verify` last found in this process: 1 complete and applied once, 0 not.",
+    "What `verify` last found: 1 complete and applied once, 0 not.",
+    stored=True,
 )
 VERIFY_POSITION: Final = _gauge(
-    "diptych.verify.position", "{event}", _PROJECTION, "The position up to which it was verified."
+    "diptych.verify.position",
+    "{event}",
+    _PROJECTION,
+    "The position up to which it was verified.",
+    stored=True,
 )
 VERIFY_TIME: Final = _gauge(
-    "diptych.verify.timestamp", "s", _PROJECTION, "When it was, in seconds since 1970."
+    "diptych.verify.timestamp",
+    "s",
+    _PROJECTION,
+    "When it was, in seconds since 1970.",
+    stored=True,
 )
 
 METRICS: Final = (
@@ -250,7 +262,7 @@ METRICS: Final = (
     *(PROJECTION_FAILURES, PROJECTION_LATENCY),
     *(PROJECTION_POSITION, PROJECTION_LAG, PROJECTION_LAG_AGE, PROJECTION_STATE),
     *(PROJECTION_PARKED, REBUILD_DONE, REBUILD_REMAINING),
-    *(FRESHNESS_EVENTS, FRESHNESS_OBJECTIVE, FRESHNESS_TARGET, FRESHNESS_MET, FRESHNESS_BURN),
+    *(FRESHNESS_EFFECTS, FRESHNESS_OBJECTIVE, FRESHNESS_TARGET, FRESHNESS_MET, FRESHNESS_BURN),
     *(VERIFY_COMPLETE, VERIFY_POSITION, VERIFY_TIME),
 )
 
