@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -26,7 +26,14 @@ from diptych.errors import (
     Rejected,
 )
 from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event, require_kind
+from diptych.messages import (
+    Actor,
+    Command,
+    Event,
+    actor_of,
+    everybody_may,
+    require_kind,
+)
 from diptych.telemetry.metrics import Telemetry
 from diptych.write.answers import (
     content_of,
@@ -69,6 +76,8 @@ class CommandBus:
         codec: Codec,
         log: Log,
         limits: Limits | None = None,
+        require_allowed: Callable[[Actor | None, Command], None] = everybody_may,
+        *,
         telemetry: Telemetry | None = None,
     ) -> None:
         self.limits = limits or Limits()
@@ -76,6 +85,7 @@ class CommandBus:
         self._side = write_side
         self._codec = codec
         self._log = log
+        self._require_allowed = require_allowed
         self._cache = Cache(max(64, self.limits.states))
         self._open = 0
         self._queue: deque[Entry] = deque()
@@ -93,14 +103,14 @@ class CommandBus:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> asyncio.Future[Receipt]:
         """Accept a command; the future gives its receipt or raises what became of it.
 
         Commands of one boundary take effect in the order of these calls. Raises ``Invalid``,
-        ``UnknownMessage`` and ``Overloaded`` at once.
+        ``UnknownMessage``, ``Overloaded`` and what the rules say at once.
         """
         began = perf_counter()
         try:
@@ -118,7 +128,7 @@ class CommandBus:
         self,
         command: Command,
         key: str | None,
-        actor: str | None,
+        actor: Actor | str | None,
         correlation_id: str | None,
         causation_id: str | None,
         began: float,
@@ -136,15 +146,17 @@ class CommandBus:
             require_kind(command, Command)
             raise undecided(command)
         command, payload = self._codec.validate(command)
+        who = actor_of(actor)
+        self._require_allowed(who, command)
         metadata = new_metadata(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            key=key, actor=who, correlation_id=correlation_id, causation_id=causation_id
         )
-        content = b"" if key is None else content_of(decision.command.message_name, payload)
+        name = decision.command.message_name
+        content = b"" if key is None else content_of(name, payload, who)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         span = None
         if self._measures.tracing is not None:
-            name = decision.command.message_name
             span, metadata = self._measures.tracing.command(name, metadata)
         answer: asyncio.Future[Receipt] = self._loop.create_future()
         states: list[Slot | None] = []
