@@ -172,8 +172,10 @@ class BlockingRunning(_Opened[Running]):
     recall = _blocking(Running.recall)
     ask = _blocking(Running.ask)
     status = _blocking(Running.status)
+    metrics = _blocking(Running.metrics)
     catch_up = _blocking(Running.catch_up)
     verify = _blocking(Running.verify)
+    verify_rows = _blocking(Running.verify_rows)
 
     @property
     def definitions(self) -> Definitions:

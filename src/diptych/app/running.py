@@ -8,7 +8,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, Rebuild, ViewsAt, Where, read_databases
+from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
+from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -17,14 +19,19 @@ from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.control import Projections
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.rebuild import Builder
 from diptych.read.status import Status
+from diptych.telemetry import attach
+from diptych.telemetry.metrics import Telemetry
+from diptych.telemetry.prometheus import exposition
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
+    from diptych.read.rowcheck import RowVerdict
     from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
@@ -34,7 +41,8 @@ class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
     ``events`` reads the log, decoded; ``log`` is the port itself; ``projections`` looks after the
-    versions of projections. These and ``views`` know no rules.
+    versions of projections. These and ``views`` know no rules. ``telemetry`` holds the figures that
+    ``metrics`` tells.
     """
 
     def __init__(
@@ -44,6 +52,7 @@ class Running:
         bus: CommandBus,
         engines: Sequence[Engine],
         builders: Sequence[Builder],
+        telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
         self.log = log
@@ -52,9 +61,11 @@ class Running:
         self._engines = engines
         self._builders = builders
         self.projections = Projections(builders)
+        allow = definitions.access.require
         self._queries = Queries(
-            log, definitions.codec, engines, definitions.answers, definitions.access.require
+            log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
         )
+        self.telemetry = telemetry
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -165,6 +176,14 @@ class Running:
         """Return how far each projection is, and how far behind."""
         return [one for engine in self._engines for one in await engine.status()]
 
+    async def metrics(self) -> str:
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
+        found, head = await self.status(), await self.log.head()
+        for engine in self._engines:
+            note_proofs(self.telemetry, (await engine.store.proofs()).values())
+        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        return exposition(self.telemetry)
+
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now; switch to what was built so."""
         done = [engine.catch_up() for engine in self._engines]
@@ -180,6 +199,30 @@ class Running:
 
         Without names, all of them. ``since="last"``: from where each was last proved.
         """
+        known = self._known(names)
+        verdicts: dict[str, Verdict] = {}
+        for builder in self._builders:
+            chosen = [name for name in builder.engine.projections if name in known]
+            verdicts |= await builder.verify(chosen, since=since)
+        return [verdicts[name] for name in known]
+
+    async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
+        """Fold the events aside and compare what comes out with the rows, column by column.
+
+        Without names, all projections but handlers, which have no fold. ``sample``: the share of
+        the keys to be looked at, as 0.01. Raises ``ProjectionFailed`` where an event cannot be
+        folded.
+        """
+        if not 0 < sample <= 1:
+            raise Invalid("That is no share of the keys", field="sample", rule="0 to 1", got=sample)
+        known = self._known(names)
+        verdicts: dict[str, RowVerdict] = {}
+        for builder in self._builders:
+            chosen = [name for name in builder.engine.projections if name in known]
+            verdicts |= await builder.verify_rows(chosen, sample=sample)
+        return [verdicts[name] for name in known if name in verdicts]
+
+    def _known(self, names: Sequence[str]) -> list[str]:
         known = [one.name for one in self.definitions.projections]
         if unknown := [name for name in names if name not in known]:
             raise Invalid(
@@ -188,11 +231,7 @@ class Running:
                 rule="one of " + (", ".join(known) or "none"),
                 got=", ".join(unknown),
             )
-        verdicts: dict[str, Verdict] = {}
-        for builder in self._builders:
-            chosen = [one for one in builder.engine.projections if one in (names or known)]
-            verdicts |= await builder.verify(chosen, since=since)
-        return [verdicts[name] for name in names or known]
+        return list(dict.fromkeys(names)) or known
 
 
 class Opening(AbstractAsyncContextManager[Running]):
@@ -208,12 +247,17 @@ class Opening(AbstractAsyncContextManager[Running]):
         projections: bool,
         create: Create,
         rebuild: Rebuild,
+        verify_every: float | None,
     ) -> None:
         self._opening = open_app(
-            *(definitions, log_url, views_at, limits),
+            definitions,
+            log_url,
+            views_at,
+            limits,
             projections=projections,
             create=create,
             rebuild=rebuild,
+            verify_every=verify_every,
         )
 
     async def __aenter__(self) -> Running:
@@ -245,6 +289,7 @@ async def open_app(
     projections: bool,
     create: Create,
     rebuild: Rebuild,
+    verify_every: float | None,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -261,8 +306,13 @@ async def open_app(
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
+        telemetry = attach(definitions.name)
         engines = [
-            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+            Engine(
+                *(log, codec, databases.store(where), kept),
+                measures=ReadMeasures(telemetry, kept),
+            )
+            for where, kept in places.items()
         ]
         builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
         for engine, builder in zip(engines, builders, strict=True):
@@ -272,9 +322,13 @@ async def open_app(
             if projections:
                 await engine.start()
                 await builder.start()
-        bus = CommandBus(definitions.write, codec, log, limits, definitions.access.require)
+        allow = definitions.access.require
+        bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines, builders)
+        running = Running(definitions, log, bus, engines, builders, telemetry)
+        await stack.enter_async_context(observed(telemetry, running.metrics))
+        await stack.enter_async_context(proving(running.verify, engines, verify_every))
+        yield running
 
 
 @asynccontextmanager

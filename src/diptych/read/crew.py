@@ -52,6 +52,11 @@ class Crew:
         before, self.me = self.me, structs.replace(self.me, projections=_names(projections))
         self.workers = [self.me if one == before else one for one in self.workers]
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker is the one to do what only one needs to do."""
+        return self.workers[0].id == self.me.id
+
     async def beat(self) -> bool:
         """Say that this worker is there, look who else is; True when that has changed."""
         workers = await self._store.beat(self.me, self._lease)

@@ -21,6 +21,7 @@ from diptych.log import Log, StoredEvent
 from diptych.read.crew import BEAT_SECONDS, Crew
 from diptych.read.fold import Used
 from diptych.read.follower import Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pace import Pace
 from diptych.read.pages import decode_page, event_before, fold_page
@@ -29,7 +30,8 @@ from diptych.read.projections import Handler, Keyed, Projection, check_projectio
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
 from diptych.read.versions import Versions
-from diptych.read.waiting import POLL_SECONDS, Waiting
+from diptych.read.waiting import Waiting
+from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -39,6 +41,7 @@ GATHER_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.25
 """How long a checkpoint may lie behind over events that its projection does not use."""
 
+POLL_SECONDS: Final = 0.05
 INLINE_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 5.0
 """How often a resting engine looks whether the database has lost steps, in a crash."""
@@ -59,6 +62,7 @@ class Engine:
         *,
         page: int = PAGE,
         cache_rows: int = CACHE_ROWS,
+        measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
         self.log = log
@@ -69,6 +73,7 @@ class Engine:
         self.spans = Spans(log, codec, store, projections, cache_rows)
         self.crew = Crew(store, projections)
         self.pace = Pace()
+        self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
@@ -83,8 +88,8 @@ class Engine:
     async def open(self, *, create: bool = True, rebuild: bool = True) -> None:
         """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
 
-        Without ``create`` nothing is made: ``NoViews`` when something is missing. ``rebuild``: a
-        version that was never there before is made, to be built beside the live one.
+        Without ``create`` nothing is made: ``NoViews`` when something is missing. With ``rebuild``
+        versions that are new are made, to be built beside the live ones.
         """
         await self.versions.open(self.log.identity, create=create, rebuild=rebuild)
         self.spans.follow(self.versions.followed)
@@ -208,7 +213,6 @@ class Engine:
         """Follow the spans that are this worker's share; all of them, where it does not run."""
         await self._written()
         self.spans.follow(self.versions.followed)
-        self.crew.follow(self.spans.projections.values())
         if self.running:
             await self.spans.share(self.crew)
         else:
@@ -248,8 +252,7 @@ class Engine:
                     break
             else:
                 return await self._settle(able, settle=settle)
-        few = len(page.events) < self.page // 4 and len(groups) == 1
-        if few and not settle and not self._waiting:
+        if len(page.events) < self.page // 4 and not (settle or self._waiting or groups[1:]):
             await self._hurried(GATHER_SECONDS)
         return progress
 
@@ -288,7 +291,8 @@ class Engine:
         if isinstance(one, Handler):
             await self._written()
             if not follower.lost:
-                await handle_page(follower, one, self.store, events, used, self._fail)
+                given = (events, used, self._fail, self.measures)
+                await handle_page(follower, one, self.store, *given)
                 self._waiting.notify()
             return None
         assert isinstance(one, Keyed)
@@ -325,7 +329,7 @@ class Engine:
             if before is None or before.position <= follower.position:
                 return None
             upto = before
-        return follower.advance(upto, folded)
+        return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
         """Whether another worker has moved the checkpoint: what was folded were not its rows."""
@@ -334,6 +338,7 @@ class Engine:
             stored = (await self.store.checkpoints()).get(follower.name, ())
             if follower.checkpoint not in stored:
                 follower.stand_by(time.monotonic())
+                self.measures.lost(follower.name)
         return follower.lost
 
     # --- writing ----------------------------------------------------------------------------------
@@ -352,6 +357,7 @@ class Engine:
         return await writing if writing is not None else False
 
     async def _commit(self, steps: Sequence[_Step]) -> bool:
+        began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
         except Unavailable:
@@ -368,8 +374,10 @@ class Engine:
         for (follower, _, change), went in zip(steps, moved, strict=True):
             if went:
                 follower.committed(change, now)
+                self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
+                self.measures.lost(follower.name)
         self.spans.look_level()
         self._waiting.notify()
         return any(moved)
@@ -414,6 +422,7 @@ class Engine:
             )
             failure.__cause__ = error
             error = failure
+        self.measures.failed(follower.name)
         follower.fail(position, error, time.monotonic())
 
     # --- resting and waking -----------------------------------------------------------------------
@@ -485,15 +494,6 @@ class Engine:
         """
         return await self._waiting.wait_for(names, position, lambda: deadline - time.monotonic())
 
-    def require_own(self, names: Iterable[str]) -> None:
-        """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
-        for name in names:
-            for follower in self.spans.of(name):
-                if follower.state == "refused" and follower.error is not None:
-                    raise follower.error
-
-    # --- status -----------------------------------------------------------------------------------
-
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.spans, self.versions)
+        return await status_of(self.log, self.store, self.spans, self.versions, self.measures)

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
+from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
+from diptych.read.noted import Difference, State, Turn, Version
 from diptych.read.proof import Tally, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
@@ -85,27 +87,6 @@ class Kept(Struct, frozen=True):
         return list(zip(found, names, strict=True))
 
 
-State = Literal["live", "building", "held", "old", "dropped"]
-"""``held``: being built, or built, and not to be switched to unless somebody asks for it."""
-
-
-class Version(Struct, frozen=True):
-    """A version of a projection, as it is kept: under which name, in which tables, in which state.
-
-    ``tables``: the tables of its views, by the plain ones. ``parts``: what it is made of, in JSON.
-    ``turn`` counts the changes of state of all versions.
-    """
-
-    projection: str
-    version: str
-    instance: str
-    tables: dict[str, str]
-    state: State
-    parts: str
-    since: datetime
-    turn: int = 0
-
-
 class Worker(Struct, frozen=True, array_like=True):
     """A process that projects; ``host`` and ``pid`` tell whether it still lives, on its host."""
 
@@ -123,23 +104,27 @@ class Writes(Struct, frozen=True):
     deleted: list[Any]
 
 
+class Applied(Struct, frozen=True):
+    """How many events a step applies, the first and the last; and those to be traced."""
+
+    events: int
+    first: StoredEvent
+    last: StoredEvent
+    traced: tuple[StoredEvent, ...] = ()
+
+
 class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    ``applied`` is there to be measured; stores pass it over.
     """
 
     before: Checkpoint
     after: Checkpoint
     blocks: dict[int, Tally]
     writes: tuple[Writes, ...] = ()
-
-
-class Turn(Struct, frozen=True):
-    """A change of one version."""
-
-    before: Version
-    after: Version
+    applied: Applied | None = None
 
 
 class Proof(Struct, frozen=True):
@@ -167,24 +152,6 @@ class Found(Struct, frozen=True):
     def of(cls, rows: list[Any], positions: dict[str, int]) -> Found:
         """Make one of what the SQL stores select: the turn is there under "", which is no name."""
         return cls(rows, positions, positions.pop("", 0))
-
-
-class Difference(Struct, frozen=True):
-    """How the rows of two tables of one view differ, in one snapshot.
-
-    ``missing`` are rows that only the first has, ``extra`` those that only the second has,
-    ``columns`` how often each column differs. ``examples`` are (key, row of the first or None, row
-    of the second or None), rows as dictionaries of what the database holds.
-    """
-
-    table: str
-    rows: int
-    missing: int
-    extra: int
-    differing: int
-    columns: dict[str, int]
-    examples: list[tuple[Any, Any, Any]]
-    positions: dict[str, int]
 
 
 class Transaction(Protocol):
@@ -308,8 +275,23 @@ class ViewStore(Protocol):
         """Return what was found last, by projection."""
         ...
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps; to be asked before one looks at checkpoints."""
+        ...
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
+
+        It may end early, and news may be lost: look at the checkpoints, and wait again.
+        """
+        ...
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
+        ...
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
         ...
 
     async def leave(self, worker: str) -> None:

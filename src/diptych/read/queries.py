@@ -11,7 +11,6 @@ An application wires the read side so::
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -27,7 +26,6 @@ from diptych.errors import (
     Invalid,
     StaleAnswer,
     UnknownMessage,
-    ViewNotReady,
     place,
 )
 from diptych.log import EventQuery, Log, Token
@@ -41,11 +39,12 @@ from diptych.messages import (
     require_kind,
 )
 from diptych.read.engine import Engine
+from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
 from diptych.read.status import age_after
-from diptych.read.waiting import POLL_SECONDS
 from diptych.signatures import Signature, members, signature_of
+from diptych.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -127,6 +126,7 @@ class Views:
         self._owners = owners
         self._position = position
         self._deadline = deadline
+        self.waited = 0.0
         self.as_of: int | None = None
         self.stale = False
 
@@ -222,7 +222,7 @@ class Views:
     ) -> Found:
         """Read from the versions that are live, when the token is reached, or cannot be in time."""
         while True:
-            instances, turn = await self._readable(engine, names)
+            instances, turn = await engine.versions.readable(names, engine.log, self._deadline)
             await self._reach(engine, instances)
             try:
                 found = await read()
@@ -243,22 +243,14 @@ class Views:
             await engine.doubt()
             self.stale = time.monotonic() > self._deadline
 
-    async def _readable(self, engine: Engine, names: Iterable[str]) -> tuple[set[str], int]:
-        """Return whose rows are read, once there are some; and as of which turn that is known."""
-        while True:
-            try:
-                return {engine.versions.read(name) for name in names}, engine.versions.turn
-            except ViewNotReady as error:
-                if await engine.versions.refresh():
-                    continue
-                if time.monotonic() >= self._deadline:
-                    raise await engine.versions.not_ready(error, engine.log) from None
-                await asyncio.sleep(POLL_SECONDS)
-
     async def _reach(self, engine: Engine, names: set[str]) -> None:
-        engine.require_own(names)
-        if self._position and not await engine.wait_for(names, self._position, self._deadline):
+        engine.spans.require_own(names)
+        if not self._position:
+            return
+        began = time.perf_counter()
+        if not await engine.wait_for(names, self._position, self._deadline):
             self.stale = True
+        self.waited += time.perf_counter() - began
 
     def _note(self, names: set[str], positions: dict[str, int]) -> None:
         for name in names:
@@ -379,9 +371,12 @@ class Queries:
         engines: Sequence[Engine],
         answers: Sequence[Answering],
         require_allowed: Callable[[Actor | None, Query[Any]], None] = everybody_may,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_answers(answers)
         self._require_allowed = require_allowed
+        self._measures = QueryMeasures(telemetry or Telemetry())
         self._log = log
         self._codec = codec
         self._engines = engines
@@ -414,6 +409,18 @@ class Queries:
         Raises ``Invalid``, ``UnknownMessage``, what the rules say, and ``ForeignCheckpoint`` for a
         token of another log or beyond the head of this one.
         """
+        with self._measures.asked(query) as asked:
+            return await self._ask(query, actor, after, wait, strict, asked)
+
+    async def _ask(
+        self,
+        query: Query[R],
+        actor: Actor | str | None,
+        after: Token | str | None,
+        wait: float,
+        strict: bool,
+        asked: Asked,
+    ) -> Answer[R]:
         answer = self._answers.get(type(query))
         if answer is None:
             require_kind(query, Query)
@@ -437,6 +444,10 @@ class Queries:
         value: Any = answer.function(*[given[ask] for ask in answer.asks])
         if answer.is_async:
             value = await value
+        if after is not None:
+            asked.waited = views.waited
+        if views.stale:
+            asked.outcome = "stale"
         if views.stale and strict:
             raise StaleAnswer(
                 "The views have not reached the token in time; ask again, or without strict",

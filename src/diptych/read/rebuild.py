@@ -19,10 +19,11 @@ from msgspec import Struct, structs
 from diptych.errors import Closed, DiptychError, ProjectionFailed
 from diptych.read.engine import PAGE, Engine
 from diptych.read.port import Checkpoint, State
-from diptych.read.projections import Projection
+from diptych.read.projections import Keyed, Projection
 from diptych.read.versions import BUILT, kept_of
 
 if TYPE_CHECKING:
+    from diptych.read.rowcheck import RowVerdict
     from diptych.read.verify import Since, Verdict
 
 LOOK_SECONDS: Final = 0.2
@@ -206,6 +207,32 @@ class Builder:
                 )
         return verdicts
 
+    async def verify_rows(self, names: Sequence[str], *, sample: float) -> dict[str, RowVerdict]:
+        """Compare the rows of versions that are live with what this program's folds make."""
+        from diptych.read.rowcheck import RowVerdict, verify_rows
+
+        engine, versions = self.engine, self.engine.versions
+        verdicts: dict[str, RowVerdict] = {}
+        for name in names:
+            one, mine = versions.projection(name), versions.mine(name)
+            if not isinstance(engine.projections[name], Keyed):
+                continue
+            if isinstance(one, Keyed) and mine is not None and mine.state == "live":
+                found = await verify_rows(
+                    engine.log, engine.codec, engine.store, one, sample=sample
+                )
+                verdicts[name] = structs.replace(found, projection=name)
+            else:
+                verdicts[name] = RowVerdict(
+                    projection=name,
+                    ok=False,
+                    rows=0,
+                    differing=0,
+                    seconds=0.0,
+                    reason="this program's version of it is not live",
+                )
+        return verdicts
+
     # --- progress ---------------------------------------------------------------------------------
 
     async def progress(self, names: Iterable[str]) -> list[Progress]:
@@ -220,6 +247,7 @@ class Builder:
                 continue
             done = _done(stored.get(row.instance, ()))
             rate = self._rate(row.instance, done)
+            self.engine.measures.rebuilding(name, done, max(head - done, 0))
             eta = None if not rate else max(head - done, 0) / rate
             problem = versions.problems.get(name, "") or self._error(row.instance)
             found.append(Progress(name, row.version, row.state, done, head, rate, eta, problem))

@@ -66,11 +66,19 @@ class Spans:
         """Whether this engine follows all slices of a projection."""
         return name in self._of and name not in self._others
 
+    def require_own(self, names: Iterable[str]) -> None:
+        """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
+        for name in names:
+            for follower in self.of(name):
+                if follower.state == "refused" and follower.error is not None:
+                    raise follower.error
+
     # --- shares -----------------------------------------------------------------------------------
 
     async def share(self, crew: Crew) -> None:
         """Take up this worker's share: cut what reaches beyond it, join what stands level."""
         self.stale = False
+        crew.follow(self.projections.values())
         for name, one in self.projections.items():
             if one.inline or any(follower.state == "refused" for follower in self._of[name]):
                 continue

@@ -9,7 +9,9 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.port import Checkpoint, ViewStore
+from diptych.read.crew import LEASE_SECONDS
+from diptych.read.freshness import Freshness, ReadMeasures
+from diptych.read.port import Checkpoint, Proof, ViewStore
 from diptych.read.spans import Spans
 from diptych.read.versions import Versions
 
@@ -25,13 +27,25 @@ class SpanStatus(Struct, frozen=True):
     count: int
 
 
+class Proved(Struct, frozen=True):
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+
+    ok: bool
+    position: int
+    time: datetime
+    age: float
+    reason: str
+
+
 class Status(Struct, frozen=True):
     """The state of a projection, or of a version of it: ``lag`` in events, ``lag_seconds`` in s.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused. ``phase`` is that
-    of the version: live, building, held, old.
+    ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
+    it keeps its ``fresh_within``, None where it has none. ``workers``: how many processes share it
+    just now. ``proved``: what was last proved, None where nothing was. ``phase`` is that of the
+    version: live, building, held, old.
     """
 
     projection: str
@@ -45,20 +59,28 @@ class Status(Struct, frozen=True):
     inline: bool = False
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
+    freshness: Freshness | None = None
+    workers: int = 0
+    proved: Proved | None = None
     version: str = ""
     phase: str = "live"
 
 
-_GRAVITY: Final = ("refused", "failed", "standby", "new", "running")
+STATES: Final = ("refused", "failed", "standby", "new", "running")
+"""What a projection can be in, the gravest first."""
 
 
-async def status_of(log: Log, store: ViewStore, spans: Spans, versions: Versions) -> list[Status]:
+async def status_of(
+    log: Log, store: ViewStore, spans: Spans, versions: Versions, measures: ReadMeasures
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store.
 
     Of those that another version serves, also the state of that one.
     """
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
+    proofs = await store.proofs()
+    workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
     ages: dict[int, float] = {}
     found: list[Status] = []
@@ -74,7 +96,7 @@ async def status_of(log: Log, store: ViewStore, spans: Spans, versions: Versions
                 SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
             )
         last = min(parts, key=lambda part: part.position)
-        worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
+        worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
         found.append(
             Status(
                 one.title,
@@ -88,11 +110,21 @@ async def status_of(log: Log, store: ViewStore, spans: Spans, versions: Versions
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),
+                measures.freshness(name),
+                sum(name in worker.projections for worker in workers),
+                _proved(proofs.get(name)),
                 row.version,
                 row.state,
             )
         )
     return found
+
+
+def _proved(proof: Proof | None) -> Proved | None:
+    if proof is None:
+        return None
+    age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
 
 
 async def age_after(log: Log, position: int) -> float:

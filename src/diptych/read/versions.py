@@ -7,7 +7,9 @@ next one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Final
@@ -26,6 +28,9 @@ UNKNOWN: Final = "unknown"
 """The version of tables that were there before versions were noted, and are not this program's."""
 
 LONGEST_NAME: Final = 63
+READY_SECONDS: Final = 0.05
+"""How often a query looks whether the version that it waits for is there."""
+
 FOLLOWED: Final[frozenset[State]] = frozenset(("live", "building", "held", "old"))
 BUILT: Final[frozenset[State]] = frozenset(("building", "held"))
 
@@ -268,7 +273,24 @@ class Versions:
             )
         return found
 
-    async def not_ready(self, error: ViewNotReady, log: Log) -> ViewNotReady:
+    async def readable(
+        self, names: Iterable[str], log: Log, deadline: float
+    ) -> tuple[set[str], int]:
+        """Return which instances are read, once there are some, and as of which turn it is so.
+
+        ``deadline`` is in seconds of ``time.monotonic()``: then ``ViewNotReady``.
+        """
+        while True:
+            try:
+                return {self.read(name) for name in names}, self.turn
+            except ViewNotReady as error:
+                if await self.refresh():
+                    continue
+                if time.monotonic() >= deadline:
+                    raise await self._not_ready(error, log) from None
+                await asyncio.sleep(READY_SECONDS)
+
+    async def _not_ready(self, error: ViewNotReady, log: Log) -> ViewNotReady:
         """Return an error that says, too, how far the new version is."""
         row = self.mine(error.facts["projection"])
         if row is None or row.state not in BUILT:

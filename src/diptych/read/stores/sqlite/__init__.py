@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError, NoViews
 from diptych.read.port import (
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V", bound=View)
+
+LOOK_SECONDS: Final = 0.005
+"""How often one who waits looks whether the file has changed; a look takes microseconds."""
 
 _Prepared = list[tuple[Rows, list[Any], list[Any]]]
 
@@ -137,6 +141,19 @@ class SqliteViews:
         """Return what was found last, by projection."""
         return await self.database.read(sql.read_proofs)
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        return self.database.version()
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while self.mark() == mark:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_SECONDS, left))
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
 
@@ -146,6 +163,11 @@ class SqliteViews:
                 return sql.beat(connection, worker, now - lease, now)
 
         return await self.database.write(job)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        since = time.time() - lease
+        return await self.database.read(lambda c: sql.read_workers(c, since))
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
