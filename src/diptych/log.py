@@ -297,7 +297,7 @@ class Token(Struct, frozen=True, gc=False):
         """Read what ``str(token)`` wrote."""
         given: Any = text
         log, _, position = given.rpartition(".") if isinstance(given, str) else ("", "", "")
-        if not log or not (position.isascii() and position.isdigit()):
+        if not log or not (position.isascii() and position.isdigit()) or len(position) > 18:
             raise Invalid(
                 "That is no token; pass on the token of a command's answer unchanged",
                 field="token",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
@@ -176,7 +177,10 @@ class Running:
 
 
 class Opening(AbstractAsyncContextManager[Running]):
-    """What ``Module.open`` returns: the application, opened by ``async with``."""
+    """What ``Module.open`` returns: the application, opened by ``async with``.
+
+    Once closed it may be opened again.
+    """
 
     def __init__(
         self,
@@ -188,11 +192,19 @@ class Opening(AbstractAsyncContextManager[Running]):
         projections: bool,
         create: Create,
     ) -> None:
-        self._opening = open_app(
-            definitions, log_url, views_at, limits, projections=projections, create=create
+        self.definitions = definitions
+        self._open = partial(
+            open_app,
+            definitions,
+            log_url,
+            views_at,
+            limits,
+            projections=projections,
+            create=create,
         )
 
     async def __aenter__(self) -> Running:
+        self._opening = self._open()
         return await self._opening.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
