@@ -23,6 +23,7 @@ COMMANDS: Final = (
     Command("do", "messages:do", "Send a command; print where its events lie in the log."),
     Command("ask", "messages:ask", "Send a query; print the answer and how old it is."),
     Command("log", "log:log", "Look into the log: show, tail."),
+    Command("serve", "serve:serve", "Serve the application over HTTP."),
     Command("status", "views:status", "Show how far each projection is behind the log."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
