@@ -16,6 +16,7 @@ from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Command, Query
 from diptych.read.engine import Engine
+from diptych.read.live import LiveQueries
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
@@ -43,6 +44,7 @@ class Running:
         self._bus = bus
         self._engines = engines
         self._queries = Queries(log, definitions.codec, engines, definitions.answers)
+        self._live = LiveQueries(log, definitions.codec, self._queries, engines)
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -129,6 +131,18 @@ class Running:
         ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``.
         """
         return await self._queries.ask(query, after=after, wait=wait, strict=strict)
+
+    def live(
+        self, query: Query[R], *, after: Token | str | None = None, wait: float = 0.0
+    ) -> AsyncGenerator[Answer[R]]:
+        """Follow a query: its answer, then a new one whenever it is another than the last.
+
+        Of several changes in short time only the last may be seen. ``after``: to go on from a
+        token; where the views have not reached it after ``wait`` seconds, the first answer is
+        ``stale``, and a fresh one follows. It ends when the application is closed, and raises what
+        ``ask`` raises. Close it (``contextlib.aclosing``), or let go of it.
+        """
+        return self._live.answers(query, after=after, wait=wait)
 
     @property
     def views(self) -> Views:
@@ -255,7 +269,9 @@ async def open_app(
             stack.push_async_callback(engine.stop)
         bus = CommandBus(definitions.write, codec, log, limits)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines)
+        running = Running(definitions, log, bus, engines)
+        stack.push_async_callback(running._live.stop)
+        yield running
 
 
 @asynccontextmanager

@@ -78,7 +78,9 @@ def parse_command(running: Running, name: str, data: bytes, depth: int) -> Any:
     """Return a command from its JSON; ``UnknownMessage``, ``Invalid``, ``Problem``."""
     codec = running.definitions.codec
     if name not in codec.commands:
-        raise UnknownMessage("There is no such command; /openapi.json lists what there is", name=name)
+        raise UnknownMessage(
+            "There is no such command; /openapi.json lists what there is", name=name
+        )
     require_shallow(data, depth)
     return codec.parse(codec.commands, name, data)
 
@@ -90,6 +92,7 @@ class OneCommand:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         door = self._door
         running = door.require_running()
         headers = headers_of(scope)
@@ -121,6 +124,7 @@ class Batch:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         running = self._door.require_running()
         headers = headers_of(scope)
         actor = await self._door.actor_of(scope)

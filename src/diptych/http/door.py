@@ -30,7 +30,11 @@ class Door:
     """The state behind the addresses."""
 
     def __init__(
-        self, definitions: Definitions, limits: Limits, authenticate: Authenticate | None, role: Role
+        self,
+        definitions: Definitions,
+        limits: Limits,
+        authenticate: Authenticate | None,
+        role: Role,
     ) -> None:
         self.definitions = definitions
         self.limits = limits

@@ -24,6 +24,7 @@ class Live:
     """``GET /health/live``: the process answers."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         await respond(send, 200, json.encode({"status": "live"}), [JSON, _NO_STORE])
 
 
@@ -34,6 +35,7 @@ class Ready:
         self._door = door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         status = await self._status()
         body = json.encode({"status": status, "role": self._door.role})
         await respond(send, 200 if status == "ready" else 503, body, [JSON, _NO_STORE])

@@ -19,7 +19,7 @@ LINES: Final = "application/x-ndjson"
 EVENTS: Final = "text/event-stream"
 
 _JSON_TYPE = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
-_LINES_TYPE = re.compile(rb"application/(?:x-ndjson|jsonl|json-seq|jsonlines)\s*(?:;|\Z)", re.I)
+_LINES_TYPE = re.compile(rb"application/(?:x-ndjson|jsonl)\s*(?:;|\Z)", re.IGNORECASE)
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
 _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?\Z")
 

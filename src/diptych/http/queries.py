@@ -69,6 +69,7 @@ class OneQuery:
         self._asked = Asked(door.definitions)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         door = self._door
         running = door.require_running()
         headers = headers_of(scope)

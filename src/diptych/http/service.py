@@ -91,6 +91,7 @@ class Service:
         self._door.closing = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
         if scope["type"] == "lifespan":
             await self._router(scope, receive, send)
             return

@@ -182,7 +182,7 @@ def _granian(api: Service, sock: socket.socket, grace: float) -> Any:
             self.server = Server(
                 api, host, port, interface=Interfaces.ASGINL, websockets=False, log_enabled=False
             )
-            self.server.workers_kill_timeout = grace
+            setattr(self.server, "workers_kill_timeout", grace)  # noqa: B010  # typed None
 
         async def serve(self, tell: Callable[[], None]) -> None:
             serving = asyncio.create_task(self.server.serve(), name="granian")
@@ -193,7 +193,8 @@ def _granian(api: Service, sock: socket.socket, grace: float) -> Any:
                 await serving
 
         def stop(self) -> None:
-            self.server.stop()
+            server: Any = self.server
+            server.stop()
 
     return Serving()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final, TypeAlias
 
@@ -73,6 +73,7 @@ class Engine:
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
         self._waiters: dict[asyncio.Future[None], tuple[frozenset[str], int]] = {}
+        self.listeners: list[Callable[[], None]] = []
         self._inline_at = 0.0
         self._doubted_at = 0.0
 
@@ -479,6 +480,8 @@ class Engine:
         return all(self.followers[name].checkpoint.position >= position for name in names)
 
     def _notify(self) -> None:
+        for listener in self.listeners:
+            listener()
         for waiter, (names, position) in list(self._waiters.items()):
             if not waiter.done() and (self._reached(names, position) or not self._done_here(names)):
                 waiter.set_result(None)

@@ -59,6 +59,15 @@ class Answer(Struct, Generic[R], frozen=True):
     token: Token
 
 
+class Look(Struct, frozen=True):
+    """An answer, and what it rests on: the projections of the views read, and the log or not."""
+
+    value: Any
+    as_of: int
+    projections: frozenset[str]
+    reads_log: bool
+
+
 class Events:
     """The log, for queries: events as they were recorded."""
 
@@ -116,6 +125,7 @@ class Views:
         self._deadline = deadline
         self.as_of: int | None = None
         self.stale = False
+        self.used: set[str] = set()
 
     async def all(self, statement: SelectOf[V]) -> list[V]:
         """Return the rows of a select of one view."""
@@ -208,6 +218,7 @@ class Views:
         self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
     ) -> Found:
         """Read, when the token is reached, or cannot be in time."""
+        self.used |= names
         while True:
             await self._reach(engine, names)
             found = await read()
@@ -375,12 +386,7 @@ class Queries:
         Raises ``Invalid``, ``UnknownMessage``, and ``ForeignCheckpoint`` for a token of another
         log or beyond the head of this one.
         """
-        answer = self._answers.get(type(query))
-        if answer is None:
-            require_kind(query, Query)
-            raise UnknownMessage(
-                "There is no answer to this query in the application", name=type(query).__name__
-            )
+        answer = self._answering(query)
         clean, _ = self._codec.validate(query)
         after = _token(after)
         if type(wait) not in (int, float) or not wait >= 0:
@@ -393,10 +399,7 @@ class Queries:
         if after is not None:
             _require_reachable(after, self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
-        given = {"query": clean, "views": views, "events": self._events}
-        value: Any = answer.function(*[given[ask] for ask in answer.asks])
-        if answer.is_async:
-            value = await value
+        value = await self._value(answer, clean, views)
         if views.stale and strict:
             raise StaleAnswer(
                 "The views have not reached the token in time; ask again, or without strict",
@@ -409,6 +412,29 @@ class Queries:
         if as_of < now:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
+
+    async def look(self, query: Query[Any]) -> Look:
+        """Answer a query as things are now, and tell what the answer rests on."""
+        answer = self._answering(query)
+        views = self.views()
+        head = 0 if answer.asks == ("query", "views") else await self._log.head()
+        value = await self._value(answer, query, views)
+        as_of = head if views.as_of is None else views.as_of
+        return Look(value, as_of, frozenset(views.used), "events" in answer.asks)
+
+    def _answering(self, query: Query[Any]) -> Answering:
+        answer = self._answers.get(type(query))
+        if answer is None:
+            require_kind(query, Query)
+            raise UnknownMessage(
+                "There is no answer to this query in the application", name=type(query).__name__
+            )
+        return answer
+
+    async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
+        given = {"query": query, "views": views, "events": self._events}
+        value: Any = answer.function(*[given[ask] for ask in answer.asks])
+        return await value if answer.is_async else value
 
 
 def _token(given: Token | str | None) -> Token | None:
@@ -432,6 +458,7 @@ __all__ = [
     "Answer",
     "Answering",
     "Events",
+    "Look",
     "Queries",
     "Views",
     "answering",
