@@ -314,3 +314,14 @@ class Token(Struct, frozen=True, gc=False):
                 token_of=self.log,
                 this_log=log,
             )
+
+    def require_reachable(self, log: str, head: int) -> None:
+        """Raise ``ForeignCheckpoint`` unless the token belongs to this log and is not beyond it."""
+        self.require(log)
+        if self.position > head:
+            raise ForeignCheckpoint(
+                "The token lies beyond the head of this log: it was restored from a backup or "
+                "failed over, and what the token stands for is lost",
+                position=self.position,
+                head=head,
+            )

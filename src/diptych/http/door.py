@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diptych.app.modules import Definitions
     from diptych.app.running import Running
     from diptych.http.limits import Limits
+    from diptych.http.streams import Stream
 
 Role: TypeAlias = Literal["commands", "queries", "workers", "all"]
 """What a process serves."""
@@ -43,7 +44,7 @@ class Door:
         self.running: Running | None = None
         self.closing = False
         self._queries = 0
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._streams: set[Stream] = set()
 
     def require_running(self) -> Running:
         """Return the application; ``Closed`` when it is not open, or no longer."""
@@ -60,10 +61,16 @@ class Door:
         found = self.authenticate(Request(scope))
         return await found if inspect.isawaitable(found) else found
 
+    def stop(self) -> None:
+        """Take nothing new, and end the streams."""
+        self.closing = True
+        for stream in self._streams:
+            stream.end()
+
     # --- bounds -----------------------------------------------------------------------------------
 
     @contextmanager
-    def asking(self) -> Iterator[None]:
+    def asking(self) -> Generator[None]:
         """Count a query that is being answered; ``Overloaded`` when there are too many."""
         if self._queries >= self.limits.queries:
             raise Overloaded(
@@ -78,24 +85,22 @@ class Door:
             self._queries -= 1
 
     @contextmanager
-    def streaming(self) -> Iterator[None]:
-        """Count an open stream, this task; ``Overloaded`` when there are too many."""
+    def streaming(self, stream: Stream) -> Generator[None]:
+        """Keep an open stream in mind; ``Overloaded`` when there are too many."""
         if len(self._streams) >= self.limits.streams:
             raise Overloaded(
                 "Too many streams are open; connect again later",
                 waiting=len(self._streams),
                 limit=self.limits.streams,
             )
-        task = asyncio.current_task()
-        assert task is not None
-        self._streams.add(task)
+        self._streams.add(stream)
         try:
             yield
         finally:
-            self._streams.discard(task)
+            self._streams.discard(stream)
 
     @contextmanager
-    def in_time(self) -> Iterator[asyncio.Timeout]:
+    def in_time(self) -> Generator[asyncio.Timeout]:
         """Turn a timeout into ``TimedOut``."""
         timeout = asyncio.timeout(self.limits.seconds)
         try:

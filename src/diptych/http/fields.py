@@ -6,6 +6,7 @@ a list.
 
 from __future__ import annotations
 
+import inspect
 import types
 from collections.abc import Collection, Mapping
 from dataclasses import is_dataclass
@@ -21,6 +22,8 @@ from diptych.errors import Invalid
 from diptych.messages import type_hints
 
 Form: TypeAlias = Literal["text", "object", "texts", "objects"]
+
+_ORDER: list[Form] = ["text", "object", "texts", "objects"]
 
 # A float in between would cost decimals their exactness.
 _json = msgspec.json.Decoder(float_hook=Decimal)
@@ -70,11 +73,10 @@ def form_of(hint: Any) -> Form:
     if origin is Annotated:
         return form_of(args[0])
     if origin in (Union, types.UnionType):
-        forms = [form_of(arg) for arg in args if arg is not type(None)]
-        order: tuple[Form, ...] = ("objects", "texts", "object")
-        return next((form for form in order if form in forms), "text")
+        forms: list[Form] = [form_of(arg) for arg in args if arg is not type(None)]
+        return max(forms, key=_ORDER.index, default="text")
     plain: Any = origin or hint
-    if not isinstance(plain, type) or issubclass(plain, (str, bytes)):
+    if not inspect.isclass(plain) or issubclass(plain, (str, bytes)):
         return "text"
     if issubclass(plain, Mapping) or issubclass(plain, Struct):
         return "object"

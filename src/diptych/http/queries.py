@@ -9,6 +9,7 @@ import msgspec
 
 from diptych.errors import UnknownMessage
 from diptych.http.fields import Parameters, pairs_of
+from diptych.http.live import LiveStream
 from diptych.http.messages import (
     JSON,
     headers_of,
@@ -20,12 +21,14 @@ from diptych.http.messages import (
     too_large,
     wait_of,
 )
+from diptych.http.streams import AFTER, is_stream
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from diptych.app.modules import Definitions
     from diptych.http.door import Door
+    from diptych.http.limits import Limits
     from diptych.http.problems import Headers
     from diptych.read.queries import Answer
 
@@ -44,8 +47,11 @@ class Asked:
             name: Parameters(registered) for name, registered in self._codec.queries.items()
         }
 
-    def parse(self, scope: Scope, limits: Any, *, without: str = "") -> Any:
-        """Return the query; ``UnknownMessage``, ``Invalid``, ``Problem``."""
+    def parse(self, scope: Scope, limits: Limits, *, live: bool = False) -> tuple[Any, str | None]:
+        """Return the query, and the token that a live one is to go on from.
+
+        Raises ``UnknownMessage``, ``Invalid``, ``Problem``.
+        """
         name = path_parameter(scope, "name")
         parameters = self._parameters.get(name)
         if parameters is None:
@@ -55,10 +61,12 @@ class Asked:
         query_string: bytes = scope["query_string"]
         if len(query_string) > limits.body:
             raise too_large(limits.body)
-        pairs = [pair for pair in pairs_of(query_string) if pair[0] != without]
+        pairs = pairs_of(query_string)
+        after = [text for name, text in pairs if live and name == AFTER]
+        pairs = [pair for pair in pairs if not (live and pair[0] == AFTER)]
         for _, text in pairs:
             require_shallow(text.encode(errors="replace"), limits.depth)
-        return parameters.parse(self._codec, pairs)
+        return parameters.parse(self._codec, pairs), after[-1] if after else None
 
 
 class OneQuery:
@@ -67,6 +75,7 @@ class OneQuery:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._asked = Asked(door.definitions)
+        self._live = LiveStream(door, encode)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -74,7 +83,13 @@ class OneQuery:
         running = door.require_running()
         headers = headers_of(scope)
         await door.actor_of(scope)
-        query = self._asked.parse(scope, door.limits)
+        if is_stream(headers):
+            query, after = self._asked.parse(scope, door.limits, live=True)
+            await self._live.run(
+                running, query, headers, after, scope=scope, receive=receive, send=send
+            )
+            return
+        query, _ = self._asked.parse(scope, door.limits)
         preferred = preferences(headers)
         wait = wait_of(preferred, door.limits.wait)
         with door.asking(), door.in_time() as timeout:

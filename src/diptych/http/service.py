@@ -14,6 +14,7 @@ from diptych.app.running import Opening, Running
 from diptych.errors import DefinitionError, calling
 from diptych.http.commands import Batch, OneCommand
 from diptych.http.door import Authenticate, Door, Role
+from diptych.http.events import EventStream
 from diptych.http.health import Live, Ready
 from diptych.http.limits import Limits
 from diptych.http.messages import ClientGone, respond_problem
@@ -88,7 +89,7 @@ class Service:
 
     def stop(self) -> None:
         """Take no more requests and end the streams; what was accepted is still answered."""
-        self._door.closing = True
+        self._door.stop()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -133,7 +134,10 @@ def routes_of(door: Door) -> Sequence[Route]:
             Route("/commands", _app(Batch(door)), methods=["POST"]),
         ]
     if door.role in ("queries", "all"):
-        found.append(Route("/queries/{name}", _app(OneQuery(door)), methods=["GET"]))
+        found += [
+            Route("/queries/{name}", _app(OneQuery(door)), methods=["GET"]),
+            Route("/events", _app(EventStream(door)), methods=["GET"]),
+        ]
     return found
 
 

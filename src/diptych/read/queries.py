@@ -21,7 +21,6 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
-    ForeignCheckpoint,
     Invalid,
     StaleAnswer,
     UnknownMessage,
@@ -397,7 +396,7 @@ class Queries:
             # What is read from the log itself is as of the head before.
             head = await self._log.head()
         if after is not None:
-            _require_reachable(after, self._log.identity, head)
+            after.require_reachable(self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
         value = await self._value(answer, clean, views)
         if views.stale and strict:
@@ -441,17 +440,6 @@ def _token(given: Token | str | None) -> Token | None:
     if given is None or isinstance(given, Token):
         return given
     return Token.parse(given)
-
-
-def _require_reachable(token: Token, log: str, head: int) -> None:
-    token.require(log)
-    if token.position > head:
-        raise ForeignCheckpoint(
-            "The token lies beyond the head of this log: it was restored from a backup or failed "
-            "over, and what the token stands for is lost",
-            position=token.position,
-            head=head,
-        )
 
 
 __all__ = [
