@@ -74,7 +74,10 @@ def form_of(hint: Any) -> Form:
         return form_of(args[0])
     if origin in (Union, types.UnionType):
         forms: list[Form] = [form_of(arg) for arg in args if arg is not type(None)]
-        return max(forms, key=_ORDER.index, default="text")
+        for form in reversed(_ORDER):
+            if form in forms:
+                return form
+        return "text"
     plain: Any = origin or hint
     if not inspect.isclass(plain) or issubclass(plain, (str, bytes)):
         return "text"
