@@ -30,14 +30,30 @@ def serve(
     grace: Annotated[
         float, Parameter(help="How long what is under way may take after SIGTERM, seconds.")
     ] = 10.0,
+    authenticate: Annotated[
+        str, Parameter(help="Who sends a request: a callable, MODULE:NAME.", show_default=False)
+    ] = "",
+    allow_host: Annotated[
+        list[str] | None,
+        Parameter(help="A name that it answers to; may be repeated; * is any.", negative=""),
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None,
+        Parameter(help="An origin whose pages may call it; may be repeated.", negative=""),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        Parameter(help="Let everybody who can reach the address do everything.", negative=""),
+    ] = False,
     options: Given,
 ) -> int:
     """Serve the application over HTTP until Ctrl-C or SIGTERM.
 
     `all` does everything; `commands` takes commands; `queries` answers them from views that
-    `workers` keep current. Each has /health/live and /health/ready.
+    `workers` keep current. Each has /health/live and /health/ready. Without --authenticate it
+    listens at addresses of this machine only.
     """
-    from diptych.cli.loading import load
+    from diptych.cli.loading import load, named
     from diptych.cli.running import run
 
     try:
@@ -48,9 +64,29 @@ def serve(
             code="not-installed",
             hint="pip install 'diptych[http]'",
         ) from error
+    from diptych.http.security import ANY
+    from diptych.http.serving import is_loopback
+
     app = load(options.app)
+    who = named(authenticate) if authenticate else None
+    if who is None and not insecure and not is_loopback(host):
+        raise UsageError(
+            "Without authentication it listens at addresses of this machine only",
+            code="insecure",
+            hint="--authenticate MODULE:NAME, or --insecure where a firewall or proxy keeps guard",
+            host=host,
+        )
+    hosts = [*(allow_host or ()), *([ANY] if insecure else ())] or None
     ended = run(
-        _serve(app, options, role, host, port, server, grace), writes=True, loop=_new_loop()
+        _serve(
+            app,
+            options,
+            (host, port),
+            {"server": server, "grace": grace},
+            {"role": role, "authenticate": who, "hosts": hosts, "origins": allow_origin or ()},
+        ),
+        writes=True,
+        loop=_new_loop(),
     )
     import signal
 
@@ -66,14 +102,17 @@ def _new_loop() -> Any:
 
 
 async def _serve(
-    app: Module, options: Given, role: Any, host: str, port: int, server: Any, grace: float
+    app: Module,
+    options: Given,
+    address: tuple[str, int],
+    how: dict[str, Any],
+    what: dict[str, Any],
 ) -> signal.Signals:
     from diptych.cli.running import opened
     from diptych.http import serving
     from diptych.http.service import service
 
-    sock = serving.bound(host, port)
-    keeps = role in ("all", "workers")
+    role = what["role"]
     # Who only reads makes no log: a mistaken address is to be noticed.
     create: Any = "all" if role in ("all", "commands") else "views"
 
@@ -86,7 +125,7 @@ async def _serve(
         else:
             print(f"{app.name} serves {role} at {url}", flush=True)
 
-    with sock:
+    with serving.bound(*address) as sock:
+        keeps = role in ("all", "workers")
         async with opened(app, options, create=create, projections=keeps) as running:
-            api = service(running, role=role)
-            return await serving.run(api, sock, server, grace=grace, started=started)
+            return await serving.run(service(running, **what), sock, started=started, **how)

@@ -20,6 +20,13 @@ SECONDS: Final = 2.0
 _NO_STORE = (b"cache-control", b"no-store")
 
 
+def is_health(scope: Scope) -> bool:
+    """Whether a probe asks, which calls the service by whatever address it has."""
+    root: str = scope.get("root_path", "")
+    path: str = scope["path"]
+    return path.removeprefix(root).startswith("/health/")
+
+
 class Live:
     """``GET /health/live``: the process answers."""
 

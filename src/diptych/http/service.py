@@ -7,19 +7,24 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych.app.running import Opening, Running
 from diptych.errors import DefinitionError, calling
+from diptych.http.asyncapi import asyncapi
 from diptych.http.commands import Batch, OneCommand
+from diptych.http.describing import Description, Page
 from diptych.http.door import Authenticate, Door, Role
 from diptych.http.events import EventStream
-from diptych.http.health import Live, Ready
+from diptych.http.health import Live, Ready, is_health
 from diptych.http.limits import Limits
-from diptych.http.messages import ClientGone, respond_problem
+from diptych.http.messages import ClientGone, headers_of, respond_problem
+from diptych.http.openapi import openapi
 from diptych.http.problems import Problem
 from diptych.http.queries import OneQuery
+from diptych.http.security import ANY, LOOPBACK, SENT, SHOWN, Gate, secured
 
 
 def service(
@@ -29,14 +34,28 @@ def service(
     role: Role = "all",
     limits: Limits | None = None,
     authenticate: Authenticate | None = None,
+    hosts: Sequence[str] | None = None,
+    origins: Sequence[str] = (),
 ) -> Service:
     """Return the service of an application: ``service(app.open(log=URL, views=URL))``.
 
     What was not opened yet is opened when the server starts, and closed when it stops; a
     ``Running`` is left open. ``role`` says which addresses there are. ``authenticate`` says who
-    sends a request. Raises ``DefinitionError``.
+    sends a request. ``hosts`` are the names that it answers to, "*": any; by default any where
+    requests are authenticated, else those of this machine alone. ``origins`` are the origins
+    (``https://shop.example``) of pages besides its own that may call it. Raises
+    ``DefinitionError``.
     """
-    return Service(opening, role=role, limits=limits, authenticate=authenticate)
+    if hosts is None:
+        hosts = LOOPBACK if authenticate is None else (ANY,)
+    return Service(
+        opening,
+        role=role,
+        limits=limits or Limits(),
+        authenticate=authenticate,
+        gate=Gate(hosts, origins),
+        origins=origins,
+    )
 
 
 class Service:
@@ -48,8 +67,10 @@ class Service:
         /,
         *,
         role: Role,
-        limits: Limits | None,
+        limits: Limits,
         authenticate: Authenticate | None,
+        gate: Gate,
+        origins: Sequence[str],
     ) -> None:
         if not isinstance(opening, (Opening, Running)):
             raise DefinitionError(
@@ -58,7 +79,8 @@ class Service:
                 got=type(opening).__name__,
             )
         self._opening = opening
-        self._door = Door(opening.definitions, limits or Limits(), authenticate, role)
+        self._gate = gate
+        self._door = Door(opening.definitions, limits, authenticate, role)
         if isinstance(opening, Running):
             self._door.running = opening
         self._router = Router(
@@ -67,6 +89,15 @@ class Service:
             default=_not_found,
             lifespan=self.lifespan,
         )
+        self._app: ASGIApp = self._answer
+        if origins:
+            self._app = CORSMiddleware(
+                self._answer,
+                allow_origins=origins,
+                allow_methods=("GET", "POST"),
+                allow_headers=(*SENT, "authorization"),
+                expose_headers=SHOWN,
+            )
 
     @asynccontextmanager
     async def lifespan(self, host: Any = None) -> AsyncGenerator[None]:
@@ -99,23 +130,28 @@ class Service:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
+        await self._app({**scope, "app": self}, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def sending(message: Message) -> None:
             nonlocal started
-            started = True
+            if not started:
+                started = True
+                message = secured(message)
             await send(message)
 
         try:
-            await self._router({**scope, "app": self}, receive, sending)
+            if not is_health(scope):
+                self._gate.require(headers_of(scope))
+            await self._router(scope, receive, sending)
         except ClientGone:
             pass
-        except HTTPException as error:
+        except HTTPException as error:  # the router's: the address is there, the method is not
             headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
-            await respond_problem(
-                sending,
-                Problem("method-not-allowed", "See the header Allow", headers=headers),
-            )
+            wrong = Problem("method-not-allowed", "See the header Allow", headers=headers)
+            await respond_problem(sending, wrong)
         except Exception as error:
             if started:
                 raise
@@ -128,6 +164,13 @@ def routes_of(door: Door) -> Sequence[Route]:
         Route("/health/live", _app(Live()), methods=["GET"]),
         Route("/health/ready", _app(Ready(door)), methods=["GET"]),
     ]
+    if door.role != "workers":
+        found += [
+            Route("/openapi.json", _app(Description(door, openapi)), methods=["GET"]),
+            Route("/asyncapi.json", _app(Description(door, asyncapi)), methods=["GET"]),
+            Route("/reference", _app(Page()), methods=["GET"]),
+            Route("/reference/{file}", _app(Page()), methods=["GET"]),
+        ]
     if door.role in ("commands", "all"):
         found += [
             Route("/commands/{name}", _app(OneCommand(door)), methods=["POST"]),
