@@ -128,19 +128,21 @@ class Module:
         key: Callable[[Any], Any] | None = None,
         inline: bool = False,
         name: str | None = None,
+        slices: int | None = None,
     ) -> Callable[[F], F]:
         """Declare a projection: ``(row or None, event) -> row or None``, for each key.
 
         ``key`` gives the key (a list: several) that an event touches, where its fields are not
         named like the view's. ``inline``: in the append's own transaction, where log and views
-        share a database. ``name`` is that of the view's table unless given.
+        share a database. ``name`` is that of the view's table unless given. The keys fall into
+        ``slices`` (64), which the workers share out among them.
         """
         _require_views("projects", view)
 
         def declare(function: F) -> F:
             # Read when everything is known: annotations may name what is defined further down.
             self.projections.append(
-                lambda: projection(function, view, key=key, inline=inline, name=name)
+                lambda: projection(function, view, key=key, inline=inline, name=name, slices=slices)
             )
             return function
 

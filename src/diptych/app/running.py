@@ -184,7 +184,7 @@ class Running:
                 self.log,
                 self.definitions.codec,
                 engine.store,
-                [f.projection for f in engine.followers.values() if f.name in (names or known)],
+                [one for name, one in engine.projections.items() if name in (names or known)],
             )
         }
         return [verdicts[name] for name in names or known]

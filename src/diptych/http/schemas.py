@@ -99,8 +99,7 @@ def _visit(hint: Any, schema: Any, components: Mapping[str, Any], seen: dict[str
 def _tidied(part: Any, *, sent: bool) -> Any:
     """Return a schema with what generators and validators need to know besides."""
     if isinstance(part, list):
-        several: list[Any] = part
-        return [_tidied(one, sent=sent) for one in several]
+        return [_tidied(one, sent=sent) for one in _items(part)]
     if not isinstance(part, dict):
         return part
     known = cast(Schema, part)
@@ -114,10 +113,13 @@ def _tidied(part: Any, *, sent: bool) -> Any:
     return schema
 
 
+def _items(several: Any) -> list[Any]:
+    return list(several)
+
+
 def _renamed(schema: Any, names: Collection[str]) -> Any:
     if isinstance(schema, list):
-        several: list[Any] = schema
-        return [_renamed(one, names) for one in several]
+        return [_renamed(one, names) for one in _items(schema)]
     if not isinstance(schema, dict):
         return schema
     found: Schema = {k: _renamed(one, names) for k, one in cast(Schema, schema).items()}

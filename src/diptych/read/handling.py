@@ -13,7 +13,7 @@ from diptych.read.follower import Follower
 from diptych.read.pages import event_before
 from diptych.read.port import ViewStore
 from diptych.read.projections import Handler
-from diptych.read.proof import hash_effects, tally_blocks
+from diptych.read.proof import MASK, hash_key, tally_blocks, tally_slices
 
 HANDLER_EVENTS: Final = 200
 """Events in one transaction of a handler, at most: it holds the writing thread."""
@@ -56,16 +56,18 @@ async def _handle(
     follower: Follower, one: Handler, store: ViewStore, part: Sequence[Used], upto: StoredEvent
 ) -> tuple[int, Exception] | None:
     """Handle events in one transaction; return what failed, and where (0: the checkpoint)."""
-    hashes = hash_effects([(s.position, s.id, None) for s, _ in part])
-    blocks = tally_blocks([s.position for s, _ in part], hashes)
+    number = hash_key(None)
+    hashes = [(mark * number) & MASK for _, _, mark in part]
+    blocks = tally_blocks([s.position for s, _, _ in part], hashes)
+    slices = tally_slices([0] * len(part), hashes)
     tip, block, seen = follower.tip, follower.block, follower.seen
-    change = follower.advance(upto, Folded({}, [], [], blocks, len(part)))
+    change = follower.advance(upto, Folded({}, [], [], blocks, slices, len(part)))
     position = 0
     try:
         async with store.session() as session:
             await session.move(change)
             session.own(one.views)
-            for stored, event in part:
+            for stored, event, _ in part:
                 position = stored.position
                 if isinstance(event, Exception):
                     raise event

@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeVar
 
 from diptych.codec import Codec
 from diptych.errors import Unavailable
@@ -19,6 +19,7 @@ from diptych.messages import Query
 from diptych.read.engine import Engine
 from diptych.read.queries import Answer, Look, Queries
 from diptych.read.status import age_after
+from diptych.read.waiting import Mark
 
 R = TypeVar("R")
 
@@ -35,9 +36,6 @@ PAUSE_PER_READER: Final = 0.0002
 
 LONGEST_PAUSE: Final = 2.0
 RETRY_SECONDS: Final = 0.5
-
-Mark: TypeAlias = tuple[int, int]
-"""Count and digest of a projection: they are others when its rows are."""
 
 
 class _Topic:
@@ -88,7 +86,7 @@ class LiveQueries:
         self._task: asyncio.Task[None] | None = None
         self._closed = False
         for engine in engines:
-            engine.listeners.append(self._moved.set)
+            engine.waiting.listeners.append(self._moved.set)
 
     async def answers(
         self, query: Query[R], *, after: Token | str | None = None, wait: float = 0.0
@@ -236,8 +234,8 @@ class LiveQueries:
         wanted = {name for topic in self._topics.values() for name in topic.projections}
         marks: dict[str, Mark] = {}
         for engine in self._engines:
-            if not wanted.isdisjoint(engine.followers):
-                marks |= await _marks(engine)
+            if not wanted.isdisjoint(engine.projections):
+                marks |= await engine.waiting.marks()
         self._marks = marks
         if self._reads_log():
             self._head = await self._log.head()
@@ -247,7 +245,7 @@ class LiveQueries:
 
     async def _rest(self) -> None:
         """Wait until something moves; what moves elsewhere is looked at from time to time."""
-        here = all(_moves_here(engine) for engine in self._engines)
+        here = all(engine.waiting.done_here(engine.projections) for engine in self._engines)
         timeout = REST_SECONDS if here else POLL_SECONDS
         waiting: set[asyncio.Task[Any]] = {asyncio.create_task(self._moved.wait())}
         if self._reads_log():
@@ -258,22 +256,6 @@ class LiveQueries:
             for task in waiting:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-
-
-def _moves_here(engine: Engine) -> bool:
-    """Whether this engine moves all its checkpoints itself, and so says when it does."""
-    followers = engine.followers.values()
-    return engine.running and all(
-        f.state != "standby" and not f.projection.inline for f in followers
-    )
-
-
-async def _marks(engine: Engine) -> dict[str, Mark]:
-    if _moves_here(engine):
-        known = [follower.checkpoint for follower in engine.followers.values()]
-    else:
-        known = list((await engine.store.checkpoints()).values())
-    return {one.projection: (one.count, one.digest) for one in known}
 
 
 __all__ = ["LiveQueries"]

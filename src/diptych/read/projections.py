@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -26,6 +26,9 @@ KeyOf: TypeAlias = Callable[[Any], Any]
 _Source: TypeAlias = Callable[[Any, Any], Any]
 """(key, recorded event) -> what a further parameter of the user's function gets."""
 
+SLICES: Final = 64
+MOST_SLICES: Final = 1024
+
 _NONE = type(None)
 
 
@@ -38,6 +41,7 @@ class Projection(Struct, frozen=True, kw_only=True):
     at: str
     function: Callable[..., Any]
     inline: bool = False
+    slices: int = 1
 
     @property
     def store(self) -> str:
@@ -121,12 +125,15 @@ def projection(
     key: KeyOf | None = None,
     inline: bool = False,
     name: str | None = None,
+    slices: int | None = None,
 ) -> Keyed:
     """Define a projection from its fold; ``DefinitionError`` when it cannot be used as written.
 
-    The name (of its checkpoint) is by default that of the view's table.
+    The name (of its checkpoint) is by default that of the view's table. Its keys fall into
+    ``slices`` (64; an inline projection has 1).
     """
     at = place(function)
+    _check_slices(slices, inline, at)
     definition = _checked_view(view, at)
     signature = signature_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -147,6 +154,7 @@ def projection(
         at=at,
         function=function,
         inline=inline,
+        slices=1 if inline else SLICES if slices is None else slices,
         view=view,
         key=definition.key_of if key is None else None,
         keys=key,
@@ -248,6 +256,22 @@ def _check_rows(signature: Signature, view: type[View]) -> None:
             at=signature.at,
             expected=f"{view.__name__} | None",
             got=signature.returns,
+        )
+
+
+def _check_slices(slices: Any, inline: bool, at: str) -> None:
+    if slices is None:
+        return
+    if type(slices) is not int or not 1 <= slices <= MOST_SLICES:
+        raise DefinitionError(
+            f"slices= is a number from 1 to {MOST_SLICES}: into how many parts the keys fall, each "
+            "followed by one worker",
+            at=at,
+            got=slices,
+        )
+    if inline and slices != 1:
+        raise DefinitionError(
+            "An inline projection is folded by whoever appends; it has one slice", at=at, got=slices
         )
 
 

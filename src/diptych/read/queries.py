@@ -360,10 +360,10 @@ class Queries:
         self._answers = {one.query: one for one in answers}
         self._events = Events(log, codec)
         self._owners = {
-            view: (engine, f.name)
+            view: (engine, one.name)
             for engine in engines
-            for f in engine.followers.values()
-            for view in f.projection.views
+            for one in engine.projections.values()
+            for view in one.views
         }
 
     def views(self, position: int = 0, deadline: float = 0.0) -> Views:

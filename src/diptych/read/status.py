@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.follower import Follower
 from diptych.read.port import Checkpoint, ViewStore
+from diptych.read.spans import Spans
+
+
+class SpanStatus(Struct, frozen=True):
+    """How far neighbouring slices are, from ``first`` to ``last``; ``lag`` as in ``Status``."""
+
+    first: int
+    last: int
+    position: int
+    lag: int
+    lag_seconds: float
+    count: int
 
 
 class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
+    ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
     ``state``: new, running, standby (another worker does it), failed, refused.
     """
@@ -30,32 +42,44 @@ class Status(Struct, frozen=True):
     failed_position: int = 0
     inline: bool = False
     count: int = 0
+    spans: tuple[SpanStatus, ...] = ()
 
 
-async def status_of(log: Log, store: ViewStore, followers: Iterable[Follower]) -> list[Status]:
+_GRAVITY: Final = ("refused", "failed", "standby", "new", "running")
+
+
+async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
     head = await log.head()
     ages: dict[int, float] = {}
     found: list[Status] = []
-    for follower in followers:
-        checkpoint = stored.get(follower.name) or Checkpoint(follower.name, "")
-        position = checkpoint.position
-        if position not in ages:
-            ages[position] = await age_after(log, position)
+    for name, one in spans.projections.items():
+        parts: list[SpanStatus] = []
+        for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
+            position = span.position
+            if position not in ages:
+                ages[position] = await age_after(log, position)
+            lag = max(head - position, 0)
+            parts.append(
+                SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
+            )
+        last = min(parts, key=lambda part: part.position)
+        worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
         found.append(
             Status(
-                follower.name,
-                position,
+                name,
+                last.position,
                 head,
-                max(head - position, 0),
-                ages[position],
-                follower.state,
-                None if follower.error is None else str(follower.error),
-                follower.failed_position if follower.state == "failed" else 0,
-                follower.projection.inline,
-                checkpoint.count,
+                last.lag,
+                last.lag_seconds,
+                "standby" if worst is None else worst.state,
+                None if worst is None or worst.error is None else str(worst.error),
+                worst.failed_position if worst is not None and worst.state == "failed" else 0,
+                one.inline,
+                sum(part.count for part in parts),
+                tuple(parts),
             )
         )
     return found
