@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
+from urllib.parse import unquote
 
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
@@ -130,7 +131,7 @@ class Service:
         if scope["type"] != "http":
             await send({"type": "websocket.close"})
             return
-        await self._app({**scope, "app": self}, receive, send)
+        await self._app({**scope, **_place_of(scope), "app": self}, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
@@ -156,6 +157,19 @@ class Service:
             if started:
                 raise
             await respond_problem(sending, error)
+
+
+def _place_of(scope: Scope) -> dict[str, str]:
+    """Return path and root path. Litestar's lack the root, and have a slash at their end."""
+    path: str = scope["path"]
+    if not path.endswith("/") or path == "/":
+        return {}
+    path = path.rstrip("/")
+    root: str = scope.get("root_path", "")
+    whole = unquote(scope.get("raw_path", b"").decode("latin-1")).rstrip("/")
+    if not root and whole.endswith(path):
+        root = whole.removesuffix(path)
+    return {"path": path, "root_path": root}
 
 
 def routes_of(door: Door) -> Sequence[Route]:
