@@ -80,7 +80,7 @@ async def test_a_token_that_is_none_of_this_log_is_refused(
         ("", {"words": "()", "exact": "False", "grade": "Grade.NORMAL"}),
         ("words=a&words=b", {"words": "('a', 'b')"}),
         ('near={"lat":1.5,"lon":2}', {"near": "Near(lat=1.5, lon=2.0)"}),
-        ('lines={"sku":"a"}&lines={"sku":"b","pieces":2}', {
+        ('lines=[{"sku":"a"},{"sku":"b","pieces":2}]', {
             "lines": "(Line(sku='a', pieces=1), Line(sku='b', pieces=2))"
         }),
         ("least=0.10&most=7&exact=true", {"least": "0.10", "most": "7", "exact": "True"}),
@@ -106,7 +106,7 @@ async def test_fields_of_all_kinds_are_written_in_the_address(
         ("most=1&most=2", "most"),
         ("near=x", "near"),
         ('near={"lat":1.5}', "near.lon"),
-        ("lines=[]", "lines[0]"),
+        ("lines=[[]]", "lines[0]"),
         ("words=a&words=.", "words[1]"),
         ("since=2026-01-31T09:30:00", "since"),
         ("nope=1", "nope"),

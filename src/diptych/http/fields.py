@@ -1,7 +1,6 @@
 """Queries from the parameters of an address: ``?customer=ann&tags=a&tags=b&near={"lat":1.5}``.
 
-A scalar is its text. A list is its parameter, repeated. An object is JSON, as are the objects of
-a list.
+A scalar is its text. A list of scalars is its parameter, repeated. All else is JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ from diptych.codec import Codec, Registered
 from diptych.errors import Invalid
 from diptych.messages import type_hints
 
-Form: TypeAlias = Literal["text", "object", "texts", "objects"]
-
-_ORDER: list[Form] = ["text", "object", "texts", "objects"]
+Form: TypeAlias = Literal["text", "texts", "json"]
 
 # A float in between would cost decimals their exactness.
 _json = msgspec.json.Decoder(float_hook=Decimal)
@@ -43,15 +40,14 @@ class Parameters:
         found: dict[str, Any] = {}
         for name, text in pairs:
             form = self.forms.get(name, "text")
-            if form in ("texts", "objects"):
-                value = self._decoded(name, text) if form == "objects" else text
-                found.setdefault(name, []).append(value)
+            if form == "texts":
+                found.setdefault(name, []).append(text)
                 continue
             if name in found:
                 raise Invalid(
                     f"{self.name} is not valid", field=name, rule="it is given once, not repeated"
                 )
-            found[name] = self._decoded(name, text) if form == "object" else text
+            found[name] = self._decoded(name, text) if form == "json" else text
         return codec.from_text(codec.queries, self.name, found)
 
     def _decoded(self, name: str, text: str) -> Any:
@@ -73,19 +69,14 @@ def form_of(hint: Any) -> Form:
     if origin is Annotated:
         return form_of(args[0])
     if origin in (Union, types.UnionType):
-        forms: list[Form] = [form_of(arg) for arg in args if arg is not type(None)]
-        for form in reversed(_ORDER):
-            if form in forms:
-                return form
-        return "text"
+        forms = [form_of(arg) for arg in args if arg is not type(None)]
+        return "json" if "json" in forms else "texts" if "texts" in forms else "text"
     plain: Any = origin or hint
     if not inspect.isclass(plain) or issubclass(plain, (str, bytes)):
         return "text"
-    if issubclass(plain, Mapping) or issubclass(plain, Struct):
-        return "object"
-    if is_dataclass(plain) or is_typeddict(plain):
-        return "object"
+    if issubclass(plain, (Mapping, Struct)) or is_dataclass(plain) or is_typeddict(plain):
+        return "json"
     if issubclass(plain, Collection):
         inner = [form_of(arg) for arg in args if arg is not ...]
-        return "texts" if all(form == "text" for form in inner) else "objects"
+        return "texts" if all(form == "text" for form in inner) else "json"
     return "text"

@@ -73,7 +73,7 @@ _AFTER: Final[Schema] = {
     "name": "Diptych-After",
     "in": "header",
     "description": "A token: answer with what it stands for.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": r"^[0-9a-zA-Z-]{1,64}\.[0-9]{1,18}$"},
 }
 _PREFER: Final[Schema] = {
     "name": "Prefer",
@@ -231,7 +231,7 @@ class Describing:
         told: Schema = {"name": field.name, "in": "query", "required": field.required}
         if (text := schema.get("description")) is not None:
             told["description"] = text
-        if form_of(hint) == "object":
+        if form_of(hint) == "json":
             told["content"] = {"application/json": {"schema": schema}}
         else:
             told["schema"] = schema
