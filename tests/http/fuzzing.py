@@ -51,14 +51,15 @@ def fuzz(
 ) -> tuple[int, str, int]:
     """Run schemathesis once; return its exit status, its report and how many requests it sent."""
     with serving(app, folder) as url:
-        words = ["run", f"{url}/openapi.json", "--exclude-path-regex", BROKEN]
+        words = ["--config-file", str(HERE / "schemathesis.toml")]
+        words += ["run", f"{url}/openapi.json", "--exclude-path-regex", BROKEN]
         words += ["-n", str(examples), "--seed", str(seed), "--suppress-health-check", "all"]
         words += ["--continue-on-failure", "--no-color"]
         if exclude_checks:
             words += ["--exclude-checks", exclude_checks]
         run = subprocess.run(
             [str(Path(sys.executable).with_name("schemathesis")), *words],
-            cwd=HERE,
+            cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT), "SCHEMATHESIS_HOOKS": "tests.http.hooks"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
