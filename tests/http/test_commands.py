@@ -59,7 +59,7 @@ async def test_the_same_key_for_something_else_is_422(shop: httpx.AsyncClient) -
 
 @pytest.mark.parametrize("key", ["", '""', " ", "a\x01", "é", "x" * 256])
 async def test_a_key_that_is_none_is_422(shop: httpx.AsyncClient, key: str) -> None:
-    headers = {"Idempotency-Key": key.encode("latin-1")}
+    headers = {b"Idempotency-Key": key.encode("latin-1")}
     answer = await shop.post("/commands/Place", json=placing(1), headers=headers)
     assert (answer.status_code, answer.json()["facts"]["field"]) == (422, "Idempotency-Key")
 

@@ -71,10 +71,15 @@ def test_an_unknown_event_or_a_foreign_view_is_not_the_callers_fault() -> None:
 
 
 def test_a_rejection_tells_its_facts_whatever_they_are() -> None:
-    facts = {"amount": Decimal("1.50"), "half": "\ud800", "thing": object, "none": None}
+    facts: dict[str, Any] = {
+        "amount": Decimal("1.50"),
+        "half": "\ud800",
+        "thing": object,
+        "none": None,
+    }
     _, told, _ = problem_of(Rejected("no \ud800", **facts))
     read = msgspec.json.decode(encoded(told))
     assert read["facts"]["amount"] == "1.50"
     assert read["facts"]["none"] is None
-    assert read["type"].startswith("urn:diptych:rejected") or "rejected" in read["type"]
+    assert "rejected" in read["type"]
     assert set(read["facts"]) == set(facts)

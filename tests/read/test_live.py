@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -156,7 +156,7 @@ async def test_nothing_runs_when_nobody_follows() -> None:
     ("make", "error"),
     [
         (lambda running: running.live(other.OrdersOf("ann")), UnknownMessage),
-        (lambda running: running.live(OpenOrders(3)), Invalid),
+        (lambda running: running.live(OpenOrders(cast(str, 3))), Invalid),
         (lambda running: running.live(OpenOrders("ann"), after="nonsense"), Invalid),
         (lambda running: running.live(OpenOrders("ann"), after=Token("x", 1)), ForeignCheckpoint),
     ],

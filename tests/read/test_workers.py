@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -181,7 +181,7 @@ async def test_a_worker_paused_past_its_lease_harms_nothing(tmp_path: Path, roun
     ):
         await until(lambda: shared([one, two]))
         paused = Paused(two.store)
-        two.engine.spans.store = paused  # type: ignore[assignment]
+        two.engine.spans.store = cast(Any, paused)
         beating, two.engine._beating = two.engine._beating, None
         assert beating is not None
         beating.cancel()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from starlette.requests import Request
 
 from diptych.errors import Closed, Overloaded, TimedOut
+from diptych.messages import Actor
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Role: TypeAlias = Literal["commands", "queries", "workers", "all"]
 """What a process serves."""
 
-Authenticate: TypeAlias = Callable[[Request], Any | Awaitable[Any]]
+Authenticate: TypeAlias = Callable[[Request], Actor | Awaitable[Actor | None] | None]
 """From a request to who sends it; None: nobody that is known."""
 
 
@@ -54,12 +54,12 @@ class Door:
             )
         return self.running
 
-    async def actor_of(self, scope: Scope) -> Any:
+    async def actor_of(self, scope: Scope) -> Actor | None:
         """Return who sends a request, as the host's authentication says."""
         if self.authenticate is None:
             return None
         found = self.authenticate(Request(scope))
-        return await found if inspect.isawaitable(found) else found
+        return await found if isinstance(found, Awaitable) else found
 
     def stop(self) -> None:
         """Take nothing new, and end the streams."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from diptych.app.running import Running
     from diptych.http.door import Door
     from diptych.log import Log
+    from diptych.read.queries import Events
 
 PAGE: Final = 500
 STEP: Final = 1000
@@ -60,14 +61,16 @@ class EventStream:
         door = self._door
         running = door.require_running()
         headers = headers_of(scope)
-        await door.actor_of(scope)
+        actor = await door.actor_of(scope)
         if len(scope["query_string"]) > door.limits.body:
             raise too_large(door.limits.body)
         wanted, after = self._parse(running, pairs_of(scope["query_string"]))
         position = await self._start(running, resumed(headers, after))
+        events = running.events_for(actor)
+        await events.read(wanted.types, wanted.tags, after=position, until=position)  # may he?
         if self._tail is None or self._tail.log is not running.log:
             self._tail = Tail(running.log)
-        frames = _frames(running, self._tail, wanted, position)
+        frames = _frames(running.log.identity, events, self._tail, wanted, position)
         await Stream(door, frames).run(scope, receive, send, at_once=False)
 
     def _parse(self, running: Running, pairs: list[tuple[str, str]]) -> tuple[Wanted, str | None]:
@@ -140,14 +143,13 @@ def _seen(task: asyncio.Task[None]) -> None:
 
 
 async def _frames(
-    running: Running, tail: Tail, wanted: Wanted, position: int
+    identity: str, events: Events, tail: Tail, wanted: Wanted, position: int
 ) -> AsyncGenerator[bytes]:
-    identity = running.log.identity
     told = position
     while True:
         head = await tail.beyond(position)
         while position < head:
-            found = await running.events.read(
+            found = await events.read(
                 wanted.types, wanted.tags, after=position, until=head, limit=PAGE
             )
             position = found[-1].position if len(found) == PAGE else head

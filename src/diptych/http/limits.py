@@ -14,7 +14,8 @@ class Limits(Struct, frozen=True, kw_only=True):
     ``streams``: streams that are open. Times are seconds. ``seconds``: a command or a query may
     take so long. ``wait``: the longest wait for a token that is granted. ``send``: a stream whose
     client takes nothing for so long is closed. ``heartbeat``: a stream without news says so often
-    that it is alive.
+    that it is alive. ``stream``: a stream is closed after so long, and its client, who connects
+    again, is asked anew who he is.
     """
 
     body: int = 1_048_576
@@ -27,3 +28,4 @@ class Limits(Struct, frozen=True, kw_only=True):
     wait: float = 20.0
     send: float = 20.0
     heartbeat: float = 15.0
+    stream: float = 3600.0

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from diptych.app.running import Running
     from diptych.http.door import Door
     from diptych.http.messages import Named
+    from diptych.messages import Actor
     from diptych.read.queries import Answer
 
 KEPT: Final = 64
@@ -70,6 +71,7 @@ class LiveStream:
         self,
         running: Running,
         query: Any,
+        actor: Actor | None,
         headers: Named,
         after: str | None,
         *,
@@ -79,12 +81,13 @@ class LiveStream:
     ) -> None:
         """Send answers until the client goes away."""
         wait = wait_of(preferences(headers), self._door.limits.wait) or 0.0
-        frames = self._answers(running, query, resumed(headers, after), wait)
+        frames = self._answers(running, query, actor, resumed(headers, after), wait)
         await Stream(self._door, frames).run(scope, receive, send, at_once=True)
 
     async def _answers(
-        self, running: Running, query: Any, after: str | None, wait: float
+        self, running: Running, query: Any, actor: Actor | None, after: str | None, wait: float
     ) -> AsyncGenerator[bytes]:
-        async with aclosing(running.live(query, after=after, wait=wait)) as answers:
+        following = running.live(query, actor=actor, after=after, wait=wait)
+        async with aclosing(following) as answers:
             async for answer in answers:
                 yield self._frames.of(answer)

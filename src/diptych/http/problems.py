@@ -26,11 +26,14 @@ from diptych.errors import (
     KeyReused,
     LogUnusable,
     NoLog,
+    NotAllowed,
+    NotAuthenticated,
     NoViews,
     OutcomeUnknown,
     Overloaded,
     ProjectionFailed,
     Rejected,
+    RuleFailed,
     ServerUnusable,
     StaleAnswer,
     TimedOut,
@@ -68,6 +71,8 @@ _AGAIN: Final = "Nothing was done. Try again in a moment."
 ERRORS: Final[dict[type[DiptychError], Answered]] = {
     Rejected: Answered(409, "A business rule said no", facts=None),
     Invalid: Answered(422, "The input is not valid", facts=("field", "rule")),
+    NotAuthenticated: Answered(401, "It is not known who asks", facts=("message",)),
+    NotAllowed: Answered(403, "Who asks may not do this", facts=("message",)),
     KeyReused: Answered(422, "The idempotency key was used for something else"),
     UnknownMessage: Answered(404, "There is no such command or query", facts=("name",)),
     ForeignCheckpoint: Answered(410, "The token is not one of this log"),
@@ -98,6 +103,7 @@ FAULT: Final = Answered(
 
 FAULTS: Final[tuple[type[DiptychError], ...]] = (
     DecisionFailed,
+    RuleFailed,
     DefinitionError,
     UndecodableEvent,
     LogUnusable,
@@ -118,7 +124,6 @@ DOOR: Final[dict[str, Answered]] = {
     "media-type": Answered(415, "The body is not of the right media type", facts=None),
     "foreign-host": Answered(421, "This service does not answer to that name"),
     "foreign-origin": Answered(403, "Pages of that origin may not call this service"),
-    "unauthenticated": Answered(401, "It is not known who asks"),
 }
 """What only the door refuses."""
 
@@ -168,6 +173,8 @@ def problem_of(error: BaseException) -> tuple[int, dict[str, Any], Headers]:
         told["facts"] = shown
     if answered.retry is not None:
         headers.append((b"retry-after", b"%d" % answered.retry))
+    if answered.status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
     return answered.status, told, headers
 
 

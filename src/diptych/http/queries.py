@@ -82,11 +82,11 @@ class OneQuery:
         door = self._door
         running = door.require_running()
         headers = headers_of(scope)
-        await door.actor_of(scope)
+        actor = await door.actor_of(scope)
         if is_stream(headers):
             query, after = self._asked.parse(scope, door.limits, live=True)
             await self._live.run(
-                running, query, headers, after, scope=scope, receive=receive, send=send
+                running, query, actor, headers, after, scope=scope, receive=receive, send=send
             )
             return
         query, _ = self._asked.parse(scope, door.limits)
@@ -96,6 +96,7 @@ class OneQuery:
             async with timeout:
                 answer = await running.ask(
                     query,
+                    actor=actor,
                     after=text_of(headers, b"diptych-after"),
                     wait=min(WAIT, door.limits.wait) if wait is None else wait,
                     strict=preferred.get("handling") == "strict",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
@@ -87,8 +88,9 @@ class Stream:
 
     async def _follow(self, send: Send, gone: asyncio.Task[None]) -> None:
         following = _next(self._frames)
+        end = time.monotonic() + self._door.limits.stream
         try:
-            while not self._door.closing:
+            while not self._door.closing and time.monotonic() < end:
                 done, _ = await asyncio.wait(
                     (following, gone),
                     timeout=self._door.limits.heartbeat,

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from diptych.codec import Codec
 from diptych.errors import Unavailable
 from diptych.log import Log, Token
-from diptych.messages import Query
+from diptych.messages import Actor, Query, actor_of, everybody_may
 from diptych.read.engine import Engine
 from diptych.read.queries import Answer, Look, Queries
 from diptych.read.status import age_after
@@ -73,7 +73,15 @@ class _Topic:
 class LiveQueries:
     """The live queries of one application. Nothing runs while nobody follows one."""
 
-    def __init__(self, log: Log, codec: Codec, queries: Queries, engines: Sequence[Engine]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        codec: Codec,
+        queries: Queries,
+        engines: Sequence[Engine],
+        require_allowed: Callable[[Actor | None, Query[Any]], None] = everybody_may,
+    ) -> None:
+        self._require_allowed = require_allowed
         self._log = log
         self._codec = codec
         self._queries = queries
@@ -89,18 +97,26 @@ class LiveQueries:
             engine.waiting.listeners.append(self._moved.set)
 
     async def answers(
-        self, query: Query[R], *, after: Token | str | None = None, wait: float = 0.0
+        self,
+        query: Query[R],
+        *,
+        actor: Actor | str | None = None,
+        after: Token | str | None = None,
+        wait: float = 0.0,
     ) -> AsyncGenerator[Answer[R]]:
         """Yield the answer, then each one that differs from the last; ends with `stop`."""
         clean, data = self._codec.validate(query)
+        self._require_allowed(actor_of(actor), clean)
         topic = self._join((type(query), data), clean)
         try:
             answer = await self._anew(topic)
             if after is not None:
-                answer = await self._queries.ask(query, after=after, wait=wait)
+                answer = await self._queries.ask(query, actor=actor, after=after, wait=wait)
                 while answer.stale and not self._closed:
                     yield answer
-                    answer = await self._queries.ask(query, after=after, wait=REST_SECONDS)
+                    answer = await self._queries.ask(
+                        query, actor=actor, after=after, wait=REST_SECONDS
+                    )
             yield answer
             last: Any = answer.value
             if after is not None:  # what others are told may be older than that
