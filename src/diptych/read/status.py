@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
+from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.spans import Spans
 
@@ -29,7 +30,8 @@ class Status(Struct, frozen=True):
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused.
+    ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
+    it keeps its ``fresh_within``, None where it has none.
     """
 
     projection: str
@@ -43,12 +45,16 @@ class Status(Struct, frozen=True):
     inline: bool = False
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
+    freshness: Freshness | None = None
 
 
-_GRAVITY: Final = ("refused", "failed", "standby", "new", "running")
+STATES: Final = ("refused", "failed", "standby", "new", "running")
+"""What a projection can be in, the gravest first."""
 
 
-async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
+async def status_of(
+    log: Log, store: ViewStore, spans: Spans, measures: ReadMeasures
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
@@ -66,7 +72,7 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
             )
         last = min(parts, key=lambda part: part.position)
-        worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
+        worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
         found.append(
             Status(
                 name,
@@ -80,6 +86,7 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),
+                measures.freshness(name),
             )
         )
     return found
