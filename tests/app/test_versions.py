@@ -550,3 +550,22 @@ def run_dying(url: str, at: int) -> subprocess.CompletedProcess[str]:
         check=False,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("running_here", [True, False], ids=["worker", "reader"])
+async def test_a_live_query_goes_on_with_the_version_that_is_live(
+    url: str, running_here: bool
+) -> None:
+    one, three = bank.v1(), bank.v3()
+    async with opened(one, url) as old:
+        await pay(old, 0, 20)
+        await old.catch_up()
+        async with opened(one, url, projections=running_here) as reader:
+            answers = reader.live(one.all())
+            first = await anext(answers)
+            assert {row.name: row.balance for row in first.value} == expected(20)
+            async with opened(three, url, rebuild="manual") as new:
+                await new.projections.rebuild()
+                then = await asyncio.wait_for(anext(answers), 30)
+                assert {row.name: row.balance for row in then.value} == expected(20, 2)
+            await answers.aclose()

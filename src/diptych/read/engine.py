@@ -79,7 +79,7 @@ class Engine:
         self._writing: asyncio.Task[bool] | None = None
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
-        self._waiting = Waiting(self.spans, self._hurry.set)
+        self.waiting = Waiting(self.spans, self._hurry.set)
         self._inline_at = 0.0
         self._doubted_at = 0.0
 
@@ -103,7 +103,7 @@ class Engine:
             with suppress(Unavailable):
                 await self.crew.beat()
             self.spans.stale = True
-            self._waiting.running = True
+            self.waiting.running = True
             self._task = asyncio.create_task(self._run(), name="diptych-engine")
             self._beating = asyncio.create_task(self._beat(), name="diptych-beat")
 
@@ -123,8 +123,8 @@ class Engine:
         for follower in self.spans:
             follower.forget()
         self.spans.stale = True
-        self._waiting.running = False
-        self._waiting.wake()
+        self.waiting.running = False
+        self.waiting.wake()
 
     @property
     def store(self) -> ViewStore:
@@ -217,7 +217,7 @@ class Engine:
             await self.spans.share(self.crew)
         else:
             await self.spans.all()
-        self._waiting.notify()
+        self.waiting.notify()
 
     def _able(self) -> list[Follower]:
         now = time.monotonic()
@@ -252,7 +252,7 @@ class Engine:
                     break
             else:
                 return await self._settle(able, settle=settle)
-        if len(page.events) < self.page // 4 and not (settle or self._waiting or groups[1:]):
+        if len(page.events) < self.page // 4 and not (settle or self.waiting or groups[1:]):
             await self._hurried(GATHER_SECONDS)
         return progress
 
@@ -293,7 +293,7 @@ class Engine:
             if not follower.lost:
                 given = (events, used, self._fail, self.measures)
                 await handle_page(follower, one, self.store, *given)
-                self._waiting.notify()
+                self.waiting.notify()
             return None
         assert isinstance(one, Keyed)
         epoch = follower.epoch
@@ -379,7 +379,7 @@ class Engine:
                 follower.stand_by(now)
                 self.measures.lost(follower.name)
         self.spans.look_level()
-        self._waiting.notify()
+        self.waiting.notify()
         return any(moved)
 
     def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
@@ -395,7 +395,7 @@ class Engine:
         return (
             follower.position - follower.tip.position >= self.page
             or time.monotonic() - follower.written_at > SETTLE_SECONDS
-            or self._waiting.concerns(follower.name)
+            or self.waiting.concerns(follower.name)
         )
 
     async def _settle(self, able: Sequence[Follower], *, settle: bool) -> bool:
@@ -492,7 +492,7 @@ class Engine:
 
         ``deadline`` is in seconds of ``time.monotonic()``.
         """
-        return await self._waiting.wait_for(names, position, lambda: deadline - time.monotonic())
+        return await self.waiting.wait_for(names, position, lambda: deadline - time.monotonic())
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""

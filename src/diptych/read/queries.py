@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
 
 from msgspec import Struct
@@ -22,23 +22,21 @@ from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
     DiptychError,
-    ForeignCheckpoint,
     Invalid,
     StaleAnswer,
     UnknownMessage,
     place,
 )
-from diptych.log import EventQuery, Log, Token
+from diptych.log import Log, Token
 from diptych.messages import (
     Actor,
-    Event,
     Query,
-    Recorded,
     actor_of,
     everybody_may,
     require_kind,
 )
 from diptych.read.engine import Engine
+from diptych.read.events import Events
 from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
@@ -70,46 +68,13 @@ class Answer(Struct, Generic[R], frozen=True):
     token: Token
 
 
-class Events:
-    """The log, for queries: events as they were recorded."""
+class Look(Struct, frozen=True):
+    """An answer, and what it rests on: the projections of the views read, and the log or not."""
 
-    def __init__(self, log: Log, codec: Codec) -> None:
-        self._log = log
-        self._codec = codec
-
-    async def read(
-        self,
-        types: Iterable[type[Event]] = (),
-        tags: Iterable[str] = (),
-        *,
-        after: int = 0,
-        until: int | None = None,
-        limit: int = 1000,
-    ) -> list[Recorded]:
-        """Return the next events of these types that bear all these tags, at most ``limit``."""
-        page = await self._log.read(self._query(types, tags), after=after, until=until, limit=limit)
-        return [self._codec.recorded(stored) for stored in page.events]
-
-    async def all(
-        self,
-        types: Iterable[type[Event]] = (),
-        tags: Iterable[str] = (),
-        *,
-        after: int = 0,
-        until: int | None = None,
-    ) -> AsyncIterator[Recorded]:
-        """Iterate over all such events up to ``until`` (default: the head now), page by page."""
-        query = self._query(types, tags)
-        head = await self._log.head()
-        until = head if until is None else min(until, head)  # beyond it there is no end to reach
-        while after < until:
-            page = await self._log.read(query, after=after, until=until)
-            for stored in page.events:
-                yield self._codec.recorded(stored)
-            after = page.upto
-
-    def _query(self, types: Iterable[type[Event]], tags: Iterable[str]) -> EventQuery:
-        return EventQuery.of([self._codec.of(t).name for t in types], list(tags))
+    value: Any
+    as_of: int
+    projections: frozenset[str]
+    reads_log: bool
 
 
 class Views:
@@ -129,6 +94,7 @@ class Views:
         self.waited = 0.0
         self.as_of: int | None = None
         self.stale = False
+        self.used: set[str] = set()
 
     async def all(self, statement: SelectOf[V]) -> list[V]:
         """Return the rows of a select of one view."""
@@ -223,6 +189,7 @@ class Views:
         """Read from the versions that are live, when the token is reached, or cannot be in time."""
         while True:
             instances, turn = await engine.versions.readable(names, engine.log, self._deadline)
+            self.used |= instances
             await self._reach(engine, instances)
             try:
                 found = await read()
@@ -421,12 +388,7 @@ class Queries:
         strict: bool,
         asked: Asked,
     ) -> Answer[R]:
-        answer = self._answers.get(type(query))
-        if answer is None:
-            require_kind(query, Query)
-            raise UnknownMessage(
-                "There is no answer to this query in the application", name=type(query).__name__
-            )
+        answer = self._answering(query)
         clean, _ = self._codec.validate(query)
         self._require_allowed(actor_of(actor), clean)
         after = _token(after)
@@ -438,12 +400,9 @@ class Queries:
             # What is read from the log itself is as of the head before.
             head = await self._log.head()
         if after is not None:
-            _require_reachable(after, self._log.identity, head)
+            after.require_reachable(self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
-        given = {"query": clean, "views": views, "events": self._events}
-        value: Any = answer.function(*[given[ask] for ask in answer.asks])
-        if answer.is_async:
-            value = await value
+        value = await self._value(answer, clean, views)
         if after is not None:
             asked.waited = views.waited
         if views.stale:
@@ -461,6 +420,29 @@ class Queries:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
 
+    async def look(self, query: Query[Any]) -> Look:
+        """Answer a query as things are now, and tell what the answer rests on."""
+        answer = self._answering(query)
+        views = self.views()
+        head = 0 if answer.asks == ("query", "views") else await self._log.head()
+        value = await self._value(answer, query, views)
+        as_of = head if views.as_of is None else views.as_of
+        return Look(value, as_of, frozenset(views.used), "events" in answer.asks)
+
+    def _answering(self, query: Query[Any]) -> Answering:
+        answer = self._answers.get(type(query))
+        if answer is None:
+            require_kind(query, Query)
+            raise UnknownMessage(
+                "There is no answer to this query in the application", name=type(query).__name__
+            )
+        return answer
+
+    async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
+        given = {"query": query, "views": views, "events": self._events}
+        value: Any = answer.function(*[given[ask] for ask in answer.asks])
+        return await value if answer.is_async else value
+
 
 def _token(given: Token | str | None) -> Token | None:
     if given is None or isinstance(given, Token):
@@ -468,21 +450,11 @@ def _token(given: Token | str | None) -> Token | None:
     return Token.parse(given)
 
 
-def _require_reachable(token: Token, log: str, head: int) -> None:
-    token.require(log)
-    if token.position > head:
-        raise ForeignCheckpoint(
-            "The token lies beyond the head of this log: it was restored from a backup or failed "
-            "over, and what the token stands for is lost",
-            position=token.position,
-            head=head,
-        )
-
-
 __all__ = [
     "Answer",
     "Answering",
     "Events",
+    "Look",
     "Queries",
     "Views",
     "answering",

@@ -299,6 +299,11 @@ class Versions:
         position = min((span.position for span in spans), default=0)
         return ViewNotReady(error.message, **error.facts, position=position, head=await log.head())
 
+    @property
+    def served(self) -> list[str]:
+        """The instances that queries read."""
+        return list(self._instances.values())
+
     def _know(self, rows: Sequence[Version]) -> None:
         self._rows = {}
         for row in rows:
