@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
+from diptych.read.crew import LEASE_SECONDS
 from diptych.read.freshness import Freshness, ReadMeasures
-from diptych.read.port import Checkpoint, ViewStore
+from diptych.read.port import Checkpoint, Proof, ViewStore
 from diptych.read.spans import Spans
 
 
@@ -25,13 +26,24 @@ class SpanStatus(Struct, frozen=True):
     count: int
 
 
+class Proved(Struct, frozen=True):
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+
+    ok: bool
+    position: int
+    time: datetime
+    age: float
+    reason: str
+
+
 class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
     ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
-    it keeps its ``fresh_within``, None where it has none.
+    it keeps its ``fresh_within``, None where it has none. ``workers``: how many processes share it
+    just now. ``proved``: what was last proved, None where nothing was.
     """
 
     projection: str
@@ -46,6 +58,8 @@ class Status(Struct, frozen=True):
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
     freshness: Freshness | None = None
+    workers: int = 0
+    proved: Proved | None = None
 
 
 STATES: Final = ("refused", "failed", "standby", "new", "running")
@@ -58,6 +72,8 @@ async def status_of(
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
+    proofs = await store.proofs()
+    workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
     ages: dict[int, float] = {}
     found: list[Status] = []
@@ -87,9 +103,18 @@ async def status_of(
                 sum(part.count for part in parts),
                 tuple(parts),
                 measures.freshness(name),
+                sum(name in worker.projections for worker in workers),
+                _proved(proofs.get(name)),
             )
         )
     return found
+
+
+def _proved(proof: Proof | None) -> Proved | None:
+    if proof is None:
+        return None
+    age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
 
 
 async def age_after(log: Log, position: int) -> float:
