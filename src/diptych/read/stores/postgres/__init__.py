@@ -21,6 +21,7 @@ from diptych.read.port import (
     Worker,
     definition_of,
 )
+from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
     Steps,
     checkpoints_of,
@@ -47,6 +48,7 @@ class PostgresViews:
         self.database = database
         self.owned = owned
         self.steps = Steps(database.schema)
+        self.desk = PostgresDesk(self)
         self._plans: Plans | None = None
 
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
