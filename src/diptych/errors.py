@@ -74,6 +74,24 @@ class Invalid(DiptychError):
         self.rule = rule
 
 
+class NotAuthenticated(DiptychError):
+    """A rule asks who acts, and nobody said so. Nothing was done."""
+
+    code = "not-authenticated"
+
+
+class NotAllowed(DiptychError):
+    """The actor is known, and the rule says no. Nothing was done."""
+
+    code = "not-allowed"
+
+
+class RuleFailed(DiptychError):
+    """A rule raised, or said neither True nor False: a fault in that function. Nothing was done."""
+
+    code = "rule-failed"
+
+
 class Conflict(DiptychError):
     """The append condition failed: an event that matters to this decision came in between."""
 
@@ -85,7 +103,7 @@ class Conflict(DiptychError):
 
 
 class KeyReused(DiptychError):
-    """An idempotency key was used before, with other content."""
+    """An idempotency key was used before, with other content or by another actor."""
 
     code = "key-reused"
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 
 from diptych.errors import ForeignCheckpoint, Invalid
+from diptych.messages import LONGEST_TEXT
 
 
 class QueryItem(Struct, frozen=True, gc=False):
@@ -197,9 +198,6 @@ class Log(Protocol):
         """Finish what was accepted, then release everything. May be called twice."""
         ...
 
-
-LONGEST_TEXT: Final = 1000
-"""How many bytes of UTF-8 an id, a type, a tag or a key has at most: indexes hold no more."""
 
 _BAD_NAME = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _BAD_TEXT = re.compile(r"[\x00\ud800-\udfff]")

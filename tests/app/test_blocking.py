@@ -132,7 +132,7 @@ def test_an_application_answers_threads(urls: tuple[str, str]) -> None:
     log, views = urls
     with app.open_blocking(log=log, views=views) as running:
         receipt = running.do(PlaceOrder("1", "ann", TEN), key="k", actor="bob")
-        again = running.do(PlaceOrder("1", "ann", TEN), key="k")
+        again = running.do(PlaceOrder("1", "ann", TEN), key="k", actor="bob")
         assert (again.first, again.replayed) == (receipt.first, True)
         assert running.recall(["k", "other"]).keys() == {"k"}
         answer = running.ask(OrdersOf("ann"), after=receipt.token)

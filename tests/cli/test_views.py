@@ -48,6 +48,9 @@ def test_status_as_json(filled: Cli) -> None:
             "lag": 0,
             "lag_seconds": 0.0,
             "applied": 3,
+            "spans": [
+                {"first": 0, "last": 63, "position": 3, "lag": 0, "lag_seconds": 0.0, "count": 3}
+            ],
             "state": "current",
             "error": None,
         }

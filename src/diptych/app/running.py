@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
 from diptych.app.modules import Definitions
+from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
-from diptych.messages import Command, Query
+from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
@@ -22,7 +23,7 @@ from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from diptych.read.verify import Verdict
+    from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
 
@@ -30,7 +31,8 @@ R = TypeVar("R")
 class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
-    ``events`` reads the log, decoded; ``log`` is the port itself.
+    ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
+    rules.
     """
 
     def __init__(
@@ -41,7 +43,9 @@ class Running:
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
-        self._queries = Queries(log, definitions.codec, engines, definitions.answers)
+        self._queries = Queries(
+            log, definitions.codec, engines, definitions.answers, definitions.access.require
+        )
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -50,15 +54,17 @@ class Running:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Receipt:
         """Decide a command and append its events; durable when this returns.
 
         ``key`` is an idempotency key: the same key gives the first answer again, for ever, be it a
-        receipt or a rejection. Raises ``Rejected``, ``Invalid``, ``Conflict``, ``KeyReused``,
-        ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``, ``DecisionFailed``.
+        receipt or a rejection, to the same actor. ``actor`` is who acts, or only his id; the rules
+        are asked about him. Raises ``Rejected``, ``NotAuthenticated``, ``NotAllowed``, ``Invalid``,
+        ``Conflict``, ``KeyReused``, ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``,
+        ``DecisionFailed``, ``RuleFailed``.
         """
         return await self.submit(
             command,
@@ -73,14 +79,14 @@ class Running:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> asyncio.Future[Receipt]:
         """Like ``do``, for many at a time: the future gives the answer.
 
         Commands of one boundary take effect in the order of these calls. ``Invalid``,
-        ``UnknownMessage`` and ``Overloaded`` are raised at once.
+        ``UnknownMessage``, ``Overloaded`` and what the rules say are raised at once.
         """
         return self._bus.submit(
             command,
@@ -117,6 +123,7 @@ class Running:
         self,
         query: Query[R],
         *,
+        actor: Actor | str | None = None,
         after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -125,9 +132,18 @@ class Running:
 
         ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the last known answer, marked ``stale``; with ``strict`` it is
-        ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``.
+        ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``, and what the
+        rules say of ``actor``: ``NotAuthenticated``, ``NotAllowed``, ``RuleFailed``.
         """
-        return await self._queries.ask(query, after=after, wait=wait, strict=strict)
+        return await self._queries.ask(query, actor=actor, after=after, wait=wait, strict=strict)
+
+    def events_for(self, actor: Actor | str | None) -> Events:
+        """Return the log, decoded, as far as this actor may read it: what clients are given.
+
+        A type that he may not read is ``NotAuthenticated`` or ``NotAllowed``; no types stand for
+        all that he may. Single events that the rule withholds from him are passed over.
+        """
+        return EventsFor(self.log, self.definitions.codec, self.definitions.access, actor)
 
     @property
     def views(self) -> Views:
@@ -147,10 +163,10 @@ class Running:
             if isinstance(result, BaseException):
                 raise result
 
-    async def verify(self, *names: str) -> list[Verdict]:
+    async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
-        Without names, all of them.
+        Without names, all of them. ``since="last"``: from where each was last proved.
         """
         from diptych.read.verify import verify
 
@@ -170,6 +186,7 @@ class Running:
                 self.definitions.codec,
                 engine.store,
                 [one for name, one in engine.projections.items() if name in (names or known)],
+                since=since,
             )
         }
         return [verdicts[name] for name in names or known]
@@ -241,7 +258,7 @@ async def open_app(
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)
-        bus = CommandBus(definitions.write, codec, log, limits)
+        bus = CommandBus(definitions.write, codec, log, limits, definitions.access.require)
         stack.push_async_callback(bus.close)
         yield Running(definitions, log, bus, engines)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -10,6 +10,8 @@ from diptych.cli.failures import NO, OK
 from diptych.cli.options import Given
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from diptych.read.status import Status
     from diptych.read.verify import Verdict
 
@@ -84,6 +86,7 @@ def _status_data(one: Status) -> dict[str, Any]:
         "lag": one.lag,
         "lag_seconds": round(one.lag_seconds, 3),
         "applied": one.count,
+        "spans": one.spans,
         "state": _state(one),
         "error": one.error,
     }
@@ -91,13 +94,16 @@ def _status_data(one: Status) -> dict[str, Any]:
 
 def verify(
     *projections: Annotated[str, Parameter(help="Which projections [default: all].")],
+    since: Annotated[
+        Literal["start", "last"], Parameter(help="From the start, or from the last proof on.")
+    ] = "start",
     options: Given,
 ) -> int:
     """Prove that the views applied each event exactly once, up to where they are.
 
     Reads the log and compares. Names the positions that are missing or were applied twice, and
     ends with status 1 when there are any. An effect is one event applied to one key, so an event
-    may have several, or none.
+    may have several, or none. What was proved is kept with the views.
     """
     from diptych.cli.loading import load
     from diptych.cli.running import opened, run
@@ -107,7 +113,7 @@ def verify(
 
     async def look() -> list[Verdict]:
         async with opened(app, options, create="nothing") as running:
-            return await running.verify(*projections)
+            return await running.verify(*projections, since=since)
 
     found = run(look())
     right = all(one.ok for one in found)
@@ -132,4 +138,25 @@ def verify(
         if not one.ok:
             name = (f"{one.projection}: ", "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
+            _print_faults(console, one)
     return OK if right else NO
+
+
+MOST_FAULTS = 20
+
+
+def _print_faults(console: Console, verdict: Verdict) -> None:
+    from rich.text import Text
+
+    from diptych.cli.screen import cell
+    from diptych.cli.tables import make_table
+
+    table = make_table(
+        {"fault": False, "position": True, "event": False, "key": False, "id": False}
+    )
+    for fault in verdict.faults[:MOST_FAULTS]:
+        table.add_row(fault.what, str(fault.position), fault.event, cell(fault.key), fault.event_id)
+    if verdict.faults:
+        console.print(table)
+    if (more := len(verdict.faults) - MOST_FAULTS) > 0:
+        console.print(Text(f"and {more} more (--json has all)", "dim"))

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 from msgspec import Struct
@@ -86,13 +86,15 @@ class KeyHashes(dict[Any, tuple[int, int]]):
             self.clear()
 
 
+def _is_tuple(key: Any) -> TypeGuard[tuple[Any, ...]]:
+    return isinstance(key, tuple)
+
+
 def _canonical(key: Any) -> Any:
-    kind = type(key)
-    if kind is str or kind is int or key is None:
+    if key is None or type(key) in (str, int):
         return key
-    if isinstance(key, tuple):
-        parts: tuple[Any, ...] = key
-        return [_canonical(part) for part in parts]
+    if _is_tuple(key):
+        return [_canonical(part) for part in key]
     if isinstance(key, enum.Enum):
         return _canonical(key.value)
     if isinstance(key, (int, float, Decimal)):  # 1, 1.0, 1.00 and True are equal, so one key

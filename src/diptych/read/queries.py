@@ -28,7 +28,15 @@ from diptych.errors import (
     place,
 )
 from diptych.log import EventQuery, Log, Token
-from diptych.messages import Event, Query, Recorded, require_kind
+from diptych.messages import (
+    Actor,
+    Event,
+    Query,
+    Recorded,
+    actor_of,
+    everybody_may,
+    require_kind,
+)
 from diptych.read.engine import Engine
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
@@ -89,7 +97,8 @@ class Events:
     ) -> AsyncIterator[Recorded]:
         """Iterate over all such events up to ``until`` (default: the head now), page by page."""
         query = self._query(types, tags)
-        until = await self._log.head() if until is None else until
+        head = await self._log.head()
+        until = head if until is None else min(until, head)  # beyond it there is no end to reach
         while after < until:
             page = await self._log.read(query, after=after, until=until)
             for stored in page.events:
@@ -342,8 +351,10 @@ class Queries:
         codec: Codec,
         engines: Sequence[Engine],
         answers: Sequence[Answering],
+        require_allowed: Callable[[Actor | None, Query[Any]], None] = everybody_may,
     ) -> None:
         check_answers(answers)
+        self._require_allowed = require_allowed
         self._log = log
         self._codec = codec
         self._engines = engines
@@ -364,6 +375,7 @@ class Queries:
         self,
         query: Query[R],
         *,
+        actor: Actor | str | None = None,
         after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -372,8 +384,8 @@ class Queries:
 
         ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the answer is ``stale``, or with ``strict`` it is ``StaleAnswer``.
-        Raises ``Invalid``, ``UnknownMessage``, and ``ForeignCheckpoint`` for a token of another
-        log or beyond the head of this one.
+        Raises ``Invalid``, ``UnknownMessage``, what the rules say, and ``ForeignCheckpoint`` for a
+        token of another log or beyond the head of this one.
         """
         answer = self._answers.get(type(query))
         if answer is None:
@@ -382,6 +394,7 @@ class Queries:
                 "There is no answer to this query in the application", name=type(query).__name__
             )
         clean, _ = self._codec.validate(query)
+        self._require_allowed(actor_of(actor), clean)
         after = _token(after)
         if type(wait) not in (int, float) or not wait >= 0:
             raise Invalid("That is no time to wait", field="wait", rule="seconds", got=repr(wait))

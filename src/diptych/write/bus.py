@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -25,7 +25,14 @@ from diptych.errors import (
     Rejected,
 )
 from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event, require_kind
+from diptych.messages import (
+    Actor,
+    Command,
+    Event,
+    actor_of,
+    everybody_may,
+    require_kind,
+)
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -61,12 +68,18 @@ class CommandBus:
     """Takes commands, answers with receipts. Lives on one event loop."""
 
     def __init__(
-        self, write_side: WriteSide, codec: Codec, log: Log, limits: Limits | None = None
+        self,
+        write_side: WriteSide,
+        codec: Codec,
+        log: Log,
+        limits: Limits | None = None,
+        require_allowed: Callable[[Actor | None, Command], None] = everybody_may,
     ) -> None:
         self.limits = limits or Limits()
         self._side = write_side
         self._codec = codec
         self._log = log
+        self._require_allowed = require_allowed
         self._cache = Cache(max(64, self.limits.states))
         self._open = 0
         self._queue: deque[Entry] = deque()
@@ -84,14 +97,14 @@ class CommandBus:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> asyncio.Future[Receipt]:
         """Accept a command; the future gives its receipt or raises what became of it.
 
         Commands of one boundary take effect in the order of these calls. Raises ``Invalid``,
-        ``UnknownMessage`` and ``Overloaded`` at once.
+        ``UnknownMessage``, ``Overloaded`` and what the rules say at once.
         """
         if self._closed:
             raise Closed("The application has been closed")
@@ -106,10 +119,13 @@ class CommandBus:
             require_kind(command, Command)
             raise undecided(command)
         command, payload = self._codec.validate(command)
+        who = actor_of(actor)
+        self._require_allowed(who, command)
         metadata = new_metadata(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            key=key, actor=who, correlation_id=correlation_id, causation_id=causation_id
         )
-        content = b"" if key is None else content_of(decision.command.message_name, payload)
+        name = decision.command.message_name
+        content = b"" if key is None else content_of(name, payload, who)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         answer: asyncio.Future[Receipt] = self._loop.create_future()

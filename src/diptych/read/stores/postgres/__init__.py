@@ -83,7 +83,9 @@ class PostgresViews:
 
         async def job(connection: Connection) -> list[Checkpoint]:
             async with connection.transaction():
-                return await recut(connection, self.steps.sql, projection, cuts)
+                return await recut(
+                    connection, self.steps.sql, self.database.schema, projection, cuts
+                )
 
         return await self.database.run(job)
 

@@ -17,6 +17,11 @@ DELETE FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = $2
 SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision
 FROM {schema}.diptych_checkpoints ORDER BY projection, slice
 
+-- One cutter at a time. In a statement of its own: what waits for rows that somebody deletes does
+-- not see those inserted in their place.
+-- name: lock_cuts
+SELECT pg_advisory_xact_lock(hashtextextended($1, $2))
+
 -- For who moves or cuts them within a longer transaction: until then nobody else does.
 -- name: hold
 SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision

@@ -39,6 +39,9 @@ _PARTS: Final = {name: _DESK[name] for name in ("put_parked", "unpark")}
 MOST_STEPS: Final = 300
 """Shapes of steps whose SQL is kept."""
 
+CUT_LOCK: Final = 0x6469707479636875
+"""Keeps the locks of those who cut apart from other advisory locks of the database."""
+
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
 _spans = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 _blocks = msgspec.json.Decoder(list[tuple[int, int, str]]).decode
@@ -350,9 +353,14 @@ def proof_of(row: Sequence[str]) -> tuple[list[Checkpoint], dict[int, Tally]]:
 
 
 async def recut(
-    connection: Connection, sql: Mapping[str, str], projection: str, cuts: Collection[int]
+    connection: Connection,
+    sql: Mapping[str, str],
+    schema: str,
+    projection: str,
+    cuts: Collection[int],
 ) -> list[Checkpoint]:
     """Cut and join a projection's spans, within a transaction."""
+    await connection.execute(sql["lock_cuts"], f"{schema}.{projection}", CUT_LOCK)
     before = [checkpoint_of(row) for row in await connection.fetch(sql["hold"], projection)]
     after = recut_spans(before, cuts)
     for span in before:

@@ -125,6 +125,22 @@ class SpanContract(StoreMaker):
             if other is not store:
                 await other.close()
 
+    async def test_racers_who_cut_see_all_slices(self) -> None:
+        """Whoever is second cuts what the first has left."""
+        async with self.new_store() as store:
+            other = await self.same(store) or store
+            await stand(store)
+            for round_ in range(12):
+                cuts: list[list[int]] = [[3], [], [2, 6], [5], [1, 2, 3, 7]]
+                work = [
+                    (store, other)[n % 2].recut("leg", cuts[(round_ + n) % 5]) for n in range(4)
+                ]
+                for spans in await asyncio.gather(*work):
+                    slices = [n for span in spans for n in range(span.slice, span.end)]
+                    assert slices == list(range(8)), (round_, spans)
+            if other is not store:
+                await other.close()
+
     async def test_workers_know_of_each_other(self) -> None:
         """While they say that they are there; in the order of their ids."""
         async with self.new_store() as store:
