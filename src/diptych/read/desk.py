@@ -94,9 +94,17 @@ class Desk(Protocol):
         ...
 
     async def parked(
-        self, projection: str, key: str | None = None, *, limit: int | None = None
+        self,
+        projection: str,
+        key: str | None = None,
+        *,
+        queued: bool = False,
+        limit: int | None = None,
     ) -> list[Parked]:
-        """Return a projection's parked effects, of one key or of all, by position."""
+        """Return a projection's parked effects, of one key or of all, by position.
+
+        ``queued``: without those that were skipped.
+        """
         ...
 
     async def pause(self, pause: Pause) -> None:

@@ -39,11 +39,20 @@ class PostgresDesk:
         return found
 
     async def parked(
-        self, projection: str, key: str | None = None, *, limit: int | None = None
+        self,
+        projection: str,
+        key: str | None = None,
+        *,
+        queued: bool = False,
+        limit: int | None = None,
     ) -> list[Parked]:
-        """Return a projection's parked effects, of one key or of all, by position."""
+        """Return a projection's parked effects, of one key or of all, by position.
+
+        ``queued``: without those that were skipped.
+        """
         statement = self._sql["parked"]
-        rows = await self._store.database.run(lambda c: c.fetch(statement, projection, key, limit))
+        values = (projection, key, queued, limit)
+        rows = await self._store.database.run(lambda c: c.fetch(statement, *values))
         return [Parked(*row) for row in rows]
 
     async def pause(self, pause: Pause) -> None:

@@ -23,7 +23,8 @@ ORDER BY g.projection, g.key
 SELECT projection, key, position, slice, slices, event_id, event, time, since, kind, error, attempts,
     state, actor, why, decided
 FROM {schema}.diptych_parked WHERE projection = $1 AND ($2::text IS NULL OR key = $2)
-ORDER BY position, key, slice LIMIT $3
+    AND (NOT $3::boolean OR state = 'queued')
+ORDER BY position, key, slice LIMIT $4
 
 -- name: pauses
 SELECT projection, since, actor, why FROM {schema}.diptych_pauses

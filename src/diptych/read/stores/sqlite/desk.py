@@ -43,10 +43,18 @@ class SqliteDesk:
         return await self._store.database.read(job)
 
     async def parked(
-        self, projection: str, key: str | None = None, *, limit: int | None = None
+        self,
+        projection: str,
+        key: str | None = None,
+        *,
+        queued: bool = False,
+        limit: int | None = None,
     ) -> list[Parked]:
-        """Return a projection's parked effects, of one key or of all, by position."""
-        values = (projection, key, -1 if limit is None else limit)
+        """Return a projection's parked effects, of one key or of all, by position.
+
+        ``queued``: without those that were skipped.
+        """
+        values = (projection, key, queued, -1 if limit is None else limit)
         return await self._store.database.read(
             lambda c: [_parked(row) for row in c.execute(SQL["parked"], values).fetchall()]
         )

@@ -24,7 +24,8 @@ ORDER BY g.projection, g.key
 SELECT projection, key, position, slice, slices, event_id, event, time, since, kind, error, attempts,
     state, actor, why, decided
 FROM diptych_parked WHERE projection = ?1 AND (?2 IS NULL OR key = ?2)
-ORDER BY position, key, slice LIMIT ?3
+    AND (NOT ?3 OR state = 'queued')
+ORDER BY position, key, slice LIMIT ?4
 
 -- name: put_parked
 INSERT OR REPLACE INTO diptych_parked

@@ -51,6 +51,7 @@ class DeskContract(StoreMaker):
             assert await store.desk.parked("leg") == [a5, b6, a7]
             assert await store.desk.parked("leg", ODD) == [a5, a7]
             assert await store.desk.parked("leg", ODD, limit=1) == [a5]
+            assert await store.desk.parked("leg", queued=True) == [a5, a7]
             assert await store.desk.parked("counter") == []
             assert await store.desk.keys() == {
                 "leg": [
