@@ -39,6 +39,13 @@ class DiptychError(Exception):
         return f"{self.message} ({listed})"
 
 
+def outcome_of(error: BaseException) -> str:
+    """Return the word for an error that figures are kept by: a stable code, or ``error``."""
+    if isinstance(error, Rejected):  # its code is the application's own, one a rule
+        return "rejected"
+    return error.code if isinstance(error, DiptychError) else "error"
+
+
 def _restored(
     kind: type[DiptychError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> DiptychError:

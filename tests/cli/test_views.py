@@ -53,9 +53,31 @@ def test_status_as_json(filled: Cli) -> None:
             ],
             "state": "current",
             "error": None,
+            "fresh_within": None,
+            "late": False,
         }
     ]
     assert filled("status", "--json").json["log"] == said["log"]
+
+
+PROMISE = "@reading.projects(Summary, fresh_within=0.001)"
+
+
+def test_status_shows_what_was_promised_and_whether_it_is_broken(filled: Cli, folder: Path) -> None:
+    """The events have waited since they were appended: they are late, until they are applied."""
+    source = (folder / "cli_shop.py").read_text()
+    (folder / "cli_fresh.py").write_text(source.replace("@reading.projects(Summary)", PROMISE))
+    app = ("--app", "cli_fresh:app")
+    row = filled("status", *app).out.splitlines()[-1]
+    assert "0.001 s, late" in row
+    (one,) = filled("status", *app, "--json").json["projections"]
+    assert (one["fresh_within"], one["late"]) == (0.001, True)
+    filled("ask", "HowMany", *app)
+    assert filled("status", *app).out.splitlines()[-1].split() == [
+        *("summary", "async", "3", "0", "-", "0.001", "s", "3", "current")
+    ]
+    (one,) = filled("status", *app, "--json").json["projections"]
+    assert (one["fresh_within"], one["late"]) == (0.001, False)
 
 
 def test_views_of_another_log_are_refused_and_status_says_so(filled: Cli) -> None:

@@ -18,11 +18,11 @@ from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
 from diptych.read import parking
-from diptych.read.control import Control
 from diptych.read.desk import NO_KEY
 from diptych.read.parked_keys import ParkedKeys
 from diptych.read.port import Transaction
 from diptych.read.projections import Keyed, Projection, handler, projection
+from diptych.read.steering import Steering
 from diptych.read.verify import Verdict, verify
 from diptych.read.views import Key, View
 from tests.read.world import (
@@ -308,7 +308,7 @@ async def test_a_handler_stands_still_until_its_event_is_skipped() -> None:
         await asyncio.sleep(0)
         while (await world.engine.status())[0].position < 3:
             await world.engine.catch_up()
-        assert keyed(await world.rows(Journal), "page") == {1: Journal(1, "ac")}
+        assert await world.rows(Journal) == [Journal(1, "ac")]
         verdict = (await proved(world))["journal"]
         assert (verdict.count, verdict.skipped) == (2, 1)
         with pytest.raises(Invalid, match="no event before it"):
@@ -354,7 +354,7 @@ async def test_retries_beside_engines_that_run_lose_and_double_nothing(
         assert await trails(operator) == expected(events, lambda _e, _k: False)
         verdict = (await proved(operator))["trail"]
         records = await all_recorded(log)
-        assert verdict.count == sum(len(set(both(r.event))) for r in records)  # type: ignore[arg-type]
+        assert verdict.count == sum(len(set(both(r.event))) for r in records)  # type: ignore[misc, arg-type]
 
 
 async def test_two_who_skip_the_same_event_do_so_once() -> None:
@@ -377,8 +377,8 @@ async def test_two_who_skip_the_same_event_do_so_once() -> None:
 # --- pause, resume, rewind ------------------------------------------------------------------------
 
 
-def control_of(world: World) -> Control:
-    return Control(world.log, world.codec, [world.engine])
+def control_of(world: World) -> Steering:
+    return Steering(world.log, world.codec, [world.engine])
 
 
 async def test_a_paused_projection_stands_wherever_its_worker_is(tmp_path: Path) -> None:
@@ -464,13 +464,13 @@ async def test_a_handler_that_is_put_back_handles_again_what_lies_behind() -> No
         await world.engine.open()
         await world.engine.catch_up()
         text = "a" * 1100 + "bcc"
-        assert keyed(await world.rows(Journal), "page") == {1: Journal(1, text)}
+        assert await world.rows(Journal) == [Journal(1, text)]
         assert (await proved(world))["journal"].count == 1102
         half = datetime.now(UTC) - timedelta(seconds=50)
         assert (await control_of(world).rewind("journal", half)).position == 1100
         await world.engine.open()
         await world.engine.catch_up()
-        assert keyed(await world.rows(Journal), "page") == {1: Journal(1, text + "bc")}
+        assert await world.rows(Journal) == [Journal(1, text + "bc")]
         await proved(world)
         await control_of(world).rewind("journal")
         assert (await proved(world))["journal"].count == 0

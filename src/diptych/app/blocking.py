@@ -172,6 +172,7 @@ class BlockingRunning(_Opened[Running]):
     recall = _blocking(Running.recall)
     ask = _blocking(Running.ask)
     status = _blocking(Running.status)
+    metrics = _blocking(Running.metrics)
     catch_up = _blocking(Running.catch_up)
     verify = _blocking(Running.verify)
 

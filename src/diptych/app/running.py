@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
+from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
@@ -16,9 +17,13 @@ from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
+from diptych.telemetry import attach
+from diptych.telemetry.metrics import Telemetry
+from diptych.telemetry.prometheus import exposition
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
@@ -32,20 +37,27 @@ class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
     ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
-    rules.
+    rules. ``telemetry`` holds the figures that ``metrics`` tells.
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
+        self,
+        definitions: Definitions,
+        log: Log,
+        bus: CommandBus,
+        engines: Sequence[Engine],
+        telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
+        allow = definitions.access.require
         self._queries = Queries(
-            log, definitions.codec, engines, definitions.answers, definitions.access.require
+            log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
         )
+        self.telemetry = telemetry
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -156,6 +168,14 @@ class Running:
         """Return how far each projection is, and how far behind."""
         return [one for engine in self._engines for one in await engine.status()]
 
+    async def metrics(self) -> str:
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
+        found, head = await self.status(), await self.log.head()
+        for engine in self._engines:
+            note_proofs(self.telemetry, (await engine.store.proofs()).values())
+        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        return exposition(self.telemetry)
+
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
         done = [engine.catch_up() for engine in self._engines]
@@ -250,17 +270,25 @@ async def open_app(
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
+        telemetry = attach(definitions.name)
         engines = [
-            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+            Engine(
+                *(log, codec, databases.store(where), kept),
+                measures=ReadMeasures(telemetry, kept),
+            )
+            for where, kept in places.items()
         ]
         for engine in engines:
             await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)
-        bus = CommandBus(definitions.write, codec, log, limits, definitions.access.require)
+        allow = definitions.access.require
+        bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines)
+        running = Running(definitions, log, bus, engines, telemetry)
+        await stack.enter_async_context(observed(telemetry, running.metrics))
+        yield running
 
 
 @asynccontextmanager

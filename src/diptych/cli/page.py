@@ -24,6 +24,7 @@ COMMANDS: Final = (
     Command("ask", "messages:ask", "Send a query; print the answer and how old it is."),
     Command("log", "log:log", "Look into the log: show, tail."),
     Command("status", "views:status", "Show how far each projection is behind the log."),
+    Command("metrics", "metrics:metrics", "Print positions and lag as Prometheus reads them."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
 )

@@ -11,6 +11,7 @@ from diptych.cli.options import Given
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
     from diptych.read.status import Status
     from diptych.read.verify import Verdict
@@ -20,8 +21,8 @@ def status(*, options: Given) -> None:
     """Show how far each projection is behind the log.
 
     Positions and lag count events; `behind` is the age of the oldest event not yet applied. An
-    effect is one event applied to one key, so an event may have several, or none. Nothing is
-    applied by looking.
+    effect is one event applied to one key, so an event may have several, or none. `fresh within`
+    is what was promised; late: the oldest event has waited longer. Nothing is applied by looking.
     """
     from diptych.cli.loading import load
     from diptych.cli.running import opened, run
@@ -48,8 +49,10 @@ def status(*, options: Given) -> None:
     if not found:
         console.print(Text("no projections", "dim"))
         return
+    promised = any(one.freshness is not None for one in found)
     table = make_table(
         {"projection": False, "kind": False, "position": True, "lag": True, "behind": True}
+        | ({"fresh within": True} if promised else {})
         | {"effects": True, "state": False}
     )
     for one in found:
@@ -59,6 +62,7 @@ def status(*, options: Given) -> None:
             str(one.position),
             str(one.lag),
             seconds(one.lag_seconds) if one.lag else "-",
+            *([_promise(one)] if promised else ()),
             str(one.count),
             Text(_state(one), _STYLES.get(_state(one), "red")),
         )
@@ -78,6 +82,20 @@ def _state(one: Status) -> str:
     return "behind" if one.lag else "current"
 
 
+def _promise(one: Status) -> Text:
+    """Say what was promised, and whether the oldest event not yet applied breaks it just now."""
+    from rich.text import Text
+
+    if one.freshness is None:
+        return Text("-")
+    within = f"{one.freshness.within:g} s"
+    return Text(f"{within}, late", "red") if _late(one) else Text(within)
+
+
+def _late(one: Status) -> bool:
+    return one.freshness is not None and one.lag_seconds > one.freshness.within
+
+
 def _status_data(one: Status) -> dict[str, Any]:
     return {
         "projection": one.projection,
@@ -89,6 +107,8 @@ def _status_data(one: Status) -> dict[str, Any]:
         "spans": one.spans,
         "state": _state(one),
         "error": one.error,
+        "fresh_within": None if one.freshness is None else one.freshness.within,
+        "late": _late(one),
     }
 
 

@@ -22,13 +22,15 @@ from diptych.read.crew import BEAT_SECONDS, Crew
 from diptych.read.failing import failure_of, unwritable
 from diptych.read.fold import Used
 from diptych.read.follower import RESTING, STOPPED, Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pages import decode_page, event_before, fold_page
 from diptych.read.port import Change, Kept, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
-from diptych.read.waiting import POLL_SECONDS, Waiting
+from diptych.read.waiting import Waiting
+from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -38,6 +40,7 @@ GATHER_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.25
 """How long a checkpoint may lie behind over events that its projection does not use."""
 
+POLL_SECONDS: Final = 0.05
 INLINE_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 5.0
 """How often a resting engine looks whether the database has lost steps, in a crash."""
@@ -58,6 +61,7 @@ class Engine:
         *,
         page: int = PAGE,
         cache_rows: int = CACHE_ROWS,
+        measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
         self.log = log
@@ -66,6 +70,7 @@ class Engine:
         self.projections = {one.name: one for one in projections}
         self.spans = Spans(log, codec, store, projections, cache_rows)
         self.crew = Crew(store, projections)
+        self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
@@ -273,7 +278,8 @@ class Engine:
         if isinstance(one, Handler):
             await self._written()
             if not follower.lost:
-                await handle_page(follower, one, self.store, events, used, self._fail)
+                given = (events, used, self._fail, self.measures)
+                await handle_page(follower, one, self.store, *given)
                 self._waiting.notify()
             return None
         assert isinstance(one, Keyed)
@@ -311,7 +317,11 @@ class Engine:
             if before is None or before.position <= follower.position:
                 return None
             upto = before
-        return follower.advance(upto, folded)
+        for _ in (held for held in folded.held if held.error):
+            self.measures.failed(follower.name)
+        aside = {held.stored.position for held in folded.held}
+        used = [each for each in used if each[0].position not in aside] if aside else used
+        return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
         """Whether another worker has moved the checkpoint: what was folded were not its rows."""
@@ -320,6 +330,7 @@ class Engine:
             stored = (await self.store.checkpoints()).get(follower.name, ())
             if follower.checkpoint not in stored:
                 follower.stand_by(time.monotonic())
+                self.measures.lost(follower.name)
         return follower.lost
 
     # --- writing ----------------------------------------------------------------------------------
@@ -338,6 +349,7 @@ class Engine:
         return await writing if writing is not None else False
 
     async def _commit(self, steps: Sequence[_Step]) -> bool:
+        began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
         except Unavailable:
@@ -354,8 +366,10 @@ class Engine:
         for (follower, _, change), went in zip(steps, moved, strict=True):
             if went:
                 follower.committed(change, now)
+                self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
+                self.measures.lost(follower.name)
         self.spans.look_level()
         self._waiting.notify()
         return any(moved)
@@ -392,6 +406,7 @@ class Engine:
         return await self._written() or wrote
 
     def _fail(self, follower: Follower, position: int, error: Exception) -> None:
+        self.measures.failed(follower.name)
         failure = failure_of(follower.projection, position, error)
         follower.fail(position, failure, time.monotonic())
 
@@ -474,4 +489,4 @@ class Engine:
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.spans)
+        return await status_of(self.log, self.store, self.spans, self.measures)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
+from diptych.log import StoredEvent
 from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
@@ -92,11 +93,21 @@ class Writes(Struct, frozen=True):
     deleted: list[Any]
 
 
+class Applied(Struct, frozen=True):
+    """How many events a step applies, the first and the last; and those to be traced."""
+
+    events: int
+    first: StoredEvent
+    last: StoredEvent
+    traced: tuple[StoredEvent, ...] = ()
+
+
 class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
     ``parked`` are put, in place of those of the same `Parked.place`; ``unparked`` are such places.
+    ``applied`` is there to be measured; stores pass it over.
     """
 
     before: Checkpoint
@@ -105,6 +116,7 @@ class Change(Struct, frozen=True):
     writes: tuple[Writes, ...] = ()
     parked: tuple[Parked, ...] = ()
     unparked: tuple[Place, ...] = ()
+    applied: Applied | None = None
 
 
 class Proof(Struct, frozen=True):
@@ -252,6 +264,17 @@ class ViewStore(Protocol):
 
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
+        ...
+
+    def mark(self) -> int:
+        """Return where one is in the news of steps; to be asked before one looks at checkpoints."""
+        ...
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
+
+        It may end early, and news may be lost: look at the checkpoints, and wait again.
+        """
         ...
 
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:

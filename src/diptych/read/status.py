@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
+from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, Pause, ViewStore
 from diptych.read.spans import Spans
 
@@ -31,6 +32,7 @@ class Status(Struct, frozen=True):
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
     is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
+    ``freshness``: how it keeps its ``fresh_within``, None where it has none.
     """
 
     projection: str
@@ -44,16 +46,20 @@ class Status(Struct, frozen=True):
     inline: bool = False
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
+    freshness: Freshness | None = None
     parked_keys: int = 0
     parked_events: int = 0
     skipped: int = 0
     paused: Pause | None = None
 
 
-_GRAVITY: Final = ("refused", "failed", "paused", "standby", "new", "running")
+STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
+"""What a projection can be in, the gravest first."""
 
 
-async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
+async def status_of(
+    log: Log, store: ViewStore, spans: Spans, measures: ReadMeasures
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
@@ -72,12 +78,13 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
             )
         last = min(parts, key=lambda part: part.position)
-        worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
+        worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
         state = "standby" if worst is None else worst.state
         pause = pauses.get(name)
         if pause is not None and state != "refused":
             state = "paused"
         parked = [key for key in keys.get(name, ()) if key.events]
+        measures.parked(name, len(parked))
         oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
             Status(
@@ -92,6 +99,7 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),
+                measures.freshness(name),
                 len(parked),
                 sum(key.events for key in parked),
                 sum(key.skipped for key in keys.get(name, ())),

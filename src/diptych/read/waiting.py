@@ -8,7 +8,8 @@ from typing import Final
 
 from diptych.read.spans import Spans
 
-POLL_SECONDS: Final = 0.05
+LONGEST_SECONDS: Final = 1.0
+"""How long a query waits at most before it looks anew who is to do the work."""
 
 
 class Waiting:
@@ -36,6 +37,7 @@ class Waiting:
         """
         wanted = frozenset(names)
         while not self._reached(wanted, position):
+            mark = self._spans.store.mark()
             if not (here := self._done_here(wanted)):
                 stored = await self._spans.store.checkpoints()
                 if all(
@@ -50,7 +52,7 @@ class Waiting:
             if here:
                 await self._wait(wanted, position, remaining)
             else:
-                await asyncio.sleep(min(POLL_SECONDS, remaining))
+                await self._spans.store.moved(mark, min(LONGEST_SECONDS, remaining))
         return True
 
     async def _wait(self, wanted: frozenset[str], position: int, timeout: float) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
 from diptych.read.port import (
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V", bound=View)
+
+LOOK_SECONDS: Final = 0.005
+"""How often one who waits looks whether the file has changed; a look takes microseconds."""
 
 _Prepared = list[tuple[Rows, list[Any], list[Any]]]
 
@@ -120,6 +124,19 @@ class SqliteViews:
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
         return await self.database.read(sql.read_proofs)
+
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        return self.database.version()
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while self.mark() == mark:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_SECONDS, left))
 
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""

@@ -27,7 +27,8 @@ ODD = '"é\'\\u0000\\n"'
 def parked(key: str, position: int, **more: Any) -> Parked:
     """Return an effect that failed."""
     made = Parked("leg", key, position, 2, 1, f"event-{position}", "Flown", AT, LATER)
-    return replace(made, **({"kind": "ValueError", "error": "é\n'", "attempts": 1} | more))
+    found: Parked = replace(made, **({"kind": "ValueError", "error": "é\n'", "attempts": 1} | more))
+    return found
 
 
 async def park(store: ViewStore, *effects: Parked, unparked: Any = ()) -> list[bool]:

@@ -1,4 +1,4 @@
-"""``running.control``: pause, resume and rewind projections, wherever their workers are."""
+"""``running.steering``: pause, resume and rewind projections, wherever their workers are."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rewound(Struct, frozen=True):
     position: int
 
 
-class Control:
+class Steering:
     """Pauses, resumes and rewinds the projections of an application."""
 
     def __init__(self, log: Log, codec: Codec, engines: Sequence[Engine]) -> None:
