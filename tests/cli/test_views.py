@@ -53,6 +53,10 @@ def test_status_as_json(filled: Cli) -> None:
             ],
             "state": "current",
             "error": None,
+            "parked_keys": 0,
+            "parked_events": 0,
+            "skipped": 0,
+            "paused": None,
             "fresh_within": None,
             "late": False,
         }

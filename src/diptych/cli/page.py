@@ -27,6 +27,8 @@ COMMANDS: Final = (
     Command("metrics", "metrics:metrics", "Print positions and lag as Prometheus reads them."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
+    Command("parked", "parked:parked", "What cannot be applied: list, show, retry, skip."),
+    Command("projections", "projections:projections", "Pause, resume and rewind projections."),
 )
 
 OPTIONS: Final = {
@@ -42,7 +44,7 @@ FLAGS: Final = {"json", "debug"}
 STATUS: Final = """\
 Exit status
   0    done
-  1    the answer is no: rejected, or verify found a difference
+  1    the answer is no: rejected, or verify found a difference or parked keys
   2    wrong usage or invalid input
   3    try again: conflict, overloaded, unavailable, stale
   4    a fault

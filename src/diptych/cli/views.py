@@ -61,12 +61,15 @@ def status(*, options: Given) -> None:
             "inline" if one.inline else "async",
             str(one.position),
             str(one.lag),
-            seconds(one.lag_seconds) if one.lag else "-",
+            seconds(one.lag_seconds) if one.lag or one.parked_keys else "-",
             *([_promise(one)] if promised else ()),
             str(one.count),
             Text(_state(one), _STYLES.get(_state(one), "red")),
         )
     console.print(table)
+    for one in found:
+        if told := _told(one):
+            console.print(Text.assemble((f"{one.projection}: ", "yellow"), told), soft_wrap=True)
     for one in found:
         if one.error:
             console.print(Text.assemble((f"{one.projection}: ", "red"), one.error), soft_wrap=True)
@@ -77,9 +80,24 @@ _STYLES = {"current": "green", "behind": "yellow"}
 
 def _state(one: Status) -> str:
     """Nobody can tell from outside whether a worker is running, only how far it got."""
-    if one.state in ("failed", "refused"):
+    if one.state in ("failed", "refused", "paused"):
         return one.state
-    return "behind" if one.lag else "current"
+    return "behind" if one.lag else "parked" if one.parked_keys else "current"
+
+
+def _told(one: Status) -> str:
+    """Say what operators have done, or have to do."""
+    from diptych.cli.screen import harmless, moment
+
+    said: list[str] = []
+    if one.paused is not None:
+        since = moment(one.paused.since.replace(microsecond=0))
+        said.append(f"paused by {one.paused.actor} since {since}: {one.paused.why}")
+    if one.parked_keys:
+        said.append(f"{one.parked_events} events of {one.parked_keys} keys are parked")
+    if one.skipped:
+        said.append(f"{one.skipped} events were skipped")
+    return harmless("; ".join(said))
 
 
 def _promise(one: Status) -> Text:
@@ -107,6 +125,10 @@ def _status_data(one: Status) -> dict[str, Any]:
         "spans": one.spans,
         "state": _state(one),
         "error": one.error,
+        "parked_keys": one.parked_keys,
+        "parked_events": one.parked_events,
+        "skipped": one.skipped,
+        "paused": one.paused,
         "fresh_within": None if one.freshness is None else one.freshness.within,
         "late": _late(one),
     }
@@ -122,8 +144,8 @@ def verify(
     """Prove that the views applied each event exactly once, up to where they are.
 
     Reads the log and compares. Names the positions that are missing or were applied twice, and
-    ends with status 1 when there are any. An effect is one event applied to one key, so an event
-    may have several, or none. What was proved is kept with the views.
+    ends with status 1 when there are any, or parked keys. An effect is one event applied to one
+    key, so an event may have several, or none. What was proved is kept with the views.
     """
     from diptych.cli.loading import load
     from diptych.cli.running import opened, run
@@ -136,7 +158,7 @@ def verify(
             return await running.verify(*projections, since=since)
 
     found = run(look())
-    right = all(one.ok for one in found)
+    right = all(one.ok and not one.parked for one in found)
     if options.json:
         write_json({"ok": right, "projections": found})
         return OK if right else NO
@@ -150,6 +172,8 @@ def verify(
     )
     for one in found:
         told = Text("ok", "green") if one.ok else Text("differs", "bold red")
+        if one.ok and one.parked:
+            told = Text("parked", "yellow")
         table.add_row(
             one.projection, str(one.position), str(one.count), f"{one.seconds:.2f} s", told
         )
@@ -159,7 +183,24 @@ def verify(
             name = (f"{one.projection}: ", "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
             _print_faults(console, one)
+        for text in _beside(one):
+            console.print(Text(f"{one.projection}: {text}", "yellow"), soft_wrap=True)
     return OK if right else NO
+
+
+def _beside(one: Verdict) -> list[str]:
+    """Say what is not applied, and yet no fault."""
+    from diptych.cli.screen import harmless
+
+    said: list[str] = []
+    if one.parked:
+        said.append(f"{one.parked} effects are parked: `diptych parked list` shows them")
+    if one.skipped:
+        said.append(f"{one.skipped} effects were skipped")
+    if one.unknown:
+        types = ", ".join(f"{name}: {count}" for name, count in sorted(one.unknown.items()))
+        said.append(harmless(f"unknown types of events: {types}"))
+    return said
 
 
 MOST_FAULTS = 20

@@ -6,6 +6,7 @@ once for all projections, as far as their keys need it, and hashed once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -206,6 +207,8 @@ class Reader:
     """Takes pages of the log apart for several audits."""
 
     def __init__(self, codec: Codec, audits: Sequence[Audit]) -> None:
+        self.unknown: Counter[str] = Counter()
+        self._known = codec.events
         self._takers: dict[str, list[Audit]] = {}
         for audit in audits:
             for type_ in audit.types:
@@ -226,6 +229,8 @@ class Reader:
                     groups[place] = [stored]
                 else:
                     group.append(stored)
+            elif stored.type not in self._known:
+                self.unknown[stored.type] += 1
         for (block, type_), group in groups.items():
             marks = [hash_event(stored.position, stored.id) for stored in group]
             decoded = _decoded(self._decode[type_], group)

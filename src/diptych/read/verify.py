@@ -47,7 +47,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     """What was found. ``ok``: complete up to ``position``, and nothing twice.
 
     But for as many effects as are ``parked`` or were ``skipped``: these are not applied, and it is
-    known which (`diptych parked list`).
+    known which (`diptych parked list`). ``unknown``: how many events that were read are of types
+    that the application does not know; no projection uses them.
 
     ``missing``: positions that were skipped; ``doubled``: applied once too often (thrice: named
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
@@ -68,6 +69,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     reason: str = ""
     parked: int = 0
     skipped: int = 0
+    unknown: dict[str, int] = {}
 
 
 async def verify(
@@ -121,10 +123,10 @@ async def _verify(
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
-    await _read(log, codec, [look.audit for look in looked])
+    unknown = await _read(log, codec, [look.audit for look in looked])
     for look in looked:
         await excuse(log, look.audit, parked[look.audit.projection.name])
-        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
+        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began, unknown)
         await store.prove(look.proof(verdict))
     return verdicts
 
@@ -147,7 +149,8 @@ def _revisions(spans: Sequence[Checkpoint]) -> list[int]:
     return [span.revision for span in spans for _ in range(span.slices)]
 
 
-async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
+async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> dict[str, int]:
+    """Read the log for audits; return how many events it has of types that nobody knows."""
     until = max((position for audit in audits for position in audit.reach), default=0)
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
@@ -162,6 +165,7 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
         )
         for _ in reader.take(page.events):
             await asyncio.sleep(0)
+    return dict(reader.unknown)
 
 
 class _Look:
@@ -185,7 +189,7 @@ class _Look:
         else:
             self.audit = Audit(one, codec, spans)
 
-    async def verdict(self, log: Log, began: float) -> Verdict:
+    async def verdict(self, log: Log, began: float, unknown: dict[str, int]) -> Verdict:
         """Compare; where blocks differ, name the positions."""
         faults: list[Fault] = []
         unresolved: list[tuple[int, int]] = []
@@ -207,6 +211,7 @@ class _Look:
             reason=reason,
             parked=self.audit.parked,
             skipped=self.audit.skipped,
+            unknown=unknown,
         )
 
     def proof(self, verdict: Verdict) -> Proof:
