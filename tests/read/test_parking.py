@@ -22,6 +22,7 @@ from diptych.read.desk import NO_KEY
 from diptych.read.parked_keys import ParkedKeys
 from diptych.read.port import Transaction
 from diptych.read.projections import Keyed, Projection, handler, projection
+from diptych.read.rowcheck import verify_rows
 from diptych.read.steering import Steering
 from diptych.read.verify import Verdict, verify
 from diptych.read.views import Key, View
@@ -150,7 +151,8 @@ async def test_a_poison_event_holds_up_nothing_but_its_keys_and_comes_back(
     poison = {250, 1250, 2250}
     events = moves(3000, names=200)
     faults = Faults(kind, poison)
-    async with World([faults.projection(), orders()], page=500) as world:
+    one = faults.projection()
+    async with World([one, orders()], page=500) as world:
         await poisoned(world.log, kind, poison, events)
         await world.append(*placed(1))
         await world.engine.catch_up()
@@ -169,6 +171,8 @@ async def test_a_poison_event_holds_up_nothing_but_its_keys_and_comes_back(
         listed = await parked_of(world).keys()
         assert {one.key for one in listed} == ({NO_KEY} if nameless else {f'"{k}"' for k in bad})
         verdict = (await proved(world))["trail"]
+        rows = await verify_rows(world.log, world.codec, world.store, one)
+        assert rows.ok, rows
         waiting = sum(held(e, k) for e in events for k in dict.fromkeys(both(e)))
         assert verdict.parked == (3 if nameless else waiting)
         shown = status["trail"]

@@ -195,6 +195,7 @@ class BlockingRunning(_Opened[Running]):
     metrics = _blocking(Running.metrics)
     catch_up = _blocking(Running.catch_up)
     verify = _blocking(Running.verify)
+    verify_rows = _blocking(Running.verify_rows)
 
     @property
     def definitions(self) -> Definitions:

@@ -294,6 +294,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
@@ -301,14 +302,23 @@ class Module:
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
-        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        where it is not there yet: "all", "views" or "nothing". ``verify_every`` (seconds): prove
+        the views in the background, from the last proof on. Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
             Opening,  # asyncio and databases: not before they are needed
         )
 
-        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
+        return Opening(
+            self.compile(),
+            log,
+            views,
+            limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
+        )
 
     def open_blocking(
         self,
@@ -318,6 +328,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -327,7 +338,12 @@ class Module:
         from diptych.app.blocking import open_app
 
         opening = self.open(
-            log=log, views=views, limits=limits, projections=projections, create=create
+            log=log,
+            views=views,
+            limits=limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
         )
         return open_app(opening)
 

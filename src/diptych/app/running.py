@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
 from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
+from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -30,6 +31,7 @@ from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
+    from diptych.read.rowcheck import RowVerdict
     from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
@@ -195,14 +197,7 @@ class Running:
         """
         from diptych.read.verify import verify
 
-        known = {one.name: one for one in self.definitions.projections}
-        if unknown := [name for name in names if name not in known]:
-            raise Invalid(
-                "There is no such projection",
-                field="projection",
-                rule="one of " + (", ".join(known) or "none"),
-                got=", ".join(unknown),
-            )
+        known = self._known(names)
         verdicts = {
             verdict.projection: verdict
             for engine in self._engines
@@ -210,11 +205,44 @@ class Running:
                 self.log,
                 self.definitions.codec,
                 engine.store,
-                [one for name, one in engine.projections.items() if name in (names or known)],
+                [one for name, one in engine.projections.items() if name in known],
                 since=since,
             )
         }
-        return [verdicts[name] for name in names or known]
+        return [verdicts[name] for name in known]
+
+    async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
+        """Fold the events aside and compare what comes out with the rows, column by column.
+
+        Without names, all projections but handlers, which have no fold. ``sample``: the share of
+        the keys to be looked at, as 0.01. Raises ``ProjectionFailed`` where an event cannot be
+        folded.
+        """
+        from diptych.read.rowcheck import verify_rows
+
+        if not 0 < sample <= 1:
+            raise Invalid("That is no share of the keys", field="sample", rule="0 to 1", got=sample)
+        known = self._known(names)
+        verdicts = {
+            one.name: await verify_rows(
+                self.log, self.definitions.codec, engine.store, one, sample=sample
+            )
+            for engine in self._engines
+            for one in engine.projections.values()
+            if one.name in known and isinstance(one, Keyed)
+        }
+        return [verdicts[name] for name in known if name in verdicts]
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        known = [one.name for one in self.definitions.projections]
+        if unknown := [name for name in names if name not in known]:
+            raise Invalid(
+                "There is no such projection",
+                field="projection",
+                rule="one of " + (", ".join(known) or "none"),
+                got=", ".join(unknown),
+            )
+        return list(dict.fromkeys(names)) or known
 
 
 class Opening(AbstractAsyncContextManager[Running]):
@@ -229,9 +257,16 @@ class Opening(AbstractAsyncContextManager[Running]):
         *,
         projections: bool,
         create: Create,
+        verify_every: float | None,
     ) -> None:
         self._opening = open_app(
-            definitions, log_url, views_at, limits, projections=projections, create=create
+            definitions,
+            log_url,
+            views_at,
+            limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
         )
 
     async def __aenter__(self) -> Running:
@@ -262,6 +297,7 @@ async def open_app(
     *,
     projections: bool,
     create: Create,
+    verify_every: float | None,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -293,6 +329,7 @@ async def open_app(
         stack.push_async_callback(bus.close)
         running = Running(definitions, log, bus, engines, telemetry)
         await stack.enter_async_context(observed(telemetry, running.metrics))
+        await stack.enter_async_context(proving(running.verify, engines, verify_every))
         yield running
 
 

@@ -126,6 +126,25 @@ class Parking:
         return tuple(found)
 
 
+class Aside:
+    """Which effects are not in the rows, being parked or skipped."""
+
+    def __init__(self, parked: Iterable[Parked]) -> None:
+        self._keyed: set[tuple[int, int]] = set()
+        self._passed: set[tuple[int, int]] = set()
+        for one in parked:
+            if one.key == NO_KEY:
+                places = range(one.slice, one.slice + one.slices)
+                self._passed.update((one.position, place) for place in places)
+            else:
+                self._keyed.add((one.position, hash_text(one.key.encode())))
+        self.without_key = {position for position, _ in self._passed}
+
+    def has(self, position: int, number: int, slice_: int) -> bool:
+        """Whether an effect is one of them; ``number`` is the hash of its key."""
+        return (position, number) in self._keyed or (position, slice_) in self._passed
+
+
 def parked_of(projection: str, held: Held, now: datetime) -> Parked:
     """Return an effect that is held as the store keeps it."""
     stored, error = held.stored, held.error

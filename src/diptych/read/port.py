@@ -281,6 +281,10 @@ class ViewStore(Protocol):
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
         ...
 
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        ...
+
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
         ...

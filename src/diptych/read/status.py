@@ -9,8 +9,9 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
+from diptych.read.crew import LEASE_SECONDS
 from diptych.read.freshness import Freshness, ReadMeasures
-from diptych.read.port import Checkpoint, Pause, ViewStore
+from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
 from diptych.read.spans import Spans
 
 
@@ -25,6 +26,16 @@ class SpanStatus(Struct, frozen=True):
     count: int
 
 
+class Proved(Struct, frozen=True):
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+
+    ok: bool
+    position: int
+    time: datetime
+    age: float
+    reason: str
+
+
 class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
@@ -32,7 +43,8 @@ class Status(Struct, frozen=True):
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
     is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
-    ``freshness``: how it keeps its ``fresh_within``, None where it has none.
+    ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
+    processes share it just now. ``proved``: what was last proved, None where nothing was.
     """
 
     projection: str
@@ -47,6 +59,8 @@ class Status(Struct, frozen=True):
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
     freshness: Freshness | None = None
+    workers: int = 0
+    proved: Proved | None = None
     parked_keys: int = 0
     parked_events: int = 0
     skipped: int = 0
@@ -63,6 +77,8 @@ async def status_of(
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
+    proofs = await store.proofs()
+    workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
     keys, pauses = await store.desk.keys(), await store.desk.pauses()
     ages: dict[int, float] = {}
@@ -100,6 +116,8 @@ async def status_of(
                 sum(part.count for part in parts),
                 tuple(parts),
                 measures.freshness(name),
+                sum(name in worker.projections for worker in workers),
+                _proved(proofs.get(name)),
                 len(parked),
                 sum(key.events for key in parked),
                 sum(key.skipped for key in keys.get(name, ())),
@@ -107,6 +125,13 @@ async def status_of(
             )
         )
     return found
+
+
+def _proved(proof: Proof | None) -> Proved | None:
+    if proof is None:
+        return None
+    age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
 
 
 async def age_after(log: Log, position: int) -> float:

@@ -154,14 +154,18 @@ class PostgresViews:
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
 
-        async def job(connection: Connection) -> list[Worker]:
+        async def job(connection: Connection) -> None:
             given = (worker.id, worker.host, worker.pid, list(worker.projections))
             await connection.execute(self.sql("beat"), *given)
             await connection.execute(self.sql("forget_workers"), lease)
-            rows = await connection.fetch(self.sql("workers"), lease)
-            return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
 
-        return await self.database.run(job)
+        await self.database.run(job)
+        return await self.workers(lease)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        rows = await self.database.run(lambda c: c.fetch(self.sql("workers"), lease))
+        return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""

@@ -148,6 +148,11 @@ class SqliteViews:
 
         return await self.database.write(job)
 
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        since = time.time() - lease
+        return await self.database.read(lambda c: sql.read_workers(c, since))
+
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
         await self.database.write(lambda c: sql.leave(c, worker))

@@ -320,6 +320,11 @@ def beat(connection: sqlite3.Connection, worker: Worker, since: float, now: floa
     projections = _encode(worker.projections).decode()
     connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, projections, now))
     connection.execute(SQL["forget_workers"], (since,))
+    return read_workers(connection, since)
+
+
+def read_workers(connection: sqlite3.Connection, since: float) -> list[Worker]:
+    """Return the workers seen since a time, by id."""
     (found,) = connection.execute(SQL["workers"], (since,)).fetchone()
     return _workers(found)
 

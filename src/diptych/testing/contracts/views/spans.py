@@ -172,6 +172,8 @@ class SpanContract(StoreMaker):
             assert await store.beat(one, 3600) == [one, two]
             more = replace(two, projections=("c",))
             assert await store.beat(more, 3600) == [one, more]
+            assert await store.workers(3600) == [one, more]
+            assert await store.workers(0) == []
             await store.leave("1")
             await store.leave("unknown")
             assert await store.beat(more, 3600) == [more]
