@@ -138,7 +138,7 @@ def test_an_answer_from_views_with_parked_keys_says_so(cli: Cli) -> None:
     cli("do", "Place", "order=1", "customer=poison", "total=1")
     said = cli("ask", "HowMany")
     assert (said.status, said.out.splitlines()[0]) == (0, "0")
-    assert said.err == "1 keys are parked; `diptych parked list` shows them\n"
+    assert said.err == "1 key parked: see `diptych parked list`\n"
 
 
 def test_what_is_not_there_in_time_is_answered_as_it_is_marked_stale(cli: Cli) -> None:

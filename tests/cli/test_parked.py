@@ -43,14 +43,14 @@ def test_what_is_parked_is_listed_and_shown(poisoned: Cli) -> None:
 
 def test_status_and_verify_tell_of_parked_keys(poisoned: Cli) -> None:
     said = poisoned("status")
-    assert "1 events of 1 keys are parked" in said.out
+    assert "1 event of 1 key parked" in said.out
     assert said.out.splitlines()[3].split()[-1] == "parked"
     (told,) = poisoned("status", "--json").json["projections"]
     assert (told["state"], told["parked_keys"], told["parked_events"]) == ("parked", 1, 1)
     assert told["lag_seconds"] >= 0
     said = poisoned("verify")
     assert said.status == 1
-    assert "1 effects are parked" in said.out
+    assert "1 effect parked" in said.out
     assert said.out.splitlines()[2].split()[-1] == "parked"
     told = poisoned("verify", "--json").json
     assert (told["ok"], told["projections"][0]["ok"]) == (False, True)
@@ -82,8 +82,8 @@ def test_a_skip_asks_first_and_is_kept(poisoned: Cli) -> None:
     assert poisoned("parked", "list").status == 0
     assert "ada: a test" in poisoned("parked", "show", "summary", "poison").out
     said = poisoned("verify")
-    assert (said.status, "1 effects were skipped" in said.out) == (0, True)
-    assert "1 events were skipped" in poisoned("status").out
+    assert (said.status, "1 effect skipped" in said.out) == (0, True)
+    assert "1 event skipped" in poisoned("status").out
 
 
 def test_pause_and_resume(filled: Cli) -> None:

@@ -182,7 +182,9 @@ async def _answer(
         if answer.stale:
             stuck = next((s.error for s in await running.status() if s.error), "")
         elif keys := [key for key in await running.parked.keys() if key.events]:
-            stuck = f"{len(keys)} keys are parked; `diptych parked list` shows them"
+            from diptych.cli.screen import counted
+
+            stuck = f"{counted(len(keys), 'key')} parked: see `diptych parked list`"
         return answer, head, stuck
 
 

@@ -172,16 +172,17 @@ def _state(one: Status) -> str:
 
 def _told(one: Status) -> str:
     """Say what operators have done, or have to do."""
-    from diptych.cli.screen import harmless, moment
+    from diptych.cli.screen import counted, harmless, moment
 
     said: list[str] = []
     if one.paused is not None:
         since = moment(one.paused.since.replace(microsecond=0))
         said.append(f"paused by {one.paused.actor} since {since}: {one.paused.why}")
     if one.parked_keys:
-        said.append(f"{one.parked_events} events of {one.parked_keys} keys are parked")
+        of = counted(one.parked_keys, "key")
+        said.append(f"{counted(one.parked_events, 'event')} of {of} parked")
     if one.skipped:
-        said.append(f"{one.skipped} events were skipped")
+        said.append(f"{counted(one.skipped, 'event')} skipped")
     return harmless("; ".join(said))
 
 

@@ -92,16 +92,16 @@ def _parked(one: Verdict | RowVerdict) -> int:
 
 def _beside(one: Verdict | RowVerdict) -> list[str]:
     """Say what is not applied, and yet no fault."""
-    from diptych.cli.screen import harmless
+    from diptych.cli.screen import counted, harmless
     from diptych.read.verify import Verdict
 
     if not isinstance(one, Verdict):
         return []
     said: list[str] = []
     if one.parked:
-        said.append(f"{one.parked} effects are parked: `diptych parked list` shows them")
+        said.append(f"{counted(one.parked, 'effect')} parked: see `diptych parked list`")
     if one.skipped:
-        said.append(f"{one.skipped} effects were skipped")
+        said.append(f"{counted(one.skipped, 'effect')} skipped")
     if one.unknown:
         types = ", ".join(f"{name}: {count}" for name, count in sorted(one.unknown.items()))
         said.append(harmless(f"unknown types of events: {types}"))
