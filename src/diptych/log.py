@@ -295,7 +295,7 @@ class Token(Struct, frozen=True, gc=False):
         """Read what ``str(token)`` wrote."""
         given: Any = text
         log, _, position = given.rpartition(".") if isinstance(given, str) else ("", "", "")
-        if not log or not (position.isascii() and position.isdigit()):
+        if not log or not (position.isascii() and position.isdigit()) or len(position) > 18:
             raise Invalid(
                 "That is no token; pass on the token of a command's answer unchanged",
                 field="token",
@@ -311,4 +311,15 @@ class Token(Struct, frozen=True, gc=False):
                 "The token belongs to another log; ask the service that issued it",
                 token_of=self.log,
                 this_log=log,
+            )
+
+    def require_reachable(self, log: str, head: int) -> None:
+        """Raise ``ForeignCheckpoint`` unless the token belongs to this log and is not beyond it."""
+        self.require(log)
+        if self.position > head:
+            raise ForeignCheckpoint(
+                "The token lies beyond the head of this log: it was restored from a backup or "
+                "failed over, and what the token stands for is lost",
+                position=self.position,
+                head=head,
             )

@@ -214,7 +214,8 @@ def public(cls: type) -> set[str]:
     ("blocking", "original", "missing"),
     [
         # The caller's own transaction is one of an asynchronous connection.
-        (BlockingRunning, Running, {"within"}),
+        # Nor can a live query be, which has no end.
+        (BlockingRunning, Running, {"within", "live"}),
         (BlockingViews, Views, set[str]()),
         (BlockingEvents, Events, set[str]()),
         (BlockingLog, Log, {"close"}),  # it ends the thread besides, so it is its own

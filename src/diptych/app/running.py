@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
@@ -19,6 +20,7 @@ from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
 from diptych.read.freshness import ReadMeasures
+from diptych.read.live import LiveQueries
 from diptych.read.parked_keys import ParkedKeys
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
@@ -62,6 +64,7 @@ class Running:
         self._queries = Queries(
             log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
         )
+        self._live = LiveQueries(log, definitions.codec, self._queries, engines, allow)
         self.telemetry = telemetry
         self.parked = ParkedKeys(log, definitions.codec, engines)
         self.steering = Steering(log, definitions.codec, engines)
@@ -164,6 +167,24 @@ class Running:
         """
         return EventsFor(self.log, self.definitions.codec, self.definitions.access, actor)
 
+    def live(
+        self,
+        query: Query[R],
+        *,
+        actor: Actor | str | None = None,
+        after: Token | str | None = None,
+        wait: float = 0.0,
+    ) -> AsyncGenerator[Answer[R]]:
+        """Follow a query: its answer, then a new one whenever it is another than the last.
+
+        Of several changes in short time only the last may be seen. ``after``: to go on from a
+        token; where the views have not reached it after ``wait`` seconds, the first answer is
+        ``stale``, and a fresh one follows. The rules are asked about ``actor`` once, at the start.
+        It ends when the application is closed, and raises what ``ask`` raises. Close it
+        (``contextlib.aclosing``), or let go of it.
+        """
+        return self._live.answers(query, actor=actor, after=after, wait=wait)
+
     @property
     def views(self) -> Views:
         """The views as they are now, for scripts and tests; applications ask queries."""
@@ -246,7 +267,10 @@ class Running:
 
 
 class Opening(AbstractAsyncContextManager[Running]):
-    """What ``Module.open`` returns: the application, opened by ``async with``."""
+    """What ``Module.open`` returns: the application, opened by ``async with``.
+
+    Once closed it may be opened again.
+    """
 
     def __init__(
         self,
@@ -259,7 +283,9 @@ class Opening(AbstractAsyncContextManager[Running]):
         create: Create,
         verify_every: float | None,
     ) -> None:
-        self._opening = open_app(
+        self.definitions = definitions
+        self._open = partial(
+            open_app,
             definitions,
             log_url,
             views_at,
@@ -270,6 +296,7 @@ class Opening(AbstractAsyncContextManager[Running]):
         )
 
     async def __aenter__(self) -> Running:
+        self._opening = self._open()
         return await self._opening.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
@@ -330,6 +357,7 @@ async def open_app(
         running = Running(definitions, log, bus, engines, telemetry)
         await stack.enter_async_context(observed(telemetry, running.metrics))
         await stack.enter_async_context(proving(running.verify, engines, verify_every))
+        stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]
         yield running
 
 

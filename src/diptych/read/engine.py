@@ -126,6 +126,11 @@ class Engine:
         self._waiting.wake()
 
     @property
+    def waiting(self) -> Waiting:
+        """Who waits for a position, or listens."""
+        return self._waiting
+
+    @property
     def store(self) -> ViewStore:
         """Where rows and checkpoints are."""
         return self.spans.store

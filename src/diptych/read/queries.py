@@ -21,7 +21,6 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
-    ForeignCheckpoint,
     Invalid,
     StaleAnswer,
     UnknownMessage,
@@ -67,6 +66,15 @@ class Answer(Struct, Generic[R], frozen=True):
     age: float
     stale: bool
     token: Token
+
+
+class Look(Struct, frozen=True):
+    """An answer, and what it rests on: the projections of the views read, and the log or not."""
+
+    value: Any
+    as_of: int
+    projections: frozenset[str]
+    reads_log: bool
 
 
 class Events:
@@ -128,6 +136,7 @@ class Views:
         self.waited = 0.0
         self.as_of: int | None = None
         self.stale = False
+        self.used: set[str] = set()
 
     async def all(self, statement: SelectOf[V]) -> list[V]:
         """Return the rows of a select of one view."""
@@ -220,6 +229,7 @@ class Views:
         self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
     ) -> Found:
         """Read, when the token is reached, or cannot be in time."""
+        self.used |= names
         while True:
             await self._reach(engine, names)
             found = await read()
@@ -409,12 +419,7 @@ class Queries:
         strict: bool,
         asked: Asked,
     ) -> Answer[R]:
-        answer = self._answers.get(type(query))
-        if answer is None:
-            require_kind(query, Query)
-            raise UnknownMessage(
-                "There is no answer to this query in the application", name=type(query).__name__
-            )
+        answer = self._answering(query)
         clean, _ = self._codec.validate(query)
         self._require_allowed(actor_of(actor), clean)
         after = _token(after)
@@ -426,12 +431,9 @@ class Queries:
             # What is read from the log itself is as of the head before.
             head = await self._log.head()
         if after is not None:
-            _require_reachable(after, self._log.identity, head)
+            after.require_reachable(self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
-        given = {"query": clean, "views": views, "events": self._events}
-        value: Any = answer.function(*[given[ask] for ask in answer.asks])
-        if answer.is_async:
-            value = await value
+        value = await self._value(answer, clean, views)
         if after is not None:
             asked.waited = views.waited
         if views.stale:
@@ -449,6 +451,29 @@ class Queries:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
 
+    async def look(self, query: Query[Any]) -> Look:
+        """Answer a query as things are now, and tell what the answer rests on."""
+        answer = self._answering(query)
+        views = self.views()
+        head = 0 if answer.asks == ("query", "views") else await self._log.head()
+        value = await self._value(answer, query, views)
+        as_of = head if views.as_of is None else views.as_of
+        return Look(value, as_of, frozenset(views.used), "events" in answer.asks)
+
+    def _answering(self, query: Query[Any]) -> Answering:
+        answer = self._answers.get(type(query))
+        if answer is None:
+            require_kind(query, Query)
+            raise UnknownMessage(
+                "There is no answer to this query in the application", name=type(query).__name__
+            )
+        return answer
+
+    async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
+        given = {"query": query, "views": views, "events": self._events}
+        value: Any = answer.function(*[given[ask] for ask in answer.asks])
+        return await value if answer.is_async else value
+
 
 def _token(given: Token | str | None) -> Token | None:
     if given is None or isinstance(given, Token):
@@ -456,21 +481,11 @@ def _token(given: Token | str | None) -> Token | None:
     return Token.parse(given)
 
 
-def _require_reachable(token: Token, log: str, head: int) -> None:
-    token.require(log)
-    if token.position > head:
-        raise ForeignCheckpoint(
-            "The token lies beyond the head of this log: it was restored from a backup or failed "
-            "over, and what the token stands for is lost",
-            position=token.position,
-            head=head,
-        )
-
-
 __all__ = [
     "Answer",
     "Answering",
     "Events",
+    "Look",
     "Queries",
     "Views",
     "answering",
