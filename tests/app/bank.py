@@ -173,13 +173,14 @@ def dying(store: Any, at: int) -> None:
 
 async def main(version: str, url: str, at: int) -> None:
     from diptych.app import databases
-    from diptych.read import engine
+    from diptych.read.engine import Engine
 
-    engine.PAGE = 50  # type: ignore[misc]
+    assert Engine.__init__.__kwdefaults__ is not None
+    Engine.__init__.__kwdefaults__["page"] = 50  # so that there are more steps to die at
     make = databases.Databases.store
 
     def store(self: Any, where: Any) -> Any:
-        found = make(self, where)
+        found: Any = make(self, where)
         if not hasattr(found, "dies"):
             found.dies = True
             dying(found, at)

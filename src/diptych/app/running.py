@@ -22,10 +22,12 @@ from diptych.read.control import Projections
 from diptych.read.engine import Engine
 from diptych.read.freshness import ReadMeasures
 from diptych.read.live import LiveQueries
+from diptych.read.parked_keys import ParkedKeys
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.rebuild import Builder
 from diptych.read.status import Status
+from diptych.read.steering import Steering
 from diptych.telemetry import attach
 from diptych.telemetry.metrics import Telemetry
 from diptych.telemetry.prometheus import exposition
@@ -42,9 +44,10 @@ R = TypeVar("R")
 class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
-    ``events`` reads the log, decoded; ``log`` is the port itself; ``projections`` looks after the
-    versions of projections. These and ``views`` know no rules. ``telemetry`` holds the figures that
-    ``metrics`` tells.
+    ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
+    rules. ``telemetry`` holds the figures that ``metrics`` tells. ``parked`` is what projections
+    could not apply; ``steering`` pauses, resumes and rewinds them; ``projections`` looks after
+    their versions.
     """
 
     def __init__(
@@ -69,6 +72,8 @@ class Running:
         )
         self._live = LiveQueries(log, definitions.codec, self._queries, engines, allow)
         self.telemetry = telemetry
+        self.parked = ParkedKeys(log, definitions.codec, engines)
+        self.steering = Steering(log, definitions.codec, engines)
 
     # --- commands ---------------------------------------------------------------------------------
 

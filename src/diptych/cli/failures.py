@@ -27,6 +27,7 @@ from diptych.errors import (
     NoViews,
     OutcomeUnknown,
     Overloaded,
+    ProjectionPaused,
     Rejected,
     StaleAnswer,
     Unavailable,
@@ -65,6 +66,7 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     StaleAnswer: AGAIN,
     ViewNotReady: AGAIN,
     CheckpointMoved: AGAIN,
+    ProjectionPaused: AGAIN,
     Closed: AGAIN,
 }
 """Errors that are not named here are faults."""

@@ -28,8 +28,11 @@ COMMANDS: Final = (
     Command("metrics", "metrics:metrics", "Print positions and lag as Prometheus reads them."),
     Command("work", "work:work", "Keep the views current; share the work with others."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
-    Command("projections", "projections:projections", "Change views: plan, rebuild, cutover, …"),
     Command("verify", "verify:verify", "Prove that the views applied each event exactly once."),
+    Command("parked", "parked:parked", "What cannot be applied: list, show, retry, skip."),
+    Command(
+        "projections", "projections:projections", "Change views: plan, rebuild, pause, rewind, …"
+    ),
 )
 
 OPTIONS: Final = {
@@ -45,7 +48,7 @@ FLAGS: Final = {"json", "debug"}
 STATUS: Final = """\
 Exit status
   0    done
-  1    the answer is no: rejected, or verify found a difference
+  1    the answer is no: rejected, or verify found a difference or parked keys
   2    wrong usage or invalid input
   3    try again: conflict, overloaded, unavailable, stale
   4    a fault

@@ -1,4 +1,4 @@
-"""``diptych projections``: versions of views, built beside the live ones and switched to."""
+"""``diptych projections``: versions of views, built beside the live ones; pause, resume, rewind."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cyclopts import App, Parameter
 from diptych.cli.asking import sure
 from diptych.cli.failures import NO, OK
 from diptych.cli.options import Given, Options
+from diptych.cli.steering import pause, resume, rewind
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from diptych.read.rebuild import Progress
 
 projections = App(
-    name="projections", help="Look at versions of projections; rebuild, switch, drop."
+    name="projections", help="Versions of projections: look, rebuild, switch, drop; pause, rewind."
 )
+projections.command(pause)
+projections.command(resume)
+projections.command(rewind)
 
 Names = Annotated[str, Parameter(help="Which projections [default: all].")]
 Name = Annotated[str, Parameter(help="Which projection.")]

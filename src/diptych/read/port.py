@@ -16,9 +16,10 @@ from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
+from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.noted import Difference, State, Turn, Version
-from diptych.read.proof import Tally, pack, total_of, unpack
+from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Checkpoint(Struct, frozen=True):
 
     The span begins with ``slice`` and has ``slices`` of them. ``event_id`` and ``time`` are those
     of the event at ``position``; position 0 has neither. ``count`` and ``digest`` are the sums of
-    the slices' own, packed in ``tallies`` (`proof.pack`).
+    the slices' own, packed in ``tallies`` (`proof.pack`). ``revision`` grows with whatever changes
+    what the followers of the span must know: keys retried or skipped, a pause, a rewind.
     """
 
     projection: str
@@ -47,6 +49,7 @@ class Checkpoint(Struct, frozen=True):
     slice: int = 0
     slices: int = 1
     tallies: bytes = bytes(24)
+    revision: int = 0
 
     @property
     def end(self) -> int:
@@ -117,6 +120,7 @@ class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    ``parked`` are put, in place of those of the same `Parked.place`; ``unparked`` are such places.
     ``applied`` is there to be measured; stores pass it over.
     """
 
@@ -124,6 +128,8 @@ class Change(Struct, frozen=True):
     after: Checkpoint
     blocks: dict[int, Tally]
     writes: tuple[Writes, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    unparked: tuple[Place, ...] = ()
     applied: Applied | None = None
 
 
@@ -236,6 +242,11 @@ class AsyncInsideStore(Protocol):
 
 class ViewStore(Protocol):
     """What an adapter offers."""
+
+    @property
+    def desk(self) -> Desk:
+        """What operators look at and change: parked keys, pauses."""
+        ...
 
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
@@ -399,6 +410,7 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
         count=total.count,
         digest=total.digest,
         tallies=left.tallies + right.tallies,
+        revision=max(left.revision, right.revision),
     )
 
 
@@ -441,16 +453,22 @@ def require_tables(
 
 
 __all__ = [
+    "BLOCK_SHIFT",
     "DECIMAL_COLLATION",
     "AsyncInsideStore",
     "Change",
     "Checkpoint",
     "Definition",
+    "Desk",
     "Difference",
     "Found",
     "InsideStore",
     "Kept",
     "Layout",
+    "Parked",
+    "ParkedKey",
+    "Pause",
+    "Place",
     "Proof",
     "Session",
     "State",

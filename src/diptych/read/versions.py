@@ -18,7 +18,7 @@ import msgspec
 from msgspec import structs
 
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, LogUnusable, NoViews, Unavailable, ViewNotReady
+from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
@@ -122,6 +122,42 @@ class Versions:
             if row.state in FOLLOWED:
                 kept[row.instance] = _kept(one, row)
         return kept
+
+    @property
+    def tended(self) -> list[Projection]:
+        """The projections that people look after here: as followed, or else the live ones."""
+        found: list[Projection] = []
+        for name, one in self._declared.items():
+            live = self.live(name)
+            own = self.projection(name)
+            if own is None and live is not None:
+                own = self._variant(one, live.instance)
+            found += [] if own is None else [own]
+        return found
+
+    async def tend(self, name: str) -> Projection:
+        """Return a projection as `tended`, to be changed; ``Invalid`` where its rows are others.
+
+        So what is parked can be applied by a fold that was corrected, before it is built anew.
+        """
+        one, own, live = self._declared[name], self.projection(name), self.live(name)
+        if own is not None:
+            return own
+        mine = self.parts(name)
+        if live is not None:
+            there = parts_in(live)
+            shape = (there.tables, there.key, there.columns, there.slices)
+            if shape == (mine.tables, mine.key, mine.columns, mine.slices):
+                await self.store.open(self._log, {live.instance: kept_of(one, live)}, create=False)
+                return self._variant(one, live.instance)
+        raise Invalid(
+            "This program's version of the projection is not there, and the live one has other "
+            "rows; `diptych projections rebuild` has it built",
+            field="projection",
+            rule="one that this program keeps",
+            projection=name,
+            version=mine.version,
+        )
 
     def _variant(self, one: Projection, instance: str) -> Projection:
         if instance == one.name:

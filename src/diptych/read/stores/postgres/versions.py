@@ -15,6 +15,8 @@ from diptych.sql.postgres import Connection
 
 _SQL = named_statements(__name__.rpartition(".")[0], "versions.sql")
 
+_DROPS = ("drop_checkpoints", "drop_blocks", "drop_proofs", "drop_parked", "drop_pauses")
+
 _encode = msgspec.json.Encoder().encode
 _tables = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -87,7 +89,7 @@ async def _turn(
         if ended != "UPDATE 1":
             return False
         if after.state == "dropped":
-            for name in ("drop_checkpoints", "drop_blocks", "drop_proofs"):
+            for name in _DROPS:
                 await connection.execute(_sql(name, schema), after.instance)
             for table in after.tables.values():
                 await connection.execute(f"DROP TABLE IF EXISTS {schema}.{quoted(table)}")

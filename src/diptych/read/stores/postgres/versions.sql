@@ -32,3 +32,9 @@ DELETE FROM {schema}.diptych_blocks WHERE projection = $1
 
 -- name: drop_proofs
 DELETE FROM {schema}.diptych_proofs WHERE projection = $1
+
+-- name: drop_parked
+DELETE FROM {schema}.diptych_parked WHERE projection = $1
+
+-- name: drop_pauses
+DELETE FROM {schema}.diptych_pauses WHERE projection = $1

@@ -16,6 +16,8 @@ from diptych.sql.named import named_statements
 
 SQL = named_statements(__name__.rpartition(".")[0], "versions.sql")
 
+_DROPS = ("drop_checkpoints", "drop_blocks", "drop_proofs", "drop_parked", "drop_pauses")
+
 _encode = msgspec.json.Encoder().encode
 _tables = msgspec.json.Decoder(dict[str, str]).decode
 
@@ -67,7 +69,7 @@ def turn(connection: sqlite3.Connection, changes: Sequence[Turn], *, level: bool
         if cursor.rowcount != 1:
             return False
         if after.state == "dropped":
-            for name in ("drop_checkpoints", "drop_blocks", "drop_proofs"):
+            for name in _DROPS:
                 connection.execute(SQL[name], (after.instance,))
             for table in after.tables.values():
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")

@@ -25,3 +25,9 @@ DELETE FROM diptych_blocks WHERE projection = ?
 
 -- name: drop_proofs
 DELETE FROM diptych_proofs WHERE projection = ?
+
+-- name: drop_parked
+DELETE FROM diptych_parked WHERE projection = ?
+
+-- name: drop_pauses
+DELETE FROM diptych_pauses WHERE projection = ?
