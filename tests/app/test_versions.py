@@ -6,7 +6,7 @@ import asyncio
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def opened(made: Bank, url: str, **options: Any) -> AsyncIterator[Running]:
+async def opened(made: Bank, url: str, **options: Any) -> AsyncGenerator[Running]:
     async with made.app.open(log=url, views=url, **options) as running:
         yield running
 
@@ -473,7 +473,7 @@ async def test_no_query_fails_or_sees_half_of_anything(url: str, after: Any) -> 
 
 
 @asynccontextmanager
-async def ending(tasks: list[asyncio.Task[None]]) -> AsyncIterator[None]:
+async def ending(tasks: list[asyncio.Task[None]]) -> AsyncGenerator[None]:
     """Leave no task behind."""
     try:
         yield

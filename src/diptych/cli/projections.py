@@ -312,7 +312,9 @@ def drop(
     ]
     if there and not sure(what, yes=yes):
         return NO
-    done = _with(options, lambda running: running.projections.drop(name, version)) if there else []
+    done: list[VersionStatus] = []
+    if there:
+        done = _with(options, lambda running: running.projections.drop(name, version))
     if options.json:
         write_json({"dropped": done})
         return OK

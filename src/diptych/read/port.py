@@ -313,7 +313,7 @@ class ViewStore(Protocol):
         """Return all versions there are; none where nothing is set up."""
         ...
 
-    async def claim(self, versions: Sequence[Version]) -> list[Version]:
+    async def claim(self, new: Sequence[Version]) -> list[Version]:
         """Note versions, where neither they, nor their instance, nor another live one is there.
 
         Returns all there are then.

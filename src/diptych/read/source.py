@@ -95,7 +95,7 @@ def class_node(cls: type) -> ast.ClassDef | None:
     for name in cls.__qualname__.split("."):
         if name == "<locals>":
             continue
-        body = [] if place is None else ast.walk(place)
+        body: list[ast.AST] = [] if place is None else list(ast.walk(place))
         named = [n for n in body if getattr(n, "name", None) == name]
         place = next((n for n in reversed(named) if isinstance(n, (ast.ClassDef, _Function))), None)
     return place if isinstance(place, ast.ClassDef) else None
@@ -106,12 +106,16 @@ def assigned(module: ModuleType, name: str) -> list[ast.AST]:
     file = getattr(module, "__file__", None)
     tree = None if file is None else tree_of(file, vars(module))
     found: list[ast.AST] = []
-    for node in [] if tree is None else ast.walk(tree):
+    for node in _all_of(tree):
         if isinstance(node, ast.Assign) and any(name in _targets(t) for t in node.targets):
             found.append(node.value)
         elif isinstance(node, (ast.AnnAssign, ast.AugAssign)) and name in _targets(node.target):
             found += [] if node.value is None else [node.value]
     return found
+
+
+def _all_of(tree: ast.Module | None) -> list[ast.AST]:
+    return [] if tree is None else list(ast.walk(tree))
 
 
 def _targets(node: ast.AST) -> set[str]:
@@ -122,7 +126,7 @@ def imported_from(module: ModuleType, name: str) -> tuple[ModuleType, str] | Non
     """Return the module that a name is imported from, and its name there."""
     file = getattr(module, "__file__", None)
     tree = None if file is None else tree_of(file, vars(module))
-    for node in [] if tree is None else ast.walk(tree):
+    for node in _all_of(tree):
         if isinstance(node, ast.ImportFrom):
             for one in node.names:
                 if (one.asname or one.name) == name:
@@ -147,6 +151,7 @@ _LEFT_OUT: Final = {"annotation", "returns", "type_comment", "kind", "type_param
 
 
 def _written(node: Any) -> Iterator[str]:
+    listed: Any = node
     if isinstance(node, ast.AnnAssign) and node.value is not None:
         node = ast.Assign(targets=[node.target], value=node.value)
     if isinstance(node, ast.JoinedStr):
@@ -154,10 +159,11 @@ def _written(node: Any) -> Iterator[str]:
     if isinstance(node, ast.AST):
         yield f"({type(node).__name__}"
         for field, value in ast.iter_fields(node):
+            body: Any = value
             if field in _LEFT_OUT or (value is None and not isinstance(node, ast.Constant)):
                 continue
             if field == "body" and isinstance(value, list):
-                value = _without_docstring(value)
+                value = _without_docstring(body)
             if isinstance(value, list) and not value:
                 continue
             yield f" {field}="
@@ -165,7 +171,7 @@ def _written(node: Any) -> Iterator[str]:
         yield ")"
     elif isinstance(node, list):
         yield "["
-        for one in node:
+        for one in listed:
             yield from _written(one)
             yield ","
         yield "]"
@@ -204,8 +210,7 @@ def code_text(code: CodeType) -> str:
 
 def names_in(node: Any) -> Iterator[tuple[str, ...]]:
     """Return the names that a tree reads, dotted ones in parts."""
-    nodes = node if isinstance(node, list) else [node]
-    for one in nodes:
+    for one in _listed(node):
         if isinstance(one, ast.Attribute) and (path := _path(one)):
             yield path
             continue
@@ -220,7 +225,8 @@ def names_in(node: Any) -> Iterator[tuple[str, ...]]:
 
 
 def _listed(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
+    listed: Any = value
+    return listed if isinstance(value, list) else [value]
 
 
 def _path(node: ast.Attribute) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
-from diptych.read.tables import Stored
+from diptych.read.tables import Stored, table_of
 from diptych.read.views import Definition, View, definition_of
 
 MOST_PLANS = 500
@@ -167,7 +167,8 @@ class Renaming:
         return text.replace(before, f"INTO {name} AS {self._own(table)}", 1)
 
     def _name(self, table: Any) -> str | None:
-        view = getattr(table, "info", {}).get("view") if isinstance(table, Table) else None
+        given: Any = table
+        view: Any = given.info.get("view") if isinstance(table, Table) else None
         name = self.dialect.tables.get(view)
         return None if name is None else self._schema(table) + self.preparer.quote(name)
 
@@ -200,4 +201,14 @@ def _view_of(statement: Any) -> Definition | None:
     return definition_of(view) if columns == list(definition_of(view).table.c) else None
 
 
-__all__ = ["Plan", "Planned", "Plans", "Renaming", "Shape", "Stored", "Tables", "not_run"]
+__all__ = [
+    "Plan",
+    "Planned",
+    "Plans",
+    "Renaming",
+    "Shape",
+    "Stored",
+    "Tables",
+    "not_run",
+    "table_of",
+]

@@ -181,19 +181,20 @@ def type_text(hint: Any, within: tuple[Any, ...] = ()) -> str:
 
 def value_text(value: Any) -> str | None:
     """Return plain data in words; None for what is none."""
+    given: Any = value
     if value is None or isinstance(value, (str, bytes, int, float, complex, bool)):
         return repr(value)
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}({value.value!r})"
     if isinstance(value, (tuple, list, set, frozenset)):
-        texts = [value_text(one) for one in value]
+        texts = [value_text(one) for one in given]
         if any(text is None for text in texts):
             return None
         listed = [str(text) for text in texts]
         ordered = sorted(listed) if isinstance(value, (set, frozenset)) else listed
-        return f"{type(value).__name__}({', '.join(ordered)})"
+        return f"{type(given).__name__}({', '.join(ordered)})"
     if isinstance(value, dict):
-        pairs = [(value_text(key), value_text(one)) for key, one in value.items()]
+        pairs = [(value_text(key), value_text(one)) for key, one in given.items()]
         if any(key is None or one is None for key, one in pairs):
             return None
         return f"dict({', '.join(f'{key}: {one}' for key, one in pairs)})"
@@ -236,10 +237,11 @@ class _Reached:
 
     def look(self, label: str, thing: Any) -> None:
         """Take up a function, class or value, and what it refers to."""
-        if isinstance(thing, MethodType):
-            thing = thing.__func__
-        if isinstance(thing, (staticmethod, classmethod)):
-            thing = thing.__func__
+        inner: Any = getattr(thing, "__func__", None)
+        kind: Any = thing.__class__
+        if isinstance(thing, (MethodType, staticmethod, classmethod)):
+            self.look(label, inner)
+            return
         if isinstance(thing, FunctionType):
             self._function(label, thing)
         elif isinstance(thing, type):
@@ -256,8 +258,8 @@ class _Reached:
             return  # it may change while the program runs, and the version must not
         elif (text := value_text(thing)) is not None:
             self._note(label, text)
-        elif source.is_users(type(thing).__module__, self._package):
-            self._class(type(thing))
+        elif source.is_users(kind.__module__, self._package):
+            self._class(kind)
 
     def _note(self, label: str, text: str) -> None:
         while label in self.code:  # of the same name in another module
@@ -313,8 +315,8 @@ class _Reached:
             self.look(f"function {value.__qualname__}()", value)
         elif isinstance(value, type):
             self.look(f"class {value.__qualname__}", value)
-        elif callable(value) and getattr(value, "__wrapped__", None) is not None:
-            self.look(f"function {name}()", value.__wrapped__)
+        elif callable(value) and (inner := getattr(value, "__wrapped__", None)) is not None:
+            self.look(f"function {name}()", inner)
         else:
             self._constant(module, name, value)
 
@@ -329,7 +331,7 @@ class _Reached:
             self._seen.add(place)
             if nodes := source.assigned(module, name):
                 self._note(f"constant {name}", "|".join(map(source.canonical, nodes)))
-                for path in {path for node in nodes for path in source.names_in(node)}:
+                for path in sorted({path for node in nodes for path in source.names_in(node)}):
                     self._global(vars(module), module, path)
                 return
             found = source.imported_from(module, name)
@@ -343,20 +345,15 @@ class _Reached:
             return
         self._seen.add(cls)
         label = f"class {cls.__qualname__}"
+        methods, node = _methods(cls), source.class_node(cls)
         if issubclass(cls, enum.Enum):
             self._note(label, repr([(m.name, value_text(m.value)) for m in cls]))
-        methods = {
-            name: member
-            for name, member in vars(cls).items()
-            if isinstance(member, (FunctionType, staticmethod, classmethod, property))
-        }
-        node = source.class_node(cls)
         if node is not None:
-            for path in {p for part in _assignments(node) for p in source.names_in(part)}:
+            for path in sorted({p for part in _assignments(node) for p in source.names_in(part)}):
                 self._global(vars(sys.modules[cls.__module__]), sys.modules[cls.__module__], path)
             if not issubclass(cls, (Struct, enum.Enum)) and (kept := _assignments(node)):
                 self._note(label, source.canonical(kept))
-        for name, member in methods.items():
+        for name, member in methods:
             called = f"{cls.__qualname__}.{name}()"
             if not name.startswith("__"):
                 self._members.append((name, called, member))
@@ -370,6 +367,12 @@ class _Reached:
 
 def _assignments(node: ast.ClassDef) -> list[ast.AST]:
     return [n for n in node.body if isinstance(n, (ast.Assign, ast.AnnAssign)) and n.value]
+
+
+def _methods(cls: Any) -> list[tuple[str, Any]]:
+    kinds = (FunctionType, staticmethod, classmethod, property)
+    members_of: dict[str, Any] = cls.__dict__
+    return [(name, member) for name, member in members_of.items() if isinstance(member, kinds)]
 
 
 def _is_made(member: Any) -> bool:

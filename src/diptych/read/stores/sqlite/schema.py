@@ -10,8 +10,8 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from diptych.errors import DefinitionError
 from diptych.read.port import Definition
+from diptych.read.statements import table_of
 from diptych.read.stores.sqlite.rows import quoted
-from diptych.read.tables import table_of
 
 _dialect: Any = SQLiteDialect_pysqlite(paramstyle="qmark")
 
