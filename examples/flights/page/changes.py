@@ -10,9 +10,10 @@ from starlette.responses import RedirectResponse, Response
 
 from diptych import Command, DiptychError, Invalid, Rejected
 from diptych.http.problems import problem_of
+from examples.flights.board.query import Board
 from examples.flights.cancel.command import Cancel
 from examples.flights.history.query import History
-from examples.flights.page.desk import desk_of
+from examples.flights.page.desk import Desk, desk_of
 from examples.flights.page.drawing import is_part, page
 from examples.flights.schedule.event import FlightScheduled
 from examples.flights.swap.command import Swap
@@ -37,7 +38,16 @@ async def change(request: Request) -> Response:
     history = (await desk.running.ask(History(flight))).value
     if not history or not isinstance(history[0].event, FlightScheduled):
         return page("rejected.html", 404, reason="there is no such flight", facts={}, flight=flight)
-    return page("change.html", flight=flight, scheduled=history[0].event)
+    scheduled = history[0].event
+    fleet = await fleet_of(desk, scheduled)
+    return page("change.html", flight=flight, scheduled=scheduled, fleet=fleet)
+
+
+async def fleet_of(desk: Desk, scheduled: FlightScheduled) -> list[str]:
+    """Return aircraft of the same carrier on the board, to choose from; some are in the air."""
+    rows = (await desk.running.ask(Board(scheduled.origin, *desk.clock.window()))).value
+    mine = {row.aircraft for row in rows if row.carrier == scheduled.carrier and row.aircraft}
+    return sorted(mine - {scheduled.aircraft})
 
 
 async def cancel(request: Request) -> Response:
@@ -60,7 +70,7 @@ async def _do(request: Request, command: Command, fields: dict[str, str], what: 
     """Send a command under the form's key: sent twice, it takes effect once."""
     desk, flight = desk_of(request), request.path_params["flight"]
     try:
-        receipt = await desk.running.do(command, key=fields.get("key"))
+        receipt = await desk.running.do(command, key=fields.get("key"), actor="visitor")
     except Rejected as rejection:
         return _refused(request, 409, rejection.reason, dict(rejection.facts))
     except DiptychError as error:

@@ -83,13 +83,15 @@ class Replay:
         with open_flights() as flights:
             source = commands(flights, self._slice)
             await self._load(source)
-            while True:
+            while self._ahead:
                 await asyncio.sleep(TICK_SECONDS)
                 self._clock.advance(TICK_SECONDS)
                 try:
                     await self._send_due(source)
                 except Unavailable:
                     await asyncio.sleep(1.0)  # they are still ahead, under the same keys
+        self._clock.run_at(0.0)
+        await asyncio.Event().wait()  # the last flight is down; visitors go on looking
 
     async def _load(self, source: Iterator[Keyed]) -> None:
         """Send what is missing before the clock's time; an old log sets the clock forward."""
@@ -107,12 +109,10 @@ class Replay:
 
     async def _send_due(self, source: Iterator[Keyed]) -> None:
         due: list[Keyed] = []
-        while True:
+        while self._ahead and _due(self._ahead[0][0]) <= self._clock.now:
+            due.append(self._ahead.popleft())
             if not self._ahead:
                 self._ahead.extend(islice(source, CHUNK))
-            if not self._ahead or _due(self._ahead[0][0]) > self._clock.now:
-                break
-            due.append(self._ahead.popleft())
         try:
             await self._send(due)
         except Unavailable:
@@ -123,7 +123,9 @@ class Replay:
         if not due:
             return
         await self._read_swaps()
-        sent = [self._running.submit(self._as_swapped(one), key=key) for key, one in due]
+        sent = [
+            self._running.submit(self._as_swapped(one), key=key, actor="replay") for key, one in due
+        ]
         for answer in await asyncio.gather(*sent, return_exceptions=True):
             if isinstance(answer, Rejected):
                 self.rejected += 1

@@ -15,6 +15,7 @@ from examples.flights.aircraft_use.query import DayOf
 from examples.flights.aircraft_use.view import AircraftDay
 from examples.flights.history.query import History
 from examples.flights.page import streams
+from examples.flights.page.changes import fleet_of
 from examples.flights.page.desk import desk_of
 from examples.flights.page.drawing import draw, page
 from examples.flights.page.places import carrier
@@ -46,6 +47,7 @@ async def flight(request: Request) -> Response:
     if not answer.value or not isinstance(answer.value[0].event, FlightScheduled):
         return page("error.html", 404, title="No such flight", detail=f"{name} is not known.")
     scheduled = answer.value[0].event
+    fleet = await fleet_of(desk, scheduled)
     happened = [_happened(one) for one in answer.value]
     return page(
         "flight.html",
@@ -55,6 +57,7 @@ async def flight(request: Request) -> Response:
             (h.facts["aircraft"] for h in reversed(happened) if "aircraft" in h.facts), None
         ),
         happened=happened,
+        fleet=fleet,
         changeable=happened[-1].name in ("FlightScheduled", "AircraftSwapped"),
     )
 

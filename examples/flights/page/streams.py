@@ -152,7 +152,7 @@ class Bar:
         desk = self._desk
         return {
             "clock": draw("_clock.html", now=desk.clock.now),
-            "fresh": draw("_fresh.html", fresh=desk.leash.fresh, slow=desk.leash.slow),
+            "fresh": draw("_fresh.html", fresh=desk.leash.fresh),
             "controls": draw("_controls.html", speed=desk.clock.speed, slow=desk.leash.slow),
         }
 

@@ -13,7 +13,7 @@ from examples.flights.swap.event import AircraftSwapped
 
 module = Module("past-board")
 
-BEFORE, AFTER = timedelta(hours=1), timedelta(hours=3)
+BEFORE, AFTER = timedelta(minutes=90), timedelta(hours=2)
 TYPES = (
     FlightScheduled,
     AircraftSwapped,
