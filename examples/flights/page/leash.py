@@ -58,6 +58,8 @@ class Leash:
                     await asyncio.wait_for(self._switched.wait(), SLOW)
             else:
                 head = await self._running.log.wait(head, timeout=REST_SECONDS)
+                if self.slow:
+                    continue
             with suppress(Unavailable):
                 await self._running.catch_up()
                 await self._look()
