@@ -17,8 +17,7 @@ from examples.flights.divert.command import Divert
 from examples.flights.land.command import Land
 from examples.flights.page.bell import Bell
 from examples.flights.past_board.query import AFTER, BEFORE
-from examples.flights.replay.commands import MINUTE, START, Keyed, commands
-from examples.flights.replay.file import Slice, open_flights
+from examples.flights.replay.commands import MINUTE, START, Keyed
 from examples.flights.swap.event import AircraftSwapped
 
 Window: TypeAlias = tuple[datetime, datetime]
@@ -67,35 +66,32 @@ class Clock:
 
 
 class Replay:
-    """Sends the commands of a slice when they are due. What was sent before is passed over."""
+    """Sends commands when they are due. What was sent before is passed over."""
 
-    def __init__(self, running: Running, clock: Clock, slice: Slice) -> None:
+    def __init__(self, running: Running, clock: Clock, source: Iterator[Keyed]) -> None:
         self._running = running
         self._clock = clock
-        self._slice: Slice = slice
+        self._source = source
         self._ahead: deque[Keyed] = deque()
         self._swapped: dict[str, str] = {}
         self._swaps_seen = 0
         self.rejected = 0
 
     async def run(self) -> None:
-        """Load what has happened by the clock's time, then follow it, until cancelled."""
-        with open_flights() as flights:
-            source = commands(flights, self._slice)
-            await self._load(source)
-            while self._ahead:
-                await asyncio.sleep(TICK_SECONDS)
-                self._clock.advance(TICK_SECONDS)
-                try:
-                    await self._send_due(source)
-                except Unavailable:
-                    await asyncio.sleep(1.0)  # they are still ahead, under the same keys
+        """Follow the clock until cancelled."""
+        while self._ahead:
+            await asyncio.sleep(TICK_SECONDS)
+            self._clock.advance(TICK_SECONDS)
+            try:
+                await self._send_due()
+            except Unavailable:
+                await asyncio.sleep(1.0)  # they are still ahead, under the same keys
         self._clock.run_at(0.0)
         await asyncio.Event().wait()  # the last flight is down; visitors go on looking
 
-    async def _load(self, source: Iterator[Keyed]) -> None:
+    async def load(self) -> None:
         """Send what is missing before the clock's time; an old log sets the clock forward."""
-        while chunk := list(islice(source, CHUNK)):
+        while not self._ahead and (chunk := list(islice(self._source, CHUNK))):
             known = await self._running.recall([key for key, _ in chunk])
             last = max((_due(key) for key in known), default=self._clock.now)
             if last > self._clock.now:
@@ -103,16 +99,14 @@ class Replay:
             missing = [one for one in chunk if one[0] not in known]
             late = [one for one in missing if _due(one[0]) <= self._clock.now]
             await self._send(late)
-            if len(late) < len(missing):
-                self._ahead.extend(missing[len(late) :])
-                return
+            self._ahead.extend(missing[len(late) :])
 
-    async def _send_due(self, source: Iterator[Keyed]) -> None:
+    async def _send_due(self) -> None:
         due: list[Keyed] = []
         while self._ahead and _due(self._ahead[0][0]) <= self._clock.now:
             due.append(self._ahead.popleft())
             if not self._ahead:
-                self._ahead.extend(islice(source, CHUNK))
+                self._ahead.extend(islice(self._source, CHUNK))
         try:
             await self._send(due)
         except Unavailable:

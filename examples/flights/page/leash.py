@@ -52,17 +52,23 @@ class Leash:
         """Follow the log until cancelled."""
         head = 0
         while True:
-            if self.slow:
-                self._switched.clear()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._switched.wait(), SLOW)
-            else:
+            if not self.slow:
                 head = await self._running.log.wait(head, timeout=REST_SECONDS)
-                if self.slow:
-                    continue
-            with suppress(Unavailable):
-                await self._running.catch_up()
-                await self._look()
+            if await self._may_go():
+                with suppress(Unavailable):
+                    await self._running.catch_up()
+                    await self._look()
+
+    async def _may_go(self) -> bool:
+        """Wait as long as the views are to lag; False when they are let go meanwhile."""
+        if not self.slow:
+            return True
+        self._switched.clear()
+        try:
+            await asyncio.wait_for(self._switched.wait(), SLOW)
+        except TimeoutError:
+            return True
+        return not self.slow
 
     async def watch(self) -> None:
         """Measure how old the board is, until cancelled."""

@@ -9,7 +9,7 @@ import sys
 import warnings
 import webbrowser
 from collections.abc import Coroutine
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,8 @@ from examples.flights.page.clock import Clock, Replay
 from examples.flights.page.desk import Desk
 from examples.flights.page.leash import Leash
 from examples.flights.page.site import site_of
-from examples.flights.replay.file import Slice
+from examples.flights.replay.commands import commands
+from examples.flights.replay.file import Slice, open_flights
 
 HOST: Final = "127.0.0.1"
 FOLDER: Final = Path("build/board")
@@ -59,13 +60,19 @@ async def serve(
     views = views or f"sqlite:///{FOLDER}/views.db"
     limits = Limits(states=20_000)
     sock = bound(HOST, port)
-    async with app.open(log=log, views=views, limits=limits, projections=False) as running:
+    async with AsyncExitStack() as stack:
+        opening = app.open(log=log, views=views, limits=limits, projections=False)
+        running = await stack.enter_async_context(opening)
+        flights = stack.enter_context(open_flights())
         bell = Bell()
         clock = Clock(since, speed, bell)
+        replay = Replay(running, clock, commands(flights, slice))
+        await replay.load()
+        await running.catch_up()
         leash = Leash(running, bell, slow=slow)
         desk = Desk(running, clock, leash, bell)
         server = _Server(desk, f"http://{HOST}:{sock.getsockname()[1]}/", open_browser=browser)
-        work = (Replay(running, clock, slice).run(), leash.run(), leash.watch())
+        work = (replay.run(), leash.run(), leash.watch())
         await _together(server.serve(sockets=[sock]), work)
     return 0
 

@@ -30,8 +30,11 @@
       accepted.remove();
       dialog?.close();
     }
-    if (event.target.id === "change") dialog.showModal();
     mark();
+  });
+  // Not before its forms are htmx's: who is fast would send them as a page of their own.
+  document.body.addEventListener("htmx:afterSettle", (event) => {
+    if (event.target.id === "change") dialog.showModal();
   });
 
   const lost = document.getElementById("lost");

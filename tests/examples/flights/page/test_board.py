@@ -67,6 +67,7 @@ def slowed(tab: Tab) -> Iterator[Tab]:
     """A tab whose board lags."""
     slow_down(tab.page, on=True)
     yield tab
+    tab.page.goto("/board/EWR")
     slow_down(tab.page, on=False)
 
 
@@ -214,6 +215,7 @@ def test_everything_is_done_by_keyboard(tab: Tab) -> None:
     expect(dialog).to_be_hidden()
     expect(button).to_be_focused()
     page.keyboard.press("Enter")
+    expect(dialog.get_by_label("Another aircraft")).to_be_focused()
     page.keyboard.type("n1234x")
     page.keyboard.press("Enter")
     expect(row.locator(".aircraft")).to_have_text("N1234X")
