@@ -34,7 +34,7 @@ _env = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_env.globals |= {"AIRPORTS": AIRPORTS, "SPEEDS": SPEEDS, "new_key": uuid4}
+_shared: dict[str, Any] = {"AIRPORTS": AIRPORTS, "SPEEDS": SPEEDS, "new_key": uuid4}
 _env.filters |= {
     "clock": _clock,
     "city": city,
@@ -47,7 +47,7 @@ _env.filters |= {
 
 def draw(template: str, **values: Any) -> str:
     """Return a template, filled in."""
-    return _env.get_template(template).render(values)
+    return _env.get_template(template).render(_shared | values)
 
 
 def page(template: str, status: int = 200, **values: Any) -> HTMLResponse:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -15,10 +15,15 @@ from examples.flights.punctuality.view import LATE
 
 Kind: TypeAlias = Literal["scheduled", "late", "departed", "landed", "diverted", "cancelled"]
 
-try:
-    NEW_YORK: ZoneInfo | timezone = ZoneInfo("America/New_York")
-except ZoneInfoNotFoundError:  # no database of time zones on this machine; January has no summer
-    NEW_YORK = timezone(timedelta(hours=-5), "EST")
+
+def _new_york() -> tzinfo:
+    try:
+        return ZoneInfo("America/New_York")
+    except ZoneInfoNotFoundError:  # this machine knows no time zones; January has no summer time
+        return timezone(timedelta(hours=-5), "EST")
+
+
+NEW_YORK = _new_york()
 
 
 class Row(Struct, frozen=True):

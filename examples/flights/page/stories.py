@@ -87,7 +87,6 @@ class Bar(Struct, frozen=True):
 
     x: float
     width: float
-    flight: str
     label: str
     open: bool
     diverted: bool
@@ -123,7 +122,7 @@ def _bars(use: AircraftDay | None, day: date, now: datetime) -> list[Bar]:
         if flown is None:  # in the air
             flown = max(int((now - leg.departed).total_seconds() // 60), 1)
         label = f"{leg.origin} {leg.destination}"
-        bars.append(Bar(begun, flown, leg.flight, label, leg.airborne is None, leg.diverted))
+        bars.append(Bar(begun, flown, label, leg.airborne is None, leg.diverted))
     return bars
 
 

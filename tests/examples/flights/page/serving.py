@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[Server]:
+def served(folder: Path, *options: str) -> Generator[Server]:
     """Serve the board, by default with a clock that stands still."""
     server = Server(folder)
     server.start(*(options or ("--speed=0",)))
@@ -103,7 +103,7 @@ def served(folder: Path, *options: str) -> Iterator[Server]:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium() -> Generator[Browser]:
     """Open the system's Chromium, without a window."""
     with sync_playwright() as playwright:
         # As root, as builds often run, it has no sandbox.

@@ -8,23 +8,11 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.examples.flights.expected import needs_flights
-from tests.examples.flights.page.serving import Server, Tab, chromium, needs_chromium, served
+from tests.examples.flights.page.serving import Server, Tab, needs_chromium, served
 
 pytestmark = [needs_flights, needs_chromium]
 
 expect.set_options(timeout=15_000)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with served(tmp_path_factory.mktemp("board")) as running:
-        yield running
 
 
 @pytest.fixture
