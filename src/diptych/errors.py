@@ -39,6 +39,13 @@ class DiptychError(Exception):
         return f"{self.message} ({listed})"
 
 
+def outcome_of(error: BaseException) -> str:
+    """Return the word for an error that figures are kept by: a stable code, or ``error``."""
+    if isinstance(error, Rejected):  # its code is the application's own, one a rule
+        return "rejected"
+    return error.code if isinstance(error, DiptychError) else "error"
+
+
 def _restored(
     kind: type[DiptychError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> DiptychError:
@@ -219,6 +226,12 @@ class ProjectionFailed(DiptychError):
     """A projection's fold or handler raised: it stands still at the event before."""
 
     code = "projection-failed"
+
+
+class ProjectionPaused(DiptychError):
+    """Somebody has paused a projection: it makes no step until it is resumed."""
+
+    code = "projection-paused"
 
 
 class StaleAnswer(DiptychError):

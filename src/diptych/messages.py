@@ -187,7 +187,8 @@ class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
 
     ``correlation_id`` is shared by all that one outside request led to; ``causation_id`` is the
     message that led to the command (None: it came from outside). ``actor`` is the id of who acted,
-    ``tenant`` and ``roles`` (in order) are what he had then.
+    ``tenant`` and ``roles`` (in order) are what he had then. ``traceparent`` is the command's span
+    (W3C Trace Context), where it was traced.
     """
 
     time: datetime
@@ -198,6 +199,7 @@ class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     schema_version: int = 1
     tenant: str | None = None
     roles: tuple[str, ...] = ()
+    traceparent: str | None = None
 
 
 class Recorded(Struct, frozen=True, gc=False):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -61,12 +64,14 @@ def serve(tmp_path: Path) -> Generator[Serve]:
     """Starts `diptych serve` with these words, on a log in a file of the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*words: str, url: str = "", environment: Mapping[str, str] | None = None) -> Served:
+    def start(
+        *words: str, port: int = 0, url: str = "", environment: Mapping[str, str] | None = None
+    ) -> Served:
         at = url or f"sqlite:///{tmp_path}/shop.db"
         given = {"DIPTYCH_APP": "tests.http.shop:app", "DIPTYCH_LOG": at, "DIPTYCH_VIEWS": at}
         path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         process = subprocess.Popen(
-            [sys.executable, "-c", MAIN, "serve", "--port", "0", "--json", *words],
+            [sys.executable, "-c", MAIN, "serve", "--port", str(port), "--json", *words],
             env={**os.environ, **given, "PYTHONPATH": path, **(environment or {})},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -83,6 +88,15 @@ def serve(tmp_path: Path) -> Generator[Serve]:
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
+
+
+def quiet_port() -> int:
+    """A free port that no client is given: one that connects to itself would hold it."""
+    for port in random.sample(range(12_000, 32_000), 100):
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")
 
 
 MAIN = "import sys; from diptych.cli import main; sys.exit(main())"

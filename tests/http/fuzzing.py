@@ -12,9 +12,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.house.paths import ROOT
 
@@ -25,9 +26,16 @@ BROKEN = "(/Break|/Crash|/events|/commands)$"
 MAIN = "import sys; from diptych.cli import main; sys.exit(main())"
 
 
+class Serving(NamedTuple):
+    """A process that serves, and where."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
-def serving(app: str, folder: Path) -> Iterator[str]:
-    """Serve an application in a process of its own; yield the URL."""
+def serving(app: str, folder: Path) -> Generator[Serving]:
+    """Serve an application in a process of its own."""
     at = f"sqlite:///{folder}/fuzz.db"
     words = ["--app", app, "--log", at, "--views", at, "serve", "--port", "0", "--json"]
     process = subprocess.Popen(
@@ -39,7 +47,7 @@ def serving(app: str, folder: Path) -> Iterator[str]:
     )
     assert process.stdout is not None
     try:
-        yield json.loads(process.stdout.readline())["url"]
+        yield Serving(json.loads(process.stdout.readline())["url"], process.pid)
     finally:
         process.terminate()
         process.wait()
@@ -50,9 +58,9 @@ def fuzz(
     app: str, folder: Path, *, examples: int, seed: int, exclude_checks: str = ""
 ) -> tuple[int, str, int]:
     """Run schemathesis once; return its exit status, its report and how many requests it sent."""
-    with serving(app, folder) as url:
+    with serving(app, folder) as served:
         words = ["--config-file", str(HERE / "schemathesis.toml")]
-        words += ["run", f"{url}/openapi.json", "--exclude-path-regex", BROKEN]
+        words += ["run", f"{served.url}/openapi.json", "--exclude-path-regex", BROKEN]
         words += ["-n", str(examples), "--seed", str(seed), "--suppress-health-check", "all"]
         words += ["--continue-on-failure", "--no-color"]
         if exclude_checks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 
 from diptych import errors
 from diptych.errors import DiptychError, ForeignCheckpoint, Rejected, UnknownMessage
+from diptych.http import Limits
 from diptych.http.problems import DOOR, ERRORS, FAULTS, Problem, encoded, problem_of
+from tests.house.paths import ROOT
 
 CLASSES: list[type[DiptychError]] = [
     thing
@@ -83,3 +86,29 @@ def test_a_rejection_tells_its_facts_whatever_they_are() -> None:
     assert read["facts"]["none"] is None
     assert "rejected" in read["type"]
     assert set(read["facts"]) == set(facts)
+
+
+PAGE = (ROOT / "docs" / "reference" / "http.md").read_text()
+PROBLEMS = PAGE.partition("\n## Problems\n")[2].partition("\n## ")[0]
+LIMITS = PAGE.partition("\n## Limits\n")[2].partition("\n## ")[0]
+
+
+def test_every_code_is_on_the_page_beside_its_status() -> None:
+    rows = re.findall(r"^\| (.*?) \| ([0-9, ]+) \|", PROBLEMS, flags=re.MULTILINE)
+    told = {
+        code: status.split(", ")[number] if ", " in status else status
+        for codes, status in rows
+        for number, code in enumerate(re.findall(r"`([a-z-]+)`", codes))
+    }
+    known = {cls.code: answered.status for cls, answered in ERRORS.items() if cls is not Rejected}
+    known |= {code: answered.status for code, answered in DOOR.items()}
+    assert {code: int(status) for code, status in told.items() if code != "fault"} == known
+
+
+def test_every_limit_is_on_the_page_with_its_default() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([0-9]+(?: MiB)?) \|", LIMITS, flags=re.MULTILINE))
+    defaults = {
+        name: int(text.removesuffix(" MiB")) * (2**20 if "MiB" in text else 1)
+        for name, text in rows.items()
+    }
+    assert defaults == {name: getattr(Limits(), name) for name in Limits.__struct_fields__}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import AsyncExitStack
+from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.http.conftest import Serve, Served, placing
-from tests.http.reading import Events, following
+from tests.http.fuzzing import serving
+from tests.http.reading import following
+from tests.http.streams import measure
 
 LIVE = "/queries/OrdersOf?customer=ann"
 
@@ -86,6 +88,9 @@ async def test_the_log_is_a_stream_by_types_and_tags_with_resume(server: Served)
             await client.post("/commands/Cancel", json={"order": "1"})
             await client.post("/commands/Place", json=placing(4))
             assert (await anext(events)).data["position"] == 6
+            for number in range(7, 11):  # one by one: none of them is passed over
+                await client.post("/commands/Place", json=placing(number))
+                assert (await anext(events)).data["position"] == number
         resume = {"Last-Event-ID": told[1].id}
         async with following(client, "/events?after=0&types=Placed", **resume) as events:
             assert (await anext(events)).data["position"] == 3
@@ -156,32 +161,12 @@ async def test_views_of_another_process_are_noticed(serve: Serve) -> None:
         assert "/commands/Place" not in (await queries.get("/openapi.json")).json()["paths"]
 
 
-async def test_many_streams_of_one_query_and_of_many_end_with_the_right_answer(
-    server: Served,
+async def test_many_streams_end_with_the_right_answer_and_take_little_memory(
+    tmp_path: Path,
 ) -> None:
-    """60 clients, 30 of one query and 30 of queries of their own, while commands run."""
-    async with server.client() as client, AsyncExitStack() as stack:
-        customers = ["ann"] * 30 + [f"c{number}" for number in range(30)]
-        streams: list[Events] = []
-        for name in customers:
-            one = await stack.enter_async_context(server.client())
-            address = f"/queries/OrdersOf?customer={name}"
-            streams.append(await stack.enter_async_context(following(one, address)))
-        total = 90
-        sent = [
-            client.post("/commands/Place", json=placing(i, customers[i % 60])) for i in range(total)
-        ]
-        for done in sent:
-            assert (await done).status_code == 200
-
-        async def until_complete(number: int) -> int:
-            wanted = sum(customers[i % 60] == customers[number] for i in range(total))
-            told = 0
-            async for one in streams[number]:
-                told += 1
-                if len(one.data["value"]) == wanted:
-                    break
-            return told
-
-        told = await asyncio.gather(*map(until_complete, range(60)))
-        assert all(1 <= count <= total + 1 for count in told)
+    """200 streams of 20 queries, while commands run; `python -m tests.http.streams`: 1,000."""
+    with serving("tests.http.shop:app", tmp_path) as served:
+        report = await measure(served, streams=200, queries=20, rate=100, seconds=2)
+    assert report.wrong == 0
+    assert report.commands == 200
+    assert report.per_stream < 60

@@ -101,6 +101,7 @@ async def test_workers_share_and_one_who_goes_leaves_all_to_the_other(tmp_path: 
     async with worker(tmp_path / "v.db", log) as one:
         async with worker(tmp_path / "v.db", log) as two:
             await until(lambda: shared([one, two]))
+            head = 0
             for n in range(40):
                 head = await some(log, n)
             for world in (one, two):
@@ -185,6 +186,7 @@ async def test_a_worker_paused_past_its_lease_harms_nothing(tmp_path: Path, roun
         beating, two.engine._beating = two.engine._beating, None
         assert beating is not None
         beating.cancel()
+        head = 0
         for n in range(30):
             head = await some(log, n)
         await asyncio.wait_for(paused.held.wait(), 60)

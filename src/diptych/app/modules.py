@@ -12,7 +12,13 @@ from diptych.app.access import Access, Check, Endpoint, Rule, rule_of
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, calling, place
 from diptych.messages import Event
-from diptych.read.projections import Projection, check_projections, handler, projection
+from diptych.read.projections import (
+    FRESH_SHARE,
+    Projection,
+    check_projections,
+    handler,
+    projection,
+)
 from diptych.read.queries import Answering, answering, check_answers
 from diptych.read.views import is_view
 from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write_side
@@ -140,34 +146,62 @@ class Module:
         inline: bool = False,
         name: str | None = None,
         slices: int | None = None,
+        fresh_within: float | None = None,
+        fresh_share: float = FRESH_SHARE,
     ) -> Callable[[F], F]:
         """Declare a projection: ``(row or None, event) -> row or None``, for each key.
 
         ``key`` gives the key (a list: several) that an event touches, where its fields are not
         named like the view's. ``inline``: in the append's own transaction, where log and views
         share a database. ``name`` is that of the view's table unless given. The keys fall into
-        ``slices`` (64), which the workers share out among them.
+        ``slices`` (64), which the workers share out among them. ``fresh_within``: in how many
+        seconds a ``fresh_share`` of all effects is to be readable; status and metrics tell how
+        that is kept.
         """
         _require_views("projects", view)
 
         def declare(function: F) -> F:
             # Read when everything is known: annotations may name what is defined further down.
             self.projections.append(
-                lambda: projection(function, view, key=key, inline=inline, name=name, slices=slices)
+                lambda: projection(
+                    function,
+                    view,
+                    key=key,
+                    inline=inline,
+                    name=name,
+                    slices=slices,
+                    fresh_within=fresh_within,
+                    fresh_share=fresh_share,
+                )
             )
             return function
 
         return declare
 
-    def handles(self, *views: type[View], name: str | None = None) -> Callable[[F], F]:
+    def handles(
+        self,
+        *views: type[View],
+        name: str | None = None,
+        fresh_within: float | None = None,
+        fresh_share: float = FRESH_SHARE,
+    ) -> Callable[[F], F]:
         """Declare a handler, ``async (event, tx) -> None``: a projection that a fold cannot say.
 
         It owns the tables of ``views`` and changes them through the transaction it is given.
+        ``fresh_within`` and ``fresh_share`` are as in `projects`.
         """
         _require_views("handles", *views)
 
         def declare(function: F) -> F:
-            self.projections.append(lambda: handler(function, *views, name=name))
+            self.projections.append(
+                lambda: handler(
+                    function,
+                    *views,
+                    name=name,
+                    fresh_within=fresh_within,
+                    fresh_share=fresh_share,
+                )
+            )
             return function
 
         return declare
@@ -260,6 +294,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
@@ -267,14 +302,23 @@ class Module:
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
-        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        where it is not there yet: "all", "views" or "nothing". ``verify_every`` (seconds): prove
+        the views in the background, from the last proof on. Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
             Opening,  # asyncio and databases: not before they are needed
         )
 
-        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
+        return Opening(
+            self.compile(),
+            log,
+            views,
+            limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
+        )
 
     def open_blocking(
         self,
@@ -284,6 +328,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -293,7 +338,12 @@ class Module:
         from diptych.app.blocking import open_app
 
         opening = self.open(
-            log=log, views=views, limits=limits, projections=projections, create=create
+            log=log,
+            views=views,
+            limits=limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
         )
         return open_app(opening)
 

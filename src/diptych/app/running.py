@@ -9,7 +9,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
+from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
+from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
@@ -17,14 +19,21 @@ from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
 from diptych.read.live import LiveQueries
+from diptych.read.parked_keys import ParkedKeys
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
+from diptych.read.steering import Steering
+from diptych.telemetry import attach
+from diptych.telemetry.metrics import Telemetry
+from diptych.telemetry.prometheus import exposition
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
+    from diptych.read.rowcheck import RowVerdict
     from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
@@ -34,23 +43,31 @@ class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
     ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
-    rules.
+    rules. ``telemetry`` holds the figures that ``metrics`` tells. ``parked`` is what projections
+    could not apply; ``steering`` pauses, resumes and rewinds them.
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
+        self,
+        definitions: Definitions,
+        log: Log,
+        bus: CommandBus,
+        engines: Sequence[Engine],
+        telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
+        allow = definitions.access.require
         self._queries = Queries(
-            log, definitions.codec, engines, definitions.answers, definitions.access.require
+            log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
         )
-        self._live = LiveQueries(
-            log, definitions.codec, self._queries, engines, definitions.access.require
-        )
+        self._live = LiveQueries(log, definitions.codec, self._queries, engines, allow)
+        self.telemetry = telemetry
+        self.parked = ParkedKeys(log, definitions.codec, engines)
+        self.steering = Steering(log, definitions.codec, engines)
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -179,6 +196,14 @@ class Running:
         """Return how far each projection is, and how far behind."""
         return [one for engine in self._engines for one in await engine.status()]
 
+    async def metrics(self) -> str:
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
+        found, head = await self.status(), await self.log.head()
+        for engine in self._engines:
+            note_proofs(self.telemetry, (await engine.store.proofs()).values())
+        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        return exposition(self.telemetry)
+
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
         done = [engine.catch_up() for engine in self._engines]
@@ -193,14 +218,7 @@ class Running:
         """
         from diptych.read.verify import verify
 
-        known = {one.name: one for one in self.definitions.projections}
-        if unknown := [name for name in names if name not in known]:
-            raise Invalid(
-                "There is no such projection",
-                field="projection",
-                rule="one of " + (", ".join(known) or "none"),
-                got=", ".join(unknown),
-            )
+        known = self._known(names)
         verdicts = {
             verdict.projection: verdict
             for engine in self._engines
@@ -208,11 +226,44 @@ class Running:
                 self.log,
                 self.definitions.codec,
                 engine.store,
-                [one for name, one in engine.projections.items() if name in (names or known)],
+                [one for name, one in engine.projections.items() if name in known],
                 since=since,
             )
         }
-        return [verdicts[name] for name in names or known]
+        return [verdicts[name] for name in known]
+
+    async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
+        """Fold the events aside and compare what comes out with the rows, column by column.
+
+        Without names, all projections but handlers, which have no fold. ``sample``: the share of
+        the keys to be looked at, as 0.01. Raises ``ProjectionFailed`` where an event cannot be
+        folded.
+        """
+        from diptych.read.rowcheck import verify_rows
+
+        if not 0 < sample <= 1:
+            raise Invalid("That is no share of the keys", field="sample", rule="0 to 1", got=sample)
+        known = self._known(names)
+        verdicts = {
+            one.name: await verify_rows(
+                self.log, self.definitions.codec, engine.store, one, sample=sample
+            )
+            for engine in self._engines
+            for one in engine.projections.values()
+            if one.name in known and isinstance(one, Keyed)
+        }
+        return [verdicts[name] for name in known if name in verdicts]
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        known = [one.name for one in self.definitions.projections]
+        if unknown := [name for name in names if name not in known]:
+            raise Invalid(
+                "There is no such projection",
+                field="projection",
+                rule="one of " + (", ".join(known) or "none"),
+                got=", ".join(unknown),
+            )
+        return list(dict.fromkeys(names)) or known
 
 
 class Opening(AbstractAsyncContextManager[Running]):
@@ -230,6 +281,7 @@ class Opening(AbstractAsyncContextManager[Running]):
         *,
         projections: bool,
         create: Create,
+        verify_every: float | None,
     ) -> None:
         self.definitions = definitions
         self._open = partial(
@@ -240,6 +292,7 @@ class Opening(AbstractAsyncContextManager[Running]):
             limits,
             projections=projections,
             create=create,
+            verify_every=verify_every,
         )
 
     async def __aenter__(self) -> Running:
@@ -271,6 +324,7 @@ async def open_app(
     *,
     projections: bool,
     create: Create,
+    verify_every: float | None,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -284,17 +338,25 @@ async def open_app(
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
+        telemetry = attach(definitions.name)
         engines = [
-            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+            Engine(
+                *(log, codec, databases.store(where), kept),
+                measures=ReadMeasures(telemetry, kept),
+            )
+            for where, kept in places.items()
         ]
         for engine in engines:
             await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)
-        bus = CommandBus(definitions.write, codec, log, limits, definitions.access.require)
+        allow = definitions.access.require
+        bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        running = Running(definitions, log, bus, engines)
+        running = Running(definitions, log, bus, engines, telemetry)
+        await stack.enter_async_context(observed(telemetry, running.metrics))
+        await stack.enter_async_context(proving(running.verify, engines, verify_every))
         stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]
         yield running
 

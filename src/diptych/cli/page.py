@@ -24,9 +24,13 @@ COMMANDS: Final = (
     Command("ask", "messages:ask", "Send a query; print the answer and how old it is."),
     Command("log", "log:log", "Look into the log: show, tail."),
     Command("serve", "serve:serve", "Serve the application over HTTP."),
-    Command("status", "views:status", "Show how far each projection is behind the log."),
+    Command("status", "status:status", "Show how far each projection is behind the log."),
+    Command("metrics", "metrics:metrics", "Print positions and lag as Prometheus reads them."),
+    Command("work", "work:work", "Keep the views current; share the work with others."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
-    Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
+    Command("verify", "verify:verify", "Prove that the views applied each event exactly once."),
+    Command("parked", "parked:parked", "What cannot be applied: list, show, retry, skip."),
+    Command("projections", "projections:projections", "Pause, resume and rewind projections."),
 )
 
 OPTIONS: Final = {
@@ -42,7 +46,7 @@ FLAGS: Final = {"json", "debug"}
 STATUS: Final = """\
 Exit status
   0    done
-  1    the answer is no: rejected, or verify found a difference
+  1    the answer is no: rejected, or verify found a difference or parked keys
   2    wrong usage or invalid input
   3    try again: conflict, overloaded, unavailable, stale
   4    a fault

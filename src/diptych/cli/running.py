@@ -59,11 +59,18 @@ def run(
 
 @asynccontextmanager
 async def opened(
-    app: Module, options: Options, *, create: Create, projections: bool = False
+    app: Module,
+    options: Options,
+    *,
+    create: Create,
+    projections: bool = False,
+    verify_every: float | None = None,
 ) -> AsyncGenerator[Running]:
     """Open the application on log and views; ``create`` says what may be made."""
     log, views = addresses(options)
-    async with app.open(log=log, views=views, projections=projections, create=create) as running:
+    async with app.open(
+        log=log, views=views, projections=projections, create=create, verify_every=verify_every
+    ) as running:
         yield running
 
 

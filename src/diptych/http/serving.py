@@ -8,12 +8,15 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from diptych.errors import Invalid
 
 if TYPE_CHECKING:
     from diptych.http.service import Service
+
+GIVE_UP_MS: Final = 30_000
+"""Milliseconds that what was sent may wait for the client to take it."""
 
 ServerName: TypeAlias = Literal["uvicorn", "granian"]
 
@@ -35,6 +38,9 @@ def bound(host: str, port: int) -> socket.socket:
         raise _no_address(host, port, error) from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            # Else a client that takes nothing would hold its connection after it was given up.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GIVE_UP_MS)
         sock.bind(address)
         sock.setblocking(False)
     except OSError as error:

@@ -46,6 +46,11 @@ class Crew:
         self.workers: list[Worker] = [self.me]
         self.present = False
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this worker is the one to do what only one needs to do."""
+        return self.workers[0].id == self.me.id
+
     async def beat(self) -> bool:
         """Say that this worker is there, look who else is; True when that has changed."""
         workers = await self._store.beat(self.me, self._lease)

@@ -16,18 +16,21 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from diptych.codec import Codec
-from diptych.errors import Closed, LogUnusable, ProjectionFailed, Unavailable
+from diptych.errors import Closed, LogUnusable, Unavailable
 from diptych.log import Log, StoredEvent
 from diptych.read.crew import BEAT_SECONDS, Crew
+from diptych.read.failing import failure_of, unwritable
 from diptych.read.fold import Used
-from diptych.read.follower import Follower
+from diptych.read.follower import RESTING, STOPPED, Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pages import decode_page, event_before, fold_page
 from diptych.read.port import Change, Kept, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
-from diptych.read.waiting import POLL_SECONDS, Waiting
+from diptych.read.waiting import Waiting
+from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -37,6 +40,7 @@ GATHER_SECONDS: Final = 0.01
 SETTLE_SECONDS: Final = 0.25
 """How long a checkpoint may lie behind over events that its projection does not use."""
 
+POLL_SECONDS: Final = 0.05
 INLINE_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 5.0
 """How often a resting engine looks whether the database has lost steps, in a crash."""
@@ -57,6 +61,7 @@ class Engine:
         *,
         page: int = PAGE,
         cache_rows: int = CACHE_ROWS,
+        measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
         self.log = log
@@ -65,6 +70,7 @@ class Engine:
         self.projections = {one.name: one for one in projections}
         self.spans = Spans(log, codec, store, projections, cache_rows)
         self.crew = Crew(store, projections)
+        self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
@@ -144,10 +150,10 @@ class Engine:
         await self.doubt()
         await self._refresh_inline(force=True)
         for follower in self.spans:
-            if follower.state == "failed" and not self.running:
+            if follower.state in ("failed", "paused") and not self.running:
                 follower.state = "running"
         while behind := await self._behind(head):
-            able = [f for f in behind if f.state not in ("failed", "refused")]
+            able = [f for f in behind if f.state not in STOPPED]
             if behind and not able:
                 await self._written()
                 raise next(f.error for f in behind if f.error is not None)
@@ -218,7 +224,7 @@ class Engine:
             for f in self.spans
             if f.state != "refused"
             and not f.projection.inline
-            and not (f.state in ("failed", "standby") and f.retry_at > now)
+            and not (f.state in RESTING and f.retry_at > now)
         ]
 
     async def _turn(self, able: Sequence[Follower], until: int | None, *, settle: bool) -> bool:
@@ -277,7 +283,8 @@ class Engine:
         if isinstance(one, Handler):
             await self._written()
             if not follower.lost:
-                await handle_page(follower, one, self.store, events, used, self._fail)
+                given = (events, used, self._fail, self.measures)
+                await handle_page(follower, one, self.store, *given)
                 self._waiting.notify()
             return None
         assert isinstance(one, Keyed)
@@ -305,16 +312,21 @@ class Engine:
                 return follower.advance(upto, None)
             return None
         folded = await fold_page(one, follower, self.store, used)
+        poisoned = folded.failed or any(held.error for held in folded.held)
+        if poisoned and await self._overtaken(follower):
+            return None
         if folded.failed:
             assert folded.error is not None
-            if await self._overtaken(follower):
-                return None
             self._fail(follower, folded.failed, folded.error)
             before = event_before(events, folded.failed)
             if before is None or before.position <= follower.position:
                 return None
             upto = before
-        return follower.advance(upto, folded)
+        for _ in (held for held in folded.held if held.error):
+            self.measures.failed(follower.name)
+        aside = {held.stored.position for held in folded.held}
+        used = [each for each in used if each[0].position not in aside] if aside else used
+        return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
         """Whether another worker has moved the checkpoint: what was folded were not its rows."""
@@ -323,6 +335,7 @@ class Engine:
             stored = (await self.store.checkpoints()).get(follower.name, ())
             if follower.checkpoint not in stored:
                 follower.stand_by(time.monotonic())
+                self.measures.lost(follower.name)
         return follower.lost
 
     # --- writing ----------------------------------------------------------------------------------
@@ -341,6 +354,7 @@ class Engine:
         return await writing if writing is not None else False
 
     async def _commit(self, steps: Sequence[_Step]) -> bool:
+        began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
         except Unavailable:
@@ -351,24 +365,29 @@ class Engine:
             if len(steps) > 1:  # find out whose it is
                 return any([await self._commit([step]) for step in steps])
             follower, _, change = steps[0]
-            self._unwritable(follower, change, error)
+            await self._unwritable(follower, change, error)
             return True
         now = time.monotonic()
         for (follower, _, change), went in zip(steps, moved, strict=True):
             if went:
                 follower.committed(change, now)
+                self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
+                self.measures.lost(follower.name)
         self.spans.look_level()
         self._waiting.notify()
         return any(moved)
 
-    def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
-        """Narrow down to the event whose row cannot be written."""
+    async def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
+        """Narrow down to the event whose row cannot be written; then have its key parked."""
         follower.forget()
         effects = change.after.count - change.before.count
         if follower.limit == 1:
-            self._fail(follower, change.after.position, error)
+            condemned = await unwritable(self.store, change)
+            if not condemned or follower.parking.condemned:
+                self._fail(follower, change.after.position, error)
+            follower.parking.condemned = condemned
         else:
             follower.limit = max(1, min(effects, follower.limit or effects) // 2)
 
@@ -392,18 +411,9 @@ class Engine:
         return await self._written() or wrote
 
     def _fail(self, follower: Follower, position: int, error: Exception) -> None:
-        if not isinstance(error, ProjectionFailed):
-            failure = ProjectionFailed(
-                "The projection cannot apply this event; it stands still before it and tries again "
-                "from time to time. Correct the function and restart",
-                projection=follower.name,
-                position=position,
-                why=f"{type(error).__name__}: {error}",
-                at=follower.projection.at,
-            )
-            failure.__cause__ = error
-            error = failure
-        follower.fail(position, error, time.monotonic())
+        self.measures.failed(follower.name)
+        failure = failure_of(follower.projection, position, error)
+        follower.fail(position, failure, time.monotonic())
 
     # --- resting and waking -----------------------------------------------------------------------
 
@@ -415,7 +425,7 @@ class Engine:
         able = self._able()
         timeout = INLINE_SECONDS
         for follower in self.spans:
-            if follower.state in ("failed", "standby"):
+            if follower.state in RESTING:
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)
@@ -484,4 +494,4 @@ class Engine:
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.spans)
+        return await status_of(self.log, self.store, self.spans, self.measures)

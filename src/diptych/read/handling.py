@@ -10,6 +10,7 @@ from diptych.errors import CheckpointMoved, Unavailable
 from diptych.log import StoredEvent
 from diptych.read.fold import Folded, Used, recorded
 from diptych.read.follower import Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.pages import event_before
 from diptych.read.port import ViewStore
 from diptych.read.projections import Handler
@@ -26,15 +27,19 @@ async def handle_page(
     events: Sequence[StoredEvent],
     used: list[Used],
     fail: Callable[[Follower, int, Exception], None],
+    measures: ReadMeasures,
 ) -> bool:
     """Run a handler over a page, some events in a transaction; True when it got on.
 
     Where it raises, everything before that event is kept, and ``fail`` is told.
     """
     progress = False
+    skipped = follower.parking.skipped
+    used = [one for one in used if one[0].position not in skipped] if skipped else used
     while True:
         part, used = used[:HANDLER_EVENTS], used[HANDLER_EVENTS:]
-        failed = await _handle(follower, one, store, part, part[-1][0] if used else events[-1])
+        upto = part[-1][0] if used else events[-1]
+        failed = await _handle(follower, one, store, part, upto, measures)
         if failed is None:
             progress = True
             if not used:
@@ -43,19 +48,26 @@ async def handle_page(
         position, error = failed
         if position == 0:
             follower.stand_by(time.monotonic())
+            measures.lost(follower.name)
             return progress
         before = event_before(events, position)
         if before is not None and before.position > follower.position:
             kept = [u for u in part if u[0].position < position]
-            progress |= await _handle(follower, one, store, kept, before) is None
+            progress |= await _handle(follower, one, store, kept, before, measures) is None
         fail(follower, position, error)
         return progress
 
 
 async def _handle(
-    follower: Follower, one: Handler, store: ViewStore, part: Sequence[Used], upto: StoredEvent
+    follower: Follower,
+    one: Handler,
+    store: ViewStore,
+    part: Sequence[Used],
+    upto: StoredEvent,
+    measures: ReadMeasures,
 ) -> tuple[int, Exception] | None:
     """Handle events in one transaction; return what failed, and where (0: the checkpoint)."""
+    began = time.monotonic()
     number = hash_key(None)
     hashes = [(mark * number) & MASK for _, _, mark in part]
     blocks = tally_blocks([s.position for s, _, _ in part], hashes)
@@ -87,5 +99,7 @@ async def _handle(
         if not position:
             raise
         return position, error
-    follower.committed(change, time.monotonic())
+    now = time.monotonic()
+    follower.committed(change, now)
+    measures.applied(measures.noted(change, part), now - began)
     return None

@@ -19,7 +19,7 @@ from diptych.messages import Actor, Query, actor_of, everybody_may
 from diptych.read.engine import Engine
 from diptych.read.queries import Answer, Look, Queries
 from diptych.read.status import age_after
-from diptych.read.waiting import Mark
+from diptych.read.waiting import Proof
 
 R = TypeVar("R")
 
@@ -53,16 +53,16 @@ class _Topic:
         self.looking: asyncio.Task[None] | None = None
         self.projections: frozenset[str] = frozenset()
         self.reads_log = False
-        self.marks: Mapping[str, Mark] = {}
+        self.proofs: Mapping[str, Proof] = {}
         self.head = 0
         self.failed = False
         self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def is_behind(self, marks: Mapping[str, Mark], head: int) -> bool:
+    def is_behind(self, proofs: Mapping[str, Proof], head: int) -> bool:
         """Whether what the answer rests on has moved since."""
         if self.answer is None or self.failed or (self.reads_log and self.head != head):
             return True
-        return any(self.marks.get(name) != marks.get(name) for name in self.projections)
+        return any(self.proofs.get(name) != proofs.get(name) for name in self.projections)
 
     def tell(self) -> None:
         """Wake all readers."""
@@ -87,7 +87,7 @@ class LiveQueries:
         self._queries = queries
         self._engines = engines
         self._topics: dict[tuple[type, bytes], _Topic] = {}
-        self._marks: Mapping[str, Mark] = {}
+        self._proofs: Mapping[str, Proof] = {}
         self._head = 0
         self._room = asyncio.Semaphore(AT_ONCE)
         self._moved = asyncio.Event()
@@ -189,7 +189,7 @@ class LiveQueries:
         try:
             async with self._room:
                 topic.begun += 1
-                topic.marks, topic.head = self._marks, self._head
+                topic.proofs, topic.head = self._proofs, self._head
                 look = await self._queries.look(topic.query)
                 answer = await self._answer(look)
         except Unavailable as error:
@@ -227,7 +227,7 @@ class LiveQueries:
         while self._topics:
             try:
                 await self._refresh()
-                due = [t for t in self._topics.values() if t.is_behind(self._marks, self._head)]
+                due = [t for t in self._topics.values() if t.is_behind(self._proofs, self._head)]
             except Exception:  # the database is away, most likely
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -245,14 +245,14 @@ class LiveQueries:
             await asyncio.sleep(RETRY_SECONDS if failed else min(pause, LONGEST_PAUSE))
 
     async def _refresh(self) -> None:
-        """Take the marks of all projections that matter."""
+        """Take the proofs of all projections that matter."""
         self._moved.clear()
         wanted = {name for topic in self._topics.values() for name in topic.projections}
-        marks: dict[str, Mark] = {}
+        proofs: dict[str, Proof] = {}
         for engine in self._engines:
             if not wanted.isdisjoint(engine.projections):
-                marks |= await engine.waiting.marks()
-        self._marks = marks
+                proofs |= await engine.waiting.proofs()
+        self._proofs = proofs
         if self._reads_log():
             self._head = await self._log.head()
 

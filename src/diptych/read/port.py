@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
+from diptych.log import StoredEvent
+from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.proof import Tally, pack, total_of, unpack
+from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ class Checkpoint(Struct, frozen=True):
 
     The span begins with ``slice`` and has ``slices`` of them. ``event_id`` and ``time`` are those
     of the event at ``position``; position 0 has neither. ``count`` and ``digest`` are the sums of
-    the slices' own, packed in ``tallies`` (`proof.pack`).
+    the slices' own, packed in ``tallies`` (`proof.pack`). ``revision`` grows with whatever changes
+    what the followers of the span must know: keys retried or skipped, a pause, a rewind.
     """
 
     projection: str
@@ -45,6 +48,7 @@ class Checkpoint(Struct, frozen=True):
     slice: int = 0
     slices: int = 1
     tallies: bytes = bytes(24)
+    revision: int = 0
 
     @property
     def end(self) -> int:
@@ -89,16 +93,30 @@ class Writes(Struct, frozen=True):
     deleted: list[Any]
 
 
+class Applied(Struct, frozen=True):
+    """How many events a step applies, the first and the last; and those to be traced."""
+
+    events: int
+    first: StoredEvent
+    last: StoredEvent
+    traced: tuple[StoredEvent, ...] = ()
+
+
 class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    ``parked`` are put, in place of those of the same `Parked.place`; ``unparked`` are such places.
+    ``applied`` is there to be measured; stores pass it over.
     """
 
     before: Checkpoint
     after: Checkpoint
     blocks: dict[int, Tally]
     writes: tuple[Writes, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    unparked: tuple[Place, ...] = ()
+    applied: Applied | None = None
 
 
 class Proof(Struct, frozen=True):
@@ -205,6 +223,11 @@ class AsyncInsideStore(Protocol):
 class ViewStore(Protocol):
     """What an adapter offers."""
 
+    @property
+    def desk(self) -> Desk:
+        """What operators look at and change: parked keys, pauses."""
+        ...
+
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
@@ -243,8 +266,23 @@ class ViewStore(Protocol):
         """Return what was found last, by projection."""
         ...
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps; to be asked before one looks at checkpoints."""
+        ...
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
+
+        It may end early, and news may be lost: look at the checkpoints, and wait again.
+        """
+        ...
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
+        ...
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
         ...
 
     async def leave(self, worker: str) -> None:
@@ -319,6 +357,7 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
         count=total.count,
         digest=total.digest,
         tallies=left.tallies + right.tallies,
+        revision=max(left.revision, right.revision),
     )
 
 
@@ -361,15 +400,21 @@ def require_tables(
 
 
 __all__ = [
+    "BLOCK_SHIFT",
     "DECIMAL_COLLATION",
     "AsyncInsideStore",
     "Change",
     "Checkpoint",
     "Definition",
+    "Desk",
     "Found",
     "InsideStore",
     "Kept",
     "Layout",
+    "Parked",
+    "ParkedKey",
+    "Pause",
+    "Place",
     "Proof",
     "Session",
     "Storage",

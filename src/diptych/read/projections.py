@@ -31,6 +31,9 @@ MOST_SLICES: Final = 1024
 
 _NONE = type(None)
 
+FRESH_SHARE: Final = 0.99
+"""The share of events that are to be readable within ``fresh_within``, unless said otherwise."""
+
 
 class Projection(Struct, frozen=True, kw_only=True):
     """What every projection has: its name, its views, the event types it uses."""
@@ -42,6 +45,8 @@ class Projection(Struct, frozen=True, kw_only=True):
     function: Callable[..., Any]
     inline: bool = False
     slices: int = 1
+    fresh_within: float | None = None
+    fresh_share: float = FRESH_SHARE
 
     @property
     def store(self) -> str:
@@ -126,6 +131,8 @@ def projection(
     inline: bool = False,
     name: str | None = None,
     slices: int | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
 ) -> Keyed:
     """Define a projection from its fold; ``DefinitionError`` when it cannot be used as written.
 
@@ -134,6 +141,12 @@ def projection(
     """
     at = place(function)
     _check_slices(slices, inline, at)
+    _check_freshness(fresh_within, fresh_share, at)
+    if inline and fresh_within is not None:
+        raise DefinitionError(
+            "An inline projection is as fresh as the log itself; leave fresh_within= out",
+            at=at,
+        )
     definition = _checked_view(view, at)
     signature = signature_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -155,6 +168,8 @@ def projection(
         function=function,
         inline=inline,
         slices=1 if inline else SLICES if slices is None else slices,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         view=view,
         key=definition.key_of if key is None else None,
         keys=key,
@@ -166,9 +181,16 @@ def projection(
     )
 
 
-def handler(function: Callable[..., Any], *views: type[View], name: str | None = None) -> Handler:
+def handler(
+    function: Callable[..., Any],
+    *views: type[View],
+    name: str | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
+) -> Handler:
     """Define a handler that owns the tables of these views."""
     at = place(function)
+    _check_freshness(fresh_within, fresh_share, at)
     if not views:
         raise DefinitionError("A handler names the views whose tables it writes", at=at)
     for view in views:
@@ -199,6 +221,8 @@ def handler(function: Callable[..., Any], *views: type[View], name: str | None =
         events=event_types(signature.parameters[0].annotation, at),
         at=at,
         function=function,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         call=call if give else lambda event, tx, _recorded: function(event, tx),
     )
 
@@ -225,6 +249,21 @@ def check_projections(projections: Iterable[Projection]) -> None:
                 name=one.name,
                 other=other.at,
             )
+
+
+def _check_freshness(within: Any, share: Any, at: str) -> None:
+    if within is not None and not (type(within) in (int, float) and 0 < within < float("inf")):
+        raise DefinitionError(
+            "fresh_within= is how many seconds an event may take until it can be read",
+            at=at,
+            got=within,
+        )
+    if not (type(share) in (int, float) and 0 < share < 1):
+        raise DefinitionError(
+            "fresh_share= is the share of events that fresh_within holds for, between 0 and 1",
+            at=at,
+            got=share,
+        )
 
 
 def _width(key: Any) -> int:

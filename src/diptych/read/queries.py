@@ -37,10 +37,12 @@ from diptych.messages import (
     require_kind,
 )
 from diptych.read.engine import Engine
+from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
 from diptych.read.status import age_after
 from diptych.signatures import Signature, members, signature_of
+from diptych.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -131,6 +133,7 @@ class Views:
         self._owners = owners
         self._position = position
         self._deadline = deadline
+        self.waited = 0.0
         self.as_of: int | None = None
         self.stale = False
         self.used: set[str] = set()
@@ -240,8 +243,12 @@ class Views:
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
         engine.require_own(names)
-        if self._position and not await engine.wait_for(names, self._position, self._deadline):
+        if not self._position:
+            return
+        began = time.perf_counter()
+        if not await engine.wait_for(names, self._position, self._deadline):
             self.stale = True
+        self.waited += time.perf_counter() - began
 
     def _note(self, names: set[str], positions: dict[str, int]) -> None:
         for name in names:
@@ -362,9 +369,12 @@ class Queries:
         engines: Sequence[Engine],
         answers: Sequence[Answering],
         require_allowed: Callable[[Actor | None, Query[Any]], None] = everybody_may,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_answers(answers)
         self._require_allowed = require_allowed
+        self._measures = QueryMeasures(telemetry or Telemetry())
         self._log = log
         self._codec = codec
         self._engines = engines
@@ -397,6 +407,18 @@ class Queries:
         Raises ``Invalid``, ``UnknownMessage``, what the rules say, and ``ForeignCheckpoint`` for a
         token of another log or beyond the head of this one.
         """
+        with self._measures.asked(query) as asked:
+            return await self._ask(query, actor, after, wait, strict, asked)
+
+    async def _ask(
+        self,
+        query: Query[R],
+        actor: Actor | str | None,
+        after: Token | str | None,
+        wait: float,
+        strict: bool,
+        asked: Asked,
+    ) -> Answer[R]:
         answer = self._answering(query)
         clean, _ = self._codec.validate(query)
         self._require_allowed(actor_of(actor), clean)
@@ -412,6 +434,10 @@ class Queries:
             after.require_reachable(self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
         value = await self._value(answer, clean, views)
+        if after is not None:
+            asked.waited = views.waited
+        if views.stale:
+            asked.outcome = "stale"
         if views.stale and strict:
             raise StaleAnswer(
                 "The views have not reached the token in time; ask again, or without strict",

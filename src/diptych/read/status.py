@@ -9,7 +9,9 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.port import Checkpoint, ViewStore
+from diptych.read.crew import LEASE_SECONDS
+from diptych.read.freshness import Freshness, ReadMeasures
+from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
 from diptych.read.spans import Spans
 
 
@@ -24,12 +26,25 @@ class SpanStatus(Struct, frozen=True):
     count: int
 
 
+class Proved(Struct, frozen=True):
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+
+    ok: bool
+    position: int
+    time: datetime
+    age: float
+    reason: str
+
+
 class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
-    ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused.
+    ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
+    is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
+    ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
+    ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
+    processes share it just now. ``proved``: what was last proved, None where nothing was.
     """
 
     projection: str
@@ -43,16 +58,29 @@ class Status(Struct, frozen=True):
     inline: bool = False
     count: int = 0
     spans: tuple[SpanStatus, ...] = ()
+    freshness: Freshness | None = None
+    workers: int = 0
+    proved: Proved | None = None
+    parked_keys: int = 0
+    parked_events: int = 0
+    skipped: int = 0
+    paused: Pause | None = None
 
 
-_GRAVITY: Final = ("refused", "failed", "standby", "new", "running")
+STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
+"""What a projection can be in, the gravest first."""
 
 
-async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
+async def status_of(
+    log: Log, store: ViewStore, spans: Spans, measures: ReadMeasures
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
+    proofs = await store.proofs()
+    workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
+    keys, pauses = await store.desk.keys(), await store.desk.pauses()
     ages: dict[int, float] = {}
     found: list[Status] = []
     for name, one in spans.projections.items():
@@ -66,23 +94,44 @@ async def status_of(log: Log, store: ViewStore, spans: Spans) -> list[Status]:
                 SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
             )
         last = min(parts, key=lambda part: part.position)
-        worst = min(spans.of(name), key=lambda f: _GRAVITY.index(f.state), default=None)
+        worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
+        state = "standby" if worst is None else worst.state
+        pause = pauses.get(name)
+        if pause is not None and state != "refused":
+            state = "paused"
+        parked = [key for key in keys.get(name, ()) if key.events]
+        measures.parked(name, len(parked))
+        oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
             Status(
                 name,
                 last.position,
                 head,
                 last.lag,
-                last.lag_seconds,
-                "standby" if worst is None else worst.state,
+                max(last.lag_seconds, 0.0 if oldest is None else _age(oldest)),
+                state,
                 None if worst is None or worst.error is None else str(worst.error),
                 worst.failed_position if worst is not None and worst.state == "failed" else 0,
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),
+                measures.freshness(name),
+                sum(name in worker.projections for worker in workers),
+                _proved(proofs.get(name)),
+                len(parked),
+                sum(key.events for key in parked),
+                sum(key.skipped for key in keys.get(name, ())),
+                pause,
             )
         )
     return found
+
+
+def _proved(proof: Proof | None) -> Proved | None:
+    if proof is None:
+        return None
+    age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
 
 
 async def age_after(log: Log, position: int) -> float:
@@ -90,5 +139,8 @@ async def age_after(log: Log, position: int) -> float:
     page = await log.read(after=position, limit=1)
     if not page.events:
         return 0.0
-    since = metadata_of(page.events[0]).time
-    return max((datetime.now(UTC) - since).total_seconds(), 0.0)
+    return _age(metadata_of(page.events[0]).time)
+
+
+def _age(time: datetime) -> float:
+    return max((datetime.now(UTC) - time).total_seconds(), 0.0)

@@ -9,9 +9,10 @@ from typing import Final, TypeAlias
 from diptych.read.proof import MODULUS
 from diptych.read.spans import Spans
 
-POLL_SECONDS: Final = 0.05
+LONGEST_SECONDS: Final = 1.0
+"""How long a query waits at most before it looks anew who is to do the work."""
 
-Mark: TypeAlias = tuple[int, int]
+Proof: TypeAlias = tuple[int, int]
 """Count and digest of a projection: they are others when its rows are."""
 
 
@@ -44,6 +45,7 @@ class Waiting:
         """
         wanted = frozenset(names)
         while not self._reached(wanted, position):
+            mark = self._spans.store.mark()
             if not (here := self.done_here(wanted)):
                 stored = await self._spans.store.checkpoints()
                 if all(
@@ -58,7 +60,7 @@ class Waiting:
             if here:
                 await self._wait(wanted, position, remaining)
             else:
-                await asyncio.sleep(min(POLL_SECONDS, remaining))
+                await self._spans.store.moved(mark, min(LONGEST_SECONDS, remaining))
         return True
 
     async def _wait(self, wanted: frozenset[str], position: int, timeout: float) -> None:
@@ -89,8 +91,8 @@ class Waiting:
             if not waiter.done() and (self._reached(names, position) or not self.done_here(names)):
                 waiter.set_result(None)
 
-    async def marks(self) -> dict[str, Mark]:
-        """Return the mark of every projection, from the store where another process moves any."""
+    async def proofs(self) -> dict[str, Proof]:
+        """Return the proof of every projection, from the store where another process moves any."""
         names = self._spans.projections
         spans = {name: [follower.checkpoint for follower in self._spans.of(name)] for name in names}
         if not self.done_here(names):

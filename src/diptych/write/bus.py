@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -33,6 +34,7 @@ from diptych.messages import (
     everybody_may,
     require_kind,
 )
+from diptych.telemetry.metrics import Telemetry
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -45,6 +47,7 @@ from diptych.write.cache import MAX_TAIL, Cache, Slot
 from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, Tags, WriteSide
 from diptych.write.entry import Entry, Receipt
+from diptych.write.measures import Measures
 
 READ_PAGE = 2000
 """Events read at a time when a model's state is folded from the log."""
@@ -74,8 +77,11 @@ class CommandBus:
         log: Log,
         limits: Limits | None = None,
         require_allowed: Callable[[Actor | None, Command], None] = everybody_may,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self._measures = Measures(telemetry or Telemetry())
         self._side = write_side
         self._codec = codec
         self._log = log
@@ -106,6 +112,27 @@ class CommandBus:
         Commands of one boundary take effect in the order of these calls. Raises ``Invalid``,
         ``UnknownMessage``, ``Overloaded`` and what the rules say at once.
         """
+        began = perf_counter()
+        try:
+            return self._accept(command, key, actor, correlation_id, causation_id, began)
+        except Exception as error:
+            self._measures.refused(command, error, began)
+            raise
+
+    @property
+    def waiting(self) -> int:
+        """How many commands have been accepted and not yet answered."""
+        return self._open
+
+    def _accept(
+        self,
+        command: Command,
+        key: str | None,
+        actor: Actor | str | None,
+        correlation_id: str | None,
+        causation_id: str | None,
+        began: float,
+    ) -> asyncio.Future[Receipt]:
         if self._closed:
             raise Closed("The application has been closed")
         if self._open >= self.limits.waiting:
@@ -128,6 +155,9 @@ class CommandBus:
         content = b"" if key is None else content_of(name, payload, who)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        span = None
+        if self._measures.tracing is not None:
+            span, metadata = self._measures.tracing.command(name, metadata)
         answer: asyncio.Future[Receipt] = self._loop.create_future()
         states: list[Slot | None] = []
         slots: list[Slot] = []
@@ -140,7 +170,16 @@ class CommandBus:
                 slots.append(slot)
                 ready = ready and slot.loaded and not slot.queue
         entry = Entry(
-            command, decision, metadata, key, content, answer, tuple(states), tuple(slots)
+            command,
+            decision,
+            metadata,
+            key,
+            content,
+            answer,
+            began,
+            span,
+            tuple(states),
+            tuple(slots),
         )
         self._open += 1
         if ready:
@@ -301,11 +340,14 @@ class CommandBus:
                 for index, entry in enumerate(batch):
                     entry.index = index
                 appends = [entry.append(_rejection_json(entry)) for entry in batch]
+                span, began = self._measures.writing(batch), perf_counter()
                 try:
                     outcomes = await self._log.append(appends)
                 except Exception as error:  # the batch was not stored: each caller is told
+                    self._measures.written(count, began, span, error)
                     self._settle_failure(batch, error)
                 else:
+                    self._measures.written(count, began, span)
                     self._settle(batch, outcomes)
         finally:
             self._writing = None
@@ -328,6 +370,7 @@ class CommandBus:
                 entry.reads[outcome.condition].slot.loaded = False
                 entry.attempts += 1
                 if entry.attempts < self.limits.attempts:
+                    self._measures.retried(entry)
                     again.append(entry)
                 else:
                     self._answer(entry, self._conflict(entry, outcome))
@@ -405,6 +448,7 @@ class CommandBus:
 
     def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
         self._open -= 1
+        self._measures.answered(entry, result)
         if entry.answer.done():
             return  # the caller was cancelled; what was decided stands
         if isinstance(result, Receipt):

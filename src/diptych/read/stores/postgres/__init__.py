@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from msgspec import structs
@@ -21,6 +22,7 @@ from diptych.read.port import (
     Worker,
     definition_of,
 )
+from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
     Steps,
     checkpoints_of,
@@ -31,9 +33,17 @@ from diptych.read.stores.postgres.rows import (
 )
 from diptych.read.stores.postgres.transactions import PostgresInside, PostgresTransaction
 from diptych.sql.postgres import LOST, Connection, Database, failure_of, unavailable
+from diptych.sql.waking import Waker
 
 if TYPE_CHECKING:
     from diptych.read.stores.postgres.plans import Plans
+
+
+HEARING_SECONDS: Final = 0.25
+"""How often one who waits looks by himself, as notifications may be lost."""
+
+DEAF_SECONDS: Final = 0.05
+"""The same while none can be heard: the connection is being made, or there is a pooler."""
 
 
 class PostgresViews:
@@ -47,7 +57,12 @@ class PostgresViews:
         self.database = database
         self.owned = owned
         self.steps = Steps(database.schema)
+        self.desk = PostgresDesk(self)
         self._plans: Plans | None = None
+        self._waker = Waker(database, f"diptych_views_{database.schema}", self._hear)
+        self._steps = 0
+        self._news = 0
+        self._waiters: set[asyncio.Future[None]] = set()
 
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
@@ -107,17 +122,50 @@ class PostgresViews:
         rows = await self.database.run(lambda c: c.fetch(self.sql("proofs")))
         return {row[0]: Proof(*row) for row in rows}
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        self._waker.listen()
+        return self._news
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        if self._news != mark:
+            return
+        most = HEARING_SECONDS if self._waker.listening else DEAF_SECONDS
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=min(timeout, most))
+        finally:
+            self._waiters.discard(waiter)
+
+    def _hear(self, _number: int) -> None:
+        self._news += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _tell(self) -> None:
+        """Let those know who wait, here and elsewhere."""
+        self._hear(0)
+        self._steps += 1
+        self._waker.tell(self._steps)
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
 
-        async def job(connection: Connection) -> list[Worker]:
+        async def job(connection: Connection) -> None:
             given = (worker.id, worker.host, worker.pid, list(worker.projections))
             await connection.execute(self.sql("beat"), *given)
             await connection.execute(self.sql("forget_workers"), lease)
-            rows = await connection.fetch(self.sql("workers"), lease)
-            return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
 
-        return await self.database.run(job)
+        await self.database.run(job)
+        return await self.workers(lease)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        rows = await self.database.run(lambda c: c.fetch(self.sql("workers"), lease))
+        return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
@@ -156,6 +204,7 @@ class PostgresViews:
             return moved
 
         found = dict(zip(order, await self.database.run(job), strict=True))
+        self._tell()
         return [found[index] for index in range(len(changes))]
 
     def inside(self, connection: Connection) -> PostgresInside:
@@ -184,6 +233,7 @@ class PostgresViews:
                     await connection.execute("ROLLBACK")
                 else:
                     ended = await connection.execute("COMMIT")
+                    self._tell()
         except LOST as error:
             raise unavailable(error, self.database.path) from error
         except asyncpg.PostgresError as error:
@@ -248,6 +298,7 @@ class PostgresViews:
 
     async def close(self) -> None:
         """Release everything. May be called twice."""
+        await self._waker.close()
         if self.owned:
             await self.database.close()
 

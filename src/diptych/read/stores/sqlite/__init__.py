@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
 from diptych.read.port import (
@@ -23,6 +24,7 @@ from diptych.read.port import (
     require_tables,
 )
 from diptych.read.stores.sqlite import rows as sql
+from diptych.read.stores.sqlite.desk import SqliteDesk, park
 from diptych.read.stores.sqlite.rows import Rows, flat
 from diptych.sql.sqlite import Database, Session, transaction
 
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V", bound=View)
+
+LOOK_SECONDS: Final = 0.005
+"""How often one who waits looks whether the file has changed; a look takes microseconds."""
 
 _Prepared = list[tuple[Rows, list[Any], list[Any]]]
 
@@ -45,6 +50,7 @@ class SqliteViews:
     def __init__(self, database: Database, *, owned: bool = True) -> None:
         self.database = database
         self.owned = owned
+        self.desk = SqliteDesk(self)
         self._rows: dict[type[View], Rows] = {}
         self._plans: Plans | None = None
         self._reading: Runner | None = None
@@ -119,6 +125,19 @@ class SqliteViews:
         """Return what was found last, by projection."""
         return await self.database.read(sql.read_proofs)
 
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        return self.database.version()
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while self.mark() == mark:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_SECONDS, left))
+
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
 
@@ -128,6 +147,11 @@ class SqliteViews:
                 return sql.beat(connection, worker, now - lease, now)
 
         return await self.database.write(job)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        since = time.time() - lease
+        return await self.database.read(lambda c: sql.read_workers(c, since))
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
@@ -254,13 +278,21 @@ class SqliteViews:
 
 def apply_prepared(connection: sqlite3.Connection, change: Change, values: _Prepared) -> bool:
     """Make a step within the caller's transaction, unless the checkpoint has moved."""
-    if not sql.move(connection, change):
+    if not move(connection, change):
         return False
     for rows, put, gone in values:
         if gone:
             rows.remove(connection, gone)
         if put:
             rows.put(connection, put)
+    return True
+
+
+def move(connection: sqlite3.Connection, change: Change) -> bool:
+    """Move a checkpoint, and what is parked, unless somebody else has moved it."""
+    if not sql.move(connection, change):
+        return False
+    park(connection, change.after.projection, change.parked, change.unparked)
     return True
 
 
@@ -306,7 +338,7 @@ class SqliteTransaction:
 
     async def move(self, change: Change) -> None:
         """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
-        if not await self._held.run(lambda c: sql.move(c, change)):
+        if not await self._held.run(lambda c: move(c, change)):
             raise CheckpointMoved(
                 "Another worker moved this checkpoint first",
                 projection=change.before.projection,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from diptych.errors import CheckpointMoved
 from diptych.read.port import Change, Checkpoint, Proof, Tally, ViewStore, Worker, pack
@@ -42,6 +43,14 @@ async def stand(store: ViewStore) -> None:
     (zero,) = (await store.checkpoints())["leg"]
     change = Change(zero, leg(0, 8), {0: Tally(3, 3)})
     assert await store.apply([change]) == [True]
+
+
+async def until_moved(store: ViewStore, before: Any) -> None:
+    """Wait for a step, however long it takes, by nothing but what the store says."""
+    mark = store.mark()
+    while await store.checkpoints() == before:
+        await store.moved(mark, 3600)
+        mark = store.mark()
 
 
 class SpanContract(StoreMaker):
@@ -141,6 +150,19 @@ class SpanContract(StoreMaker):
             if other is not store:
                 await other.close()
 
+    async def test_who_waits_is_told_of_steps(self) -> None:
+        """Of those made through the same store, and through another on the same database."""
+        async with self.new_store() as store:
+            other = await self.same(store) or store
+            for round_ in range(6):
+                writer = (store, other)[round_ % 2]
+                waiting = asyncio.create_task(until_moved(store, await store.checkpoints()))
+                await put(writer, Counter("a", round_))
+                await asyncio.wait_for(waiting, 60)
+            await store.moved(store.mark(), 0)
+            if other is not store:
+                await other.close()
+
     async def test_workers_know_of_each_other(self) -> None:
         """While they say that they are there; in the order of their ids."""
         async with self.new_store() as store:
@@ -150,6 +172,8 @@ class SpanContract(StoreMaker):
             assert await store.beat(one, 3600) == [one, two]
             more = replace(two, projections=("c",))
             assert await store.beat(more, 3600) == [one, more]
+            assert await store.workers(3600) == [one, more]
+            assert await store.workers(0) == []
             await store.leave("1")
             await store.leave("unknown")
             assert await store.beat(more, 3600) == [more]
