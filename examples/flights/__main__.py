@@ -169,6 +169,8 @@ def main() -> int:
     gc.set_threshold(100_000, 20, 100)
     try:
         return int(cli(result_action="return_value") or 0)
+    except KeyboardInterrupt:  # while it was still loading
+        return 130
     except DiptychError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 2

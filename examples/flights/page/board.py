@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from diptych import Answer
 from examples.flights.board.query import Board
@@ -13,7 +13,7 @@ from examples.flights.page import streams
 from examples.flights.page.desk import Desk, desk_of
 from examples.flights.page.drawing import draw, page
 from examples.flights.page.places import AIRPORTS
-from examples.flights.page.rows import row_of, rows_of
+from examples.flights.page.rows import rows_of
 from examples.flights.past_board.query import PastBoard
 
 
@@ -53,23 +53,14 @@ def _rows(desk: Desk, airport: str, answer: Answer[Any]) -> str:
     return draw("_rows.html", airport=airport, rows=rows, as_of=answer.as_of, past=False)
 
 
-async def row(request: Request) -> Response:
-    """Answer with one row, after waiting for the token of a command."""
-    desk = desk_of(request)
-    flight, after = request.path_params["flight"], request.query_params["after"]
-    question = Board(request.query_params["airport"], *desk.clock.window())
+async def settled(request: Request) -> Response:
+    """Say whether the board shows a command's effect, after waiting for its token."""
+    desk, flight = desk_of(request), request.path_params["flight"]
+    after, airport = (request.query_params.get(name, "") for name in ("after", "airport"))
+    question = Board(airport, *desk.clock.window())
     found = await desk.running.ask(question, after=after, wait=10.0)
-    rows = [row_of(one, desk.clock.now) for one in found.value if one.flight == flight]
-    return HTMLResponse(
-        draw(
-            "_settled.html",
-            flight=flight,
-            row=rows[0] if rows else None,
-            as_of=found.as_of,
-            stale=found.stale,
-            address=request.url.include_query_params(after=after),
-        )
-    )
+    again = f"?{request.url.query}"
+    return page("_settled.html", flight=flight, as_of=found.as_of, stale=found.stale, again=again)
 
 
 async def past(request: Request) -> Response:

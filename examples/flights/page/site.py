@@ -43,7 +43,7 @@ def site_of(desk: Desk) -> Starlette:
             Route("/board/{airport}/live", board.board_live),
             Route("/board/{airport}/then", board.past),
             Route("/flights/{flight}", stories.flight),
-            Route("/flights/{flight}/row", board.row),
+            Route("/flights/{flight}/settled", board.settled),
             Route("/flights/{flight}/change", changes.change),
             Route("/flights/{flight}/cancel", changes.cancel, methods=["POST"]),
             Route("/flights/{flight}/swap", changes.swap, methods=["POST"]),
@@ -56,7 +56,7 @@ def site_of(desk: Desk) -> Starlette:
             Mount("/api", service(desk.running)),
         ],
         middleware=[Middleware(_Guard)],
-        exception_handlers={DiptychError: _failed, HTTPException: _missing, KeyError: _incomplete},
+        exception_handlers={DiptychError: _failed, HTTPException: _missing},
     )
     site.state.desk = desk
     return site
@@ -100,7 +100,3 @@ async def _failed(_request: Request, error: Exception) -> Response:
 async def _missing(_request: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
     return page("error.html", status, title="Not here", detail="There is no such page.")
-
-
-async def _incomplete(_request: Request, _error: Exception) -> Response:
-    return page("error.html", 422, title="Not complete", detail="A part of the address is missing.")

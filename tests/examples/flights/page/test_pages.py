@@ -167,7 +167,7 @@ def test_no_page_allows_inline_scripts_or_other_servers(server: Server) -> None:
     [
         ("GET", "/nowhere", 404),
         ("GET", "/flights/none", 404),
-        ("GET", "/flights/none/row", 422),
+        ("GET", "/flights/none/settled", 422),
         ("GET", "/board/EWR/then?position=zero", 200),
         ("GET", "/board/EWR/then?position=99999999999", 200),
         ("GET", "/aircraft/N0?day=yesterday", 200),
