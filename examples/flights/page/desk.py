@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from starlette.requests import Request
 
@@ -24,7 +24,7 @@ class Desk:
     leash: Leash
     bell: Bell
     streams: int = 0
-    closing: bool = field(default=False)
+    closing: bool = False
 
     def close(self) -> None:
         """End the streams."""

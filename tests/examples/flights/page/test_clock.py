@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from diptych import Running
-from examples.flights import app
+from examples.flights.application import app
 from examples.flights.board.query import Board
 from examples.flights.board.view import FlightRow
 from examples.flights.cancel.command import Cancel

@@ -8,6 +8,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 from playwright.sync_api import Browser, expect
 
+from examples.flights.page.desk import STREAMS
 from tests.examples.flights.expected import needs_flights
 from tests.examples.flights.page.serving import Server, Tab, needs_chromium
 
@@ -152,6 +153,24 @@ def test_pages_of_other_sites_send_nothing(server: Server) -> None:
             assert ask(server, "POST", path, Origin=origin)[0] == 403, (path, origin)
     assert ask(server, "GET", "/board/EWR", Host="evil.example")[0] == 421
     assert ask(server, "POST", "/lag", Origin=server.url)[0] == 303
+
+
+def test_visitors_who_have_left_make_room_for_others(server: Server) -> None:
+    """There are 200 places; so many come and go, some of them before the first answer."""
+    path = "/board/JFK/live"
+    for _ in range(STREAMS + 50):
+        visitor = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
+        visitor.request("GET", path)
+        assert visitor.getresponse().status == 200
+        visitor.close()
+    together = [HTTPConnection(urlsplit(server.url).netloc, timeout=30) for _ in range(20)]
+    for visitor in together:
+        visitor.request("GET", path)
+        answer = visitor.getresponse()
+        assert answer.status == 200
+        assert answer.readline() == b"retry: 1000\n"
+    for visitor in together:
+        visitor.close()
 
 
 def test_no_page_allows_inline_scripts_or_other_servers(server: Server) -> None:
