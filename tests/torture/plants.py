@@ -73,7 +73,8 @@ def unfenced_checkpoint() -> None:
         before, after = change.before, change.after
         statement = rows.SQL["move"].partition(apart)[0]
         values = (after.position, after.event_id, after.count, f"{after.digest:032x}", None)
-        connection.execute(statement, (*values, after.tallies, before.projection, before.slice))
+        given = (after.tallies, after.revision, before.projection, before.slice)
+        connection.execute(statement, (*values, *given))
         for number, tally in change.blocks.items():
             block = (after.projection, after.slice, number, tally.count, f"{tally.digest:032x}")
             connection.execute(rows.SQL["put_block"], block)

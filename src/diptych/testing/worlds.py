@@ -368,7 +368,7 @@ def _unfoldable(one: Projection, recorded: Recorded, error: Exception) -> Except
     if isinstance(error, ProjectionFailed):
         return error
     return ProjectionFailed(
-        "The projection's function raised; it would stand still before this event",
+        "The projection's function raised; its key would be parked",
         projection=one.name,
         position=recorded.position,
         event=type(recorded.event).__name__,
