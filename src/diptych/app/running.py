@@ -60,7 +60,7 @@ class Running:
         receipt or a rejection. Raises ``Rejected``, ``Invalid``, ``Conflict``, ``KeyReused``,
         ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``, ``DecisionFailed``.
         """
-        return await self.submit(
+        return await self._bus.submit(
             command,
             key=key,
             actor=actor,

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from diptych.codec import Codec, Registered
+from diptych.codec import Codec
 from diptych.errors import (
     Closed,
     Conflict,
@@ -34,13 +34,19 @@ from diptych.write.answers import (
     rejection_json,
     rejection_of,
 )
-from diptych.write.cache import MAX_TAIL, Cache, Slot
+from diptych.write.cache import MAX_TAIL, Cache, Link, Slot
 from diptych.write.deciding import decide, faulty, undecided
-from diptych.write.definitions import Decision, Tags, WriteSide
+from diptych.write.definitions import Decision, Need, WriteSide
 from diptych.write.entry import Entry, Receipt
 
 READ_PAGE = 2000
 """Events read at a time when a model's state is folded from the log."""
+
+GUESS_AFTER = 8
+"""After so many first reads in a row that found nothing, a kind of command is decided without."""
+
+ANSWERS_AT_ONCE = 64
+"""How many commands of a batch are answered before those ask again, by a log that is remote."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,8 +76,12 @@ class CommandBus:
         self._cache = Cache(max(64, self.limits.states))
         self._open = 0
         self._queue: deque[Entry] = deque()
-        self._ready: deque[Entry] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[list[Outcome]] | None = None
+        self._about_to_write = self._alone = False
+        # Where the log works in another process, it can begin while the rest is answered here.
+        self._answers_at_once = ANSWERS_AT_ONCE if getattr(log, "remote", False) else 1 << 30
+        self._answers: deque[tuple[Entry, Receipt | Rejected]] = deque()
+        self._empty: dict[Need, int] = {}
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
         # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
@@ -122,6 +132,8 @@ class CommandBus:
             states.append(slot)
             if slot is not None and slot not in slots:
                 slots.append(slot)
+                if not slot.loaded and self._empty.get(need, 0) >= GUESS_AFTER and slot.untouched:
+                    slot.loaded = slot.guessed = True
                 ready = ready and slot.loaded and not slot.queue
         entry = Entry(
             command, decision, metadata, key, content, answer, tuple(states), tuple(slots)
@@ -138,11 +150,11 @@ class CommandBus:
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         self._closed = True
-        while self._loads or self._writing is not None:
+        while self._loads or self._queue or self._writing is not None or self._answers:
             waiting: list[asyncio.Future[Any]] = [*self._loads]
             if self._writing is not None:
                 waiting.append(self._writing)
-            await asyncio.wait(waiting)
+            await (asyncio.wait(waiting) if waiting else asyncio.sleep(0))
 
     # --- states from the log ----------------------------------------------------------------------
 
@@ -175,6 +187,8 @@ class CommandBus:
             if len(page.events) == READ_PAGE:
                 self._read(slot, page.upto, found)
                 return
+            if slot.untouched and slot.queue:
+                self._learn(slot.queue[0], slot, empty=not found)
             slot.advance(found, page.upto)
         except Exception as error:
             self._cannot_read(slot, error)
@@ -219,80 +233,123 @@ class CommandBus:
 
     def _decide(self, entry: Entry) -> None:
         decision = entry.decision
+        effects: dict[Slot, tuple[tuple[Event, ...], Any]] = {}
         try:
             produced = self._run(entry, decision)
-            effects = self._effects(entry, produced)
-        except Rejected as rejection:
-            if entry.events:  # a model raised it, on what was decided: models do not reject
-                self._answer(entry, faulty(decision, rejection))
+            if produced:
+                effects = self._effects(entry, produced)
+        except Exception as error:
+            if not isinstance(error, Rejected) or entry.events:
+                # A fault in the users' functions, or a model that rejects: of this command only.
+                if not self._look(entry):
+                    self._answer(entry, faulty(decision, error))
                 return
             # Without its traceback: an expected answer need not keep frames alive.
-            entry.rejection = rejection.with_traceback(None)
-            effects = []
-        except Exception as error:  # a fault in the users' function concerns this command only
-            self._answer(entry, faulty(decision, error))
-            return
+            entry.rejection = error.with_traceback(None)
         entry.remember()
-        for slot, events, state in effects:
-            slot.push(entry, events, state, checked=slot in entry.slots)
-        entry.touched = tuple([slot for slot, _, _ in effects])
+        for slot, (events, state) in effects.items():
+            slot.tail.append(Link(entry, events, state, slot in entry.slots))
+        entry.touched = tuple(effects)
         self._queue.append(entry)
-        if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write())
+        if self._writing is not None or self._about_to_write:
+            return
+        if self._alone and self._open == 1:
+            self._write()
+        else:
+            self._about_to_write = True
+            asyncio.get_running_loop().call_soon(self._write)
 
-    def _run(self, entry: Entry, decision: Decision) -> list[tuple[Event, Registered]]:
+    def _look(self, entry: Entry) -> bool:
+        """Have a command wait until what was guessed for it is read; False where nothing was."""
+        guessed = [slot for slot in entry.slots if slot.guessed]
+        if not guessed:
+            return False
+        for slot in guessed:
+            slot.loaded = slot.guessed = False
+        entry.forget()
+        for slot in entry.slots:
+            slot.enqueue(entry, first=True)
+        for slot in guessed:
+            self._load(slot)
+        return True
+
+    def _learn(self, entry: Entry, slot: Slot, *, empty: bool) -> None:
+        """Count how often in a row what this kind of command asks for was not there yet."""
+        for need, own in zip(entry.decision.needs, entry.states, strict=True):
+            if own is slot:
+                self._empty[need] = self._empty.get(need, 0) + 1 if empty else 0
+
+    def _run(self, entry: Entry, decision: Decision) -> list[Event]:
         states: list[Any] = [
             need.model.initial if slot is None else slot.state
-            for need, slot in zip(decision.needs, entry.states, strict=True)
+            for need, slot in zip(decision.needs, entry.states)  # noqa: B905  # made so
         ]
         command, metadata = entry.command, entry.metadata
         entry.events, produced = decide(decision, self._codec, command, states, metadata)
-        entry.event_ids = frozenset([event.id for event in entry.events])
+        entry.event_ids = tuple([event.id for event in entry.events])
         return produced
 
     def _effects(
-        self, entry: Entry, produced: list[tuple[Event, Registered]]
-    ) -> list[tuple[Slot, tuple[Event, ...], Any]]:
-        """Return the new state of every slot at hand that the events touch."""
-        effects: dict[tuple[str, Tags], tuple[Slot, tuple[Event, ...], Any]] = {}
-        for event, _ in produced:
+        self, entry: Entry, produced: list[Event]
+    ) -> dict[Slot, tuple[tuple[Event, ...], Any]]:
+        """Return, for every slot at hand that the events touch, these events and its new state."""
+        effects: dict[Slot, tuple[tuple[Event, ...], Any]] = {}
+        for event in produced:
             for model, instance in self._side.touched.get(type(event), ()):
                 tags = instance(event)
                 slot = None if tags is None else self._cache.get(model, tags)
                 if slot is None:
                     continue
-                known = effects.get(slot.key)
-                events: tuple[Event, ...]
+                events: tuple[Event, ...] = (event,)
+                known = effects.get(slot)
                 if known is None:
-                    events, state = (event,), slot.state
-                elif known[1][-1] is event:
+                    state = slot.state
+                elif known[0][-1] is event:
                     continue  # two fields of one event lead to the same instance
                 else:
-                    events, state = (*known[1], event), known[2]
+                    events, state = (*known[0], event), known[1]
+                if slot.guessed and slot not in entry.slots:
+                    slot.loaded = slot.guessed = False  # this command's condition does not prove it
                 if slot.loaded:
                     state = model.evolve(state, event)
-                effects[slot.key] = (slot, events, state)
-        return list(effects.values())
+                effects[slot] = (events, state)
+        return effects
 
     # --- appending --------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        """Append all that waits, again and again; the next batch gathers meanwhile. No timer."""
+    def _write(self) -> None:
+        """Append all that waits; the next batch gathers meanwhile. No timer."""
+        self._about_to_write = False
+        if not self._queue:
+            return  # it was all taken back
+        count = min(len(self._queue), self.limits.batch)
+        batch = [self._queue.popleft() for _ in range(count)]
+        # Who was alone will be again, most likely: no need to wait for others who come at once.
+        self._alone = count == 1
+        for index, entry in enumerate(batch):
+            entry.index = index
+        appends = [entry.append(_rejection_json(entry)) for entry in batch]
         try:
-            while self._queue:
-                count = min(len(self._queue), self.limits.batch)
-                batch = [self._queue.popleft() for _ in range(count)]
-                for index, entry in enumerate(batch):
-                    entry.index = index
-                appends = [entry.append(_rejection_json(entry)) for entry in batch]
-                try:
-                    outcomes = await self._log.append(appends)
-                except Exception as error:  # the batch was not stored: each caller is told
-                    self._settle_failure(batch, error)
-                else:
-                    self._settle(batch, outcomes)
-        finally:
+            self._writing = asyncio.ensure_future(self._log.append(appends))
+        except DiptychError as error:
+            self._writing = asyncio.get_running_loop().create_future()
+            self._writing.set_exception(error)
+        self._writing.add_done_callback(lambda done: self._have_written(batch, done))
+
+    def _have_written(self, batch: Sequence[Entry], writing: asyncio.Future[list[Outcome]]) -> None:
+        if writing.cancelled():  # the event loop is at its end
             self._writing = None
+            self._queue.clear()
+            return
+        # Until all is settled nothing more is written: what is decided now refers to it.
+        error = writing.exception()
+        if error is None:
+            self._settle(batch, writing.result())
+        else:  # the batch was not stored: each caller is told
+            self._settle_failure(batch, error)
+        self._writing = None
+        if self._queue:
+            self._write()
 
     def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         lost: list[Entry] = []
@@ -309,8 +366,13 @@ class CommandBus:
             if outcome.reason == "unfounded":
                 again.append(entry)
             elif outcome.reason == "conflict":
-                entry.reads[outcome.condition].slot.loaded = False
-                entry.attempts += 1
+                slot = entry.reads[outcome.condition].slot
+                slot.loaded = False
+                if slot.guessed:
+                    slot.guessed = False
+                    self._learn(entry, slot, empty=False)
+                else:
+                    entry.attempts += 1
                 if entry.attempts < self.limits.attempts:
                     again.append(entry)
                 else:
@@ -322,6 +384,7 @@ class CommandBus:
                 self._answer(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
+        self._deliver()
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
@@ -333,13 +396,11 @@ class CommandBus:
         else:
             for slot in entry.slots:
                 slot.confirm(outcome.last)
-        if entry.rejection is not None:
-            self._answer(entry, entry.rejection)
-        else:
-            self._answer(entry, self._receipt(entry, outcome))
+        answer = entry.rejection or receipt(self._log.identity, entry.metadata, outcome)
+        self._answers.append((entry, answer))
         entry.release()
 
-    def _settle_failure(self, batch: Sequence[Entry], error: Exception) -> None:
+    def _settle_failure(self, batch: Sequence[Entry], error: BaseException) -> None:
         if isinstance(error, OutcomeUnknown):
             self._read_anew(batch)
         for entry in batch:
@@ -384,8 +445,12 @@ class CommandBus:
 
     # --- answers ----------------------------------------------------------------------------------
 
-    def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
-        return receipt(self._log.identity, entry.metadata, outcome)
+    def _deliver(self) -> None:
+        """Answer some, then let these go on: what they ask for next is on its way the sooner."""
+        for _ in range(min(len(self._answers), self._answers_at_once)):
+            self._answer(*self._answers.popleft())
+        if self._answers:
+            asyncio.get_running_loop().call_soon(self._deliver)
 
     def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
         self._open -= 1
@@ -398,7 +463,7 @@ class CommandBus:
 
     def _answer_replay(self, entry: Entry, outcome: Appended) -> None:
         if outcome.rejection is None:
-            self._answer(entry, self._receipt(entry, outcome))
+            self._answer(entry, receipt(self._log.identity, entry.metadata, outcome))
         else:
             self._answer(entry, rejection_of(outcome.rejection))
 
