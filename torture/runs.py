@@ -16,6 +16,7 @@ from torture.disk_full import disk_full
 from torture.histories import histories
 from torture.interleavings import BLOCK, interleavings
 from torture.kill import KILLS, kill
+from torture.pauses import PAUSES, pauses
 from torture.power import power
 from torture.processes import processes
 from torture.races import SHAPES, races
@@ -50,6 +51,7 @@ RUNS: dict[str, Run] = {
     "races": Run(_by_chance(races), "races", len(SHAPES)),
     "processes": Run(_by_chance(processes), "rounds"),
     "kill": Run(_by_chance(kill), "kills", KILLS),
+    "pauses": Run(_by_chance(pauses), "pauses", PAUSES),
     "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
     "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
     "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),

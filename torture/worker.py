@@ -57,12 +57,21 @@ async def application(history: History, log: str, views: str, rng: random.Random
         await asyncio.gather(*(client(number) for number in range(8)))
 
 
+async def projections(log: str, views: str) -> None:
+    """Nothing but projections, until the kill."""
+    async with accounts().open(log=log, views=views):
+        await _start()
+        await asyncio.Event().wait()
+
+
 async def main(what: str, history: Path, log: str, views: str, seed: str) -> None:
     """Do what is asked for."""
     warnings.simplefilter("ignore")
     noted, rng = History(history), random.Random(seed)
     if what == "clients":
         await clients(noted, log, rng)
+    elif what == "projections":
+        await projections(log, views)
     else:
         await application(noted, log, views, rng)
 

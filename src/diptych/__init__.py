@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from diptych.app import App, Module
+    from diptych.app.access import anyone, authenticated, role, same_tenant
     from diptych.app.running import Running
     from diptych.errors import (
         Conflict,
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from diptych.log import Token
-    from diptych.messages import Command, Event, Metadata, Query, Recorded, Tag
+    from diptych.messages import Actor, Command, Event, Metadata, Query, Recorded, Tag
     from diptych.read.port import Transaction
     from diptych.read.queries import Answer, Events, Views
     from diptych.read.select import column, select
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "diptych.app": ("App", "Module"),
+    "diptych.app.access": ("anyone", "authenticated", "role", "same_tenant"),
     "diptych.app.running": ("Running",),
     "diptych.errors": (
         "Conflict",
@@ -39,7 +41,7 @@ _HOMES = {
         "Unavailable",
     ),
     "diptych.log": ("Token",),
-    "diptych.messages": ("Command", "Event", "Metadata", "Query", "Recorded", "Tag"),
+    "diptych.messages": ("Actor", "Command", "Event", "Metadata", "Query", "Recorded", "Tag"),
     "diptych.read.port": ("Transaction",),
     "diptych.read.queries": ("Answer", "Events", "Views"),
     "diptych.read.select": ("column", "select"),
@@ -50,6 +52,7 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Actor",
     "Answer",
     "App",
     "Command",
@@ -74,7 +77,11 @@ __all__ = [
     "Unavailable",
     "View",
     "Views",
+    "anyone",
+    "authenticated",
     "column",
+    "role",
+    "same_tenant",
     "select",
 ]
 

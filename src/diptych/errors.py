@@ -39,6 +39,13 @@ class DiptychError(Exception):
         return f"{self.message} ({listed})"
 
 
+def outcome_of(error: BaseException) -> str:
+    """Return the word for an error that figures are kept by: a stable code, or ``error``."""
+    if isinstance(error, Rejected):  # its code is the application's own, one a rule
+        return "rejected"
+    return error.code if isinstance(error, DiptychError) else "error"
+
+
 def _restored(
     kind: type[DiptychError], args: tuple[Any, ...], state: dict[str, Any]
 ) -> DiptychError:
@@ -74,6 +81,24 @@ class Invalid(DiptychError):
         self.rule = rule
 
 
+class NotAuthenticated(DiptychError):
+    """A rule asks who acts, and nobody said so. Nothing was done."""
+
+    code = "not-authenticated"
+
+
+class NotAllowed(DiptychError):
+    """The actor is known, and the rule says no. Nothing was done."""
+
+    code = "not-allowed"
+
+
+class RuleFailed(DiptychError):
+    """A rule raised, or said neither True nor False: a fault in that function. Nothing was done."""
+
+    code = "rule-failed"
+
+
 class Conflict(DiptychError):
     """The append condition failed: an event that matters to this decision came in between."""
 
@@ -85,7 +110,7 @@ class Conflict(DiptychError):
 
 
 class KeyReused(DiptychError):
-    """An idempotency key was used before, with other content."""
+    """An idempotency key was used before, with other content or by another actor."""
 
     code = "key-reused"
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
+from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 
 from diptych.errors import ForeignCheckpoint, Invalid
+from diptych.messages import LONGEST_TEXT
 
 
 class QueryItem(Struct, frozen=True, gc=False):
@@ -198,9 +199,6 @@ class Log(Protocol):
         ...
 
 
-LONGEST_TEXT: Final = 1000
-"""How many bytes of UTF-8 an id, a type, a tag or a key has at most: indexes hold no more."""
-
 _BAD_NAME = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _BAD_TEXT = re.compile(r"[\x00\ud800-\udfff]")
 _json = Decoder(list[Raw])
@@ -297,7 +295,7 @@ class Token(Struct, frozen=True, gc=False):
         """Read what ``str(token)`` wrote."""
         given: Any = text
         log, _, position = given.rpartition(".") if isinstance(given, str) else ("", "", "")
-        if not log or not (position.isascii() and position.isdigit()):
+        if not log or not (position.isascii() and position.isdigit()) or len(position) > 18:
             raise Invalid(
                 "That is no token; pass on the token of a command's answer unchanged",
                 field="token",
@@ -313,4 +311,15 @@ class Token(Struct, frozen=True, gc=False):
                 "The token belongs to another log; ask the service that issued it",
                 token_of=self.log,
                 this_log=log,
+            )
+
+    def require_reachable(self, log: str, head: int) -> None:
+        """Raise ``ForeignCheckpoint`` unless the token belongs to this log and is not beyond it."""
+        self.require(log)
+        if self.position > head:
+            raise ForeignCheckpoint(
+                "The token lies beyond the head of this log: it was restored from a backup or "
+                "failed over, and what the token stands for is lost",
+                position=self.position,
+                head=head,
             )

@@ -7,12 +7,14 @@ import os
 import time
 import uuid
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from datetime import datetime
 from operator import attrgetter
 from typing import (
     Annotated,
     Any,
     ClassVar,
+    Final,
     Generic,
     TypeVar,
     dataclass_transform,
@@ -22,10 +24,14 @@ from typing import (
 )
 
 from msgspec import Struct, StructMeta, field
+from msgspec.structs import force_setattr
 
 from diptych.errors import DefinitionError, Invalid, place
 
 R = TypeVar("R")
+
+LONGEST_TEXT: Final = 1000
+"""How many bytes of UTF-8 an id, a type, a tag or a key has at most: indexes hold no more."""
 
 
 class Tag:
@@ -123,11 +129,66 @@ def require_kind(message: object, kind: type[Message]) -> None:
     raise Invalid(text, field=wanted, rule=f"an instance of a {kind.__name__}", got=got)
 
 
+class Actor(Struct, frozen=True):
+    """Who acts: an id, roles, and the tenant on whose data (None: of no tenant).
+
+    ``roles`` may be given as any set, list or tuple of texts, and is a frozenset afterwards.
+    Subclass it to give rules more to go by. Raises ``Invalid``.
+    """
+
+    id: str
+    roles: AbstractSet[str] = frozenset()
+    tenant: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what would pass for somebody else, such as the empty id of a missing claim."""
+        given: Any = self.roles
+        if not isinstance(given, (AbstractSet, list, tuple)):
+            raise Invalid(
+                "Roles are given as a set",
+                field="roles",
+                rule='a set of texts: {"clerk"}',
+                got=repr(given)[:100],
+            )
+        force_setattr(self, "roles", frozenset(self.roles))
+        named = [("actor", self.id), *[("role", role) for role in self.roles]]
+        if self.tenant is not None:
+            named.append(("tenant", self.tenant))
+        for field_name, text in named:
+            require_text(field_name, text)
+
+
+def actor_of(given: Actor | str | None) -> Actor | None:
+    """Return who acts, from what ``actor=`` was given: an id alone has no roles and no tenant."""
+    if given is None or isinstance(given, Actor):
+        return given
+    return Actor(given)
+
+
+def everybody_may(_actor: Actor | None, _message: Message) -> None:
+    """Allow everything, as an application without rules does."""
+
+
+def require_text(name: str, given: object) -> None:
+    """Raise ``Invalid`` for what could not be kept beside an event for ever."""
+    if type(given) is not str or not given or not given.isprintable():
+        rule = "a text, not empty, printable characters only"
+    elif len(given) > LONGEST_TEXT // 4 and len(given.encode()) > LONGEST_TEXT:
+        rule = f"at most {LONGEST_TEXT} bytes"
+    else:
+        return
+    raise Invalid(
+        f"That is no {name.replace('_', ' ')}", field=name, rule=rule, got=repr(given)[:100]
+    )
+
+
 class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     """What is known about an event beside its data.
 
     ``correlation_id`` is shared by all that one outside request led to; ``causation_id`` is the
-    message that led to the command (None: it came from outside).
+    message that led to the command (None: it came from outside). ``actor`` is the id of who acted,
+    ``tenant`` and ``roles`` (in order) are what he had then. ``traceparent`` is the command's span
+    (W3C Trace Context), where it was traced.
     """
 
     time: datetime
@@ -136,6 +197,9 @@ class Metadata(Struct, frozen=True, omit_defaults=True, gc=False):
     causation_id: str | None = None
     actor: str | None = None
     schema_version: int = 1
+    tenant: str | None = None
+    roles: tuple[str, ...] = ()
+    traceparent: str | None = None
 
 
 class Recorded(Struct, frozen=True, gc=False):
@@ -291,6 +355,8 @@ def tagger(fields: tuple[TagField, ...]) -> Callable[[Any], tuple[str, ...]]:
 
 
 __all__ = [
+    "LONGEST_TEXT",
+    "Actor",
     "Command",
     "Event",
     "Message",
@@ -299,10 +365,13 @@ __all__ = [
     "Recorded",
     "Tag",
     "TagField",
+    "actor_of",
     "event_id",
+    "everybody_may",
     "instance_of",
     "new_id",
     "require_kind",
+    "require_text",
     "tag_fields",
     "tagger",
     "type_hints",

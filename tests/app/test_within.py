@@ -14,9 +14,17 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 
 from diptych import App, Command, Event, Invalid, Key, Query, Rejected, Running, Tag, View, Views
 from diptych.app.within import Within
-from diptych.errors import Closed, DecisionFailed, KeyReused, ProjectionFailed
+from diptych.errors import (
+    Closed,
+    DecisionFailed,
+    KeyReused,
+    NotAllowed,
+    NotAuthenticated,
+    ProjectionFailed,
+)
 from diptych.read.select import select
 from diptych.testing.servers import PostgresServer
+from tests.app import guarded
 
 OrderId = Annotated[str, Tag("order")]
 
@@ -278,3 +286,30 @@ async def test_only_events_are_appended(shop: Running, connection: asyncpg.Conne
         with pytest.raises(Invalid, match="is not an event"):
             await tx.append(Place("1", Decimal(1)))  # type: ignore[arg-type]
     assert await shop.log.head() == 0
+
+
+async def test_within_a_transaction_the_same_rules_are_asked(
+    postgres_url: str, connection: asyncpg.Connection
+) -> None:
+    """A denied command takes no lock and spoils nothing; a key's answer is its actor's."""
+    note, place = guarded.Note("2"), guarded.Place("acme", "1")
+    async with (
+        guarded.app.open(log=postgres_url, views=postgres_url) as running,
+        connection.transaction(),
+    ):
+        tx = await running.within(connection)
+        with pytest.raises(NotAllowed):
+            await tx.do(place, actor=guarded.BOB)
+        with pytest.raises(NotAuthenticated):
+            await tx.do(place)
+        assert (await running.do(note, actor="zoe")).first == 1  # nobody holds the lock
+        assert (await tx.do(place, actor=guarded.ANN)).first == 2
+        assert (await tx.do(note, key="k", actor=guarded.ANN)).first == 3
+        assert (await tx.do(note, key="k", actor=guarded.ANN)).replayed
+        with pytest.raises(KeyReused):
+            await tx.do(note, key="k", actor=guarded.BOB)
+        own = guarded.Placed("acme", "9")
+        assert (await tx.append(own, key="a", actor=guarded.ANN)).first == 4
+        assert (await tx.append(own, key="a", actor=guarded.ANN)).replayed
+        with pytest.raises(KeyReused):
+            await tx.append(own, key="a", actor="ann")

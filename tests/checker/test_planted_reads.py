@@ -190,7 +190,7 @@ async def test_an_effect_before_its_checkpoint(
 
 async def test_an_unfenced_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: two workers move one checkpoint, and neither looks whether it has moved."""
-    unfenced = rows.SQL["move"].partition(" AND log = ?")[0]
+    unfenced = rows.SQL["move"].partition(" AND slices = ?")[0]
 
     def move(connection: sqlite3.Connection, change: Any) -> bool:
         after, before = change.after, change.before
@@ -202,6 +202,7 @@ async def test_an_unfenced_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
                 after.count,
                 f"{after.digest:032x}",
                 None if after.time is None else after.time.isoformat(),
+                after.tallies,
                 before.projection,
                 before.slice,
             ),

@@ -101,7 +101,7 @@ def test_looking_changes_nothing(filled: Cli, folder: Path) -> None:
     filled("log", "show")
     assert filled("status", "--json").json["projections"][0]["position"] == 0
     before = (folder / "shop.db").read_bytes()
-    for words in (("log", "show"), ("status",), ("verify",)):
+    for words in (("log", "show"), ("status",), ("describe",)):
         assert filled(*words).status == 0
     assert (folder / "shop.db").read_bytes() == before
 

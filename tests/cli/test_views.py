@@ -22,18 +22,22 @@ def test_status_shows_how_far_each_projection_is_behind(filled: Cli) -> None:
     assert (said.status, said.err) == (0, "")
     head, title, rule, row = said.out.splitlines()
     assert re.fullmatch(r"log [0-9a-f-]{36}  head 3", head)
-    assert " ".join(title.split()) == "projection kind position lag behind effects state"
+    assert " ".join(title.split()) == (
+        "projection kind position lag behind effects workers proved state"
+    )
     assert set(rule) == {"─"}
-    name, kind, position, lag, _age, _unit, effects, state = row.split()
+    name, kind, position, lag, _age, _unit, effects, workers, proved, *state = row.split()
     assert (name, kind, position, lag) == ("summary", "async", "0", "3")
-    assert (effects, state) == ("0", "behind")
+    assert (effects, workers, proved, state) == ("0", "0", "-", ["no", "worker"])
 
 
 def test_status_of_current_views(filled: Cli) -> None:
     filled("ask", "HowMany")
     assert filled("status").out.splitlines()[-1].split() == [
-        *("summary", "async", "3", "0", "-", "3", "current")
+        *("summary", "async", "3", "0", "-", "3", "0", "-", "current")
     ]
+    filled("verify")
+    assert re.search(r" ok, [\d.]+ s ago +current", filled("status").out)
 
 
 def test_status_as_json(filled: Cli) -> None:
@@ -48,11 +52,38 @@ def test_status_as_json(filled: Cli) -> None:
             "lag": 0,
             "lag_seconds": 0.0,
             "applied": 3,
+            "spans": [
+                {"first": 0, "last": 63, "position": 3, "lag": 0, "lag_seconds": 0.0, "count": 3}
+            ],
+            "workers": 0,
+            "proved": None,
             "state": "current",
             "error": None,
+            "fresh_within": None,
+            "late": False,
         }
     ]
     assert filled("status", "--json").json["log"] == said["log"]
+
+
+PROMISE = "@reading.projects(Summary, fresh_within=0.001)"
+
+
+def test_status_shows_what_was_promised_and_whether_it_is_broken(filled: Cli, folder: Path) -> None:
+    """The events have waited since they were appended: they are late, until they are applied."""
+    source = (folder / "cli_shop.py").read_text()
+    (folder / "cli_fresh.py").write_text(source.replace("@reading.projects(Summary)", PROMISE))
+    app = ("--app", "cli_fresh:app")
+    row = filled("status", *app).out.splitlines()[-1]
+    assert "0.001 s, late" in row
+    (one,) = filled("status", *app, "--json").json["projections"]
+    assert (one["fresh_within"], one["late"]) == (0.001, True)
+    filled("ask", "HowMany", *app)
+    assert filled("status", *app).out.splitlines()[-1].split() == [
+        *("summary", "async", "3", "0", "-", "0.001", "s", "3", "0", "-", "current")
+    ]
+    (one,) = filled("status", *app, "--json").json["projections"]
+    assert (one["fresh_within"], one["late"]) == (0.001, False)
 
 
 def test_views_of_another_log_are_refused_and_status_says_so(filled: Cli) -> None:
@@ -123,3 +154,40 @@ def test_views_that_are_not_there_are_not_made_by_looking(
     said = filled(command, "--views", "sqlite:///views.db", "--json")
     assert (said.status, said.error["code"]) == (2, "no-views")
     assert not (folder / "views.db").exists()
+
+
+def test_verify_goes_on_from_the_last_proof(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    for words in ((), ("--since", "last")):
+        (found,) = filled("verify", *words, "--json").json["projections"]
+        assert (found["ok"], found["position"], found["count"]) == (True, 3, 3)
+    assert filled("verify", "--since", "tomorrow").status == 2
+
+
+def test_verify_names_events_and_keys(filled: Cli, folder: Path) -> None:
+    filled("ask", "HowMany")
+    event = filled("log", "show", "--json").lines[1]["id"]
+    plant(folder, f"UPDATE diptych_checkpoints SET position = 2, event_id = '{event}'")
+    said = filled("verify")
+    assert said.status == 1
+    assert said.out.splitlines()[-1].split()[:4] == ["ahead", "3", "Placed", "3"]
+    (fault,) = filled("verify", "--json").json["projections"][0]["faults"]
+    assert (fault["what"], fault["position"], fault["key"]) == ("ahead", 3, "3")
+
+
+def test_verify_of_rows_names_what_was_changed_by_hand(filled: Cli, folder: Path) -> None:
+    filled("ask", "HowMany")
+    said = filled("verify", "--rows")
+    assert (said.status, said.out.splitlines()[-1].split()[:3]) == (0, ["summary", "3", "0"])
+    plant(folder, "UPDATE summary SET customer = 'eve' WHERE \"order\" = '2'")
+    plant(folder, "DELETE FROM summary WHERE \"order\" = '3'")
+    assert filled("verify").status == 0
+    said = filled("verify", "--rows")
+    assert said.status == 1
+    assert [line.split() for line in said.out.splitlines()[-2:]] == [
+        ["different", "2", "customer", "bob", "eve"],
+        ["missing", "3"],
+    ]
+    (found,) = filled("verify", "--rows", "--json").json["projections"]
+    assert (found["differing"], found["columns"]) == (2, {"customer": 1})
+    assert filled("verify", "--rows", "--sample", "0").status == 2

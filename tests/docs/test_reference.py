@@ -6,6 +6,7 @@ import pytest
 
 import diptych
 from diptych import (
+    Actor,
     Answer,
     Events,
     Limits,
@@ -18,10 +19,12 @@ from diptych import (
     Views,
     errors,
 )
+from diptych.app.access import Access, Endpoint
 from diptych.app.blocking import BlockingLog, BlockingRunning
 from diptych.log import Append, Condition, Log
 from diptych.read.status import Status
 from diptych.read.verify import Verdict
+from diptych.testing import AccessRow, AccessTable
 from diptych.testing.servers import PostgresServer
 from tests.docs.pages import ROOT
 
@@ -89,6 +92,11 @@ def public(cls: type) -> set[str]:
     [
         (Metadata, "messages-and-fields.md", "Metadata"),
         (Recorded, "messages-and-fields.md", "Recorded"),
+        (Actor, "modules-and-apps.md", "Actor"),
+        (Access, "modules-and-apps.md", "The list of rules"),
+        (Endpoint, "modules-and-apps.md", "The list of rules"),
+        (AccessTable, "testing.md", "Who may do what"),
+        (AccessRow, "testing.md", "Who may do what"),
         (Limits, "modules-and-apps.md", "Limits"),
         (Receipt, "modules-and-apps.md", "Receipt"),
         (Running, "modules-and-apps.md", "Running"),

@@ -29,7 +29,7 @@ def test_every_folder_with_python_in_it_is_a_package() -> None:
 
 def test_every_folder_of_the_library_is_a_package_or_holds_data_only() -> None:
     suffixes = {path.suffix for path in SOURCE.rglob("*") if path.is_file()} - {".pyc"}
-    assert suffixes <= {".py", ".sql", ".typed", ".html", ".css", ".js", ".svg"}, suffixes
+    assert suffixes <= {".py", ".sql", ".typed", ".html", ".css", ".js", ".json", ".svg"}, suffixes
 
 
 def test_the_package_says_that_it_is_typed() -> None:

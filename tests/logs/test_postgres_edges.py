@@ -13,7 +13,6 @@ import pytest
 
 from diptych.errors import Invalid, LogUnusable, ProjectionFailed, Unavailable
 from diptych.log import (
-    LONGEST_TEXT,
     Append,
     Appended,
     Condition,
@@ -24,6 +23,7 @@ from diptych.log import (
 )
 from diptych.logs.postgres import PostgresLog
 from diptych.logs.postgres.writing import moved
+from diptych.messages import LONGEST_TEXT
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import Connection
 from diptych.testing.contracts.making import appended, event, fill, positions, put, refused

@@ -56,6 +56,8 @@ class Proxy:
             return
         there, back = await asyncio.open_connection(*self._target)
         self._open |= {writer, back}
+        if self.away:  # since the connection was accepted
+            self.cut_all()
         lost = False
 
         def request(data: bytes) -> bool:

@@ -84,7 +84,7 @@ async def test_a_checkpoint_moves_over_unused_events() -> None:
     async with World([orders()]) as world:
         await world.append(*placed(1), *[Noted("x")] * 10)
         await world.engine.catch_up()
-        checkpoint = (await world.store.checkpoints())["order"]
+        checkpoint = (await world.store.checkpoints())["order"][0]
         assert (checkpoint.position, checkpoint.count) == (11, 1)
 
 
@@ -93,7 +93,7 @@ async def test_a_wait_does_not_hang_on_events_that_the_projection_does_not_use()
         await world.engine.start()
         head = await world.append(*[Noted("x")] * 5)
         assert await world.engine.wait_for(["order"], head, time.monotonic() + 30)
-        assert (await world.store.checkpoints())["order"].position == head
+        assert (await world.store.checkpoints())["order"][0].position == head
 
 
 async def test_a_handler_gets_the_transaction() -> None:
@@ -226,19 +226,19 @@ async def test_a_step_from_a_checkpoint_that_moved_writes_nothing(tmp_path: Path
     async with World([orders()]) as world:
         await world.append(*placed(1, 2, 3))
         await world.engine.catch_up()
-        stale = world.engine.followers["order"].checkpoint
+        stale = world.engine.spans.of("order")[0].checkpoint
         await world.append(*placed(4))
         await world.engine.catch_up()
         assert await world.store.apply([Change(stale, stale, {}, ())]) == [False]
-        before = (await world.store.checkpoints())["order"]
+        before = (await world.store.checkpoints())["order"][0]
         await world.sql("UPDATE diptych_checkpoints SET count = count + 1")
         await world.append(*placed(5))
-        follower = world.engine.followers["order"]
+        follower = world.engine.spans.of("order")[0]
         await world.engine._turn([follower], None, settle=True)
         await world.engine._written()
         assert follower.state == "standby"
         assert "o5" not in keyed(await world.rows(Order), "order")
-        assert (await world.store.checkpoints())["order"].position == before.position
+        assert (await world.store.checkpoints())["order"][0].position == before.position
 
 
 class CutStore:
@@ -267,7 +267,7 @@ async def test_failures_between_and_around_commits_lose_and_double_nothing(
     pattern: list[str], page: int
 ) -> None:
     async with World([orders(), accounts()], page=page) as world:
-        world.engine.store = cast(Any, CutStore(world, pattern))
+        world.engine.spans.store = cast(Any, CutStore(world, pattern))
         for n in range(12):
             await world.append(*placed(n), Moved("a", "b", n))
         for _ in range(len(pattern) + 1):
@@ -363,7 +363,7 @@ async def test_a_checkpoint_that_is_gone_is_not_begun_anew_over_old_rows() -> No
         await world.append(*placed(1))
         await world.engine.catch_up()
         await world.sql("DELETE FROM diptych_checkpoints")
-        world.engine.followers["order"].forget()
+        world.engine.spans.of("order")[0].forget()
         await world.append(*placed(2))
         with pytest.raises(ForeignCheckpoint, match="is gone"):
             await world.engine.catch_up()

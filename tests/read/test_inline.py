@@ -87,7 +87,7 @@ class Shared:
         for one in self.projections:
             rows = (await self.store.all(select(one.view))).rows
             assert {one.definition.key_of(r): r for r in rows} == fold_events(one, records, {})
-            position = (await self.store.checkpoints())[one.name].position
+            position = (await self.store.checkpoints())[one.name][0].position
             assert position == await self.log.head()
         verdicts = await verify(self.log, self.codec, self.store, self.projections)
         assert all(v.ok for v in verdicts), verdicts

@@ -123,7 +123,7 @@ class Shared:
         for one in self.projections:
             rows = (await self.store.all(select(one.view))).rows
             assert {one.definition.key_of(r): r for r in rows} == fold_events(one, records, {})
-            position = (await self.store.checkpoints())[one.name].position
+            position = (await self.store.checkpoints())[one.name][0].position
             assert position == await self.log.head()
         verdicts = await verify(self.log, self.codec, self.store, self.projections)
         assert all(v.ok for v in verdicts), verdicts
@@ -243,7 +243,7 @@ async def test_an_append_waits_for_an_engine_that_fills_the_gap(url: str) -> Non
             steps.extend(changes)
             return [True for _ in changes]
 
-        app.engine.store = cast(Any, Instead(app.store, applied))
+        app.engine.spans.store = cast(Any, Instead(app.store, applied))
         await app.engine.catch_up()
         async with app.store.session() as engine:
             await engine.move(steps[0])

@@ -125,7 +125,7 @@ class Apart(PostgresViews):
         found = await super().all(statement)
         await asyncio.sleep(0)
         checkpoints = await self.checkpoints()
-        return Found(found.rows, {name: c.position for name, c in checkpoints.items()})
+        return Found(found.rows, {name: c[0].position for name, c in checkpoints.items()})
 
 
 def test_positions_read_after_the_rows_are_found(url: str) -> None:
@@ -185,7 +185,7 @@ def kept(monkeypatch: pytest.MonkeyPatch, name: str, storage: Storage) -> Genera
 
     from diptych.testing.contracts.views.making import VIEWS
 
-    definitions = [view.__view__ for views in VIEWS.values() for view in views]
+    definitions = [view.__view__ for one in VIEWS.values() for view in one.views]
     before = [dict(vars(d)) for d in definitions]
     with monkeypatch.context() as patch:
         patch.setattr(kinds.Kind, "__init__", changed)

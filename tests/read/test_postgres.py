@@ -16,7 +16,7 @@ from sqlalchemy import func, insert, text
 
 from diptych.errors import DefinitionError, Invalid, ProjectionFailed, Unavailable
 from diptych.logs.memory import MemoryLog
-from diptych.read.port import Change, Checkpoint, Tally
+from diptych.read.port import Change, Checkpoint, Kept, Tally
 from diptych.read.projections import fold_events, projection
 from diptych.read.select import column, select
 from diptych.read.stores.postgres import PostgresViews
@@ -164,7 +164,7 @@ async def test_long_names_of_indexes_are_shortened_apart(url: str) -> None:
     assert len(set(names)) == 2
     assert all(len(name) <= 63 for name in names)
     async with new_store(url) as store:
-        await store.open("log", {"long": [LongNames]})
+        await store.open("log", {"long": Kept((LongNames,))})
         found = await fetch(
             store,
             "SELECT indexname::text FROM pg_indexes WHERE schemaname = $1 AND tablename = $2",
@@ -181,7 +181,7 @@ class TooLong(View, table="b" * 64):
 async def test_names_that_postgresql_would_cut_off_are_refused(url: str) -> None:
     async with new_store(url) as store:
         with pytest.raises(DefinitionError, match="at most 63 bytes"):
-            await store.open("log", {"long": [TooLong]})
+            await store.open("log", {"long": Kept((TooLong,))})
 
 
 async def test_a_role_that_may_not_create_opens_what_is_there(url: str) -> None:
@@ -199,7 +199,7 @@ async def test_a_role_that_may_not_create_opens_what_is_there(url: str) -> None:
         await theirs.open("log", VIEWS)
         await put(theirs, Counter("a", 1))
         with pytest.raises(Exception, match="permission denied"):
-            await theirs.open("log", {"new": [LongNames]})
+            await theirs.open("log", {"new": Kept((LongNames,))})
         await theirs.close()
         assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
         await fetch(store, f"DROP OWNED BY {role}")
@@ -291,7 +291,7 @@ async def test_a_step_whose_commit_is_unknown_is_found_out(url: str, how: Any) -
     """Lost on the way there it is made again; lost on the way back it is known to be made."""
     proxy = Proxy(url)
     async with proxy.running() as through, new_store(through) as store:
-        at = (await store.checkpoints())["counter"]
+        at = (await store.checkpoints())["counter"][0]
         for n in range(5):
             change = step(at, Counter("a", n), deleted=["b"], blocks={0: Tally(n, n)})
             # The values of the step come with the request that runs it, whatever is prepared.
@@ -299,7 +299,7 @@ async def test_a_step_whose_commit_is_unknown_is_found_out(url: str, how: Any) -
             assert await store.apply([change]) == [True]
             assert proxy.cuts == n + 1
             at = change.after
-            assert await store.proof("counter") == (at, {0: Tally(n, n)})
+            assert await store.proof("counter") == ([at], {0: Tally(n, n)})
             assert (await store.all(select(Counter))).rows == [Counter("a", n)]
 
 
@@ -307,8 +307,8 @@ async def test_a_step_that_another_made_meanwhile_is_not_taken_for_ours(url: str
     proxy = Proxy(url)
     async with proxy.running() as through, new_store(through) as store:
         at = await store.checkpoints()
-        ours = step(at["counter"], Counter("a", 1))
-        leg = step(at["leg"])
+        ours = step(at["counter"][0], Counter("a", 1))
+        leg = step(at["leg"][0])
         theirs = step(ours.before, Counter("b", 1))
         theirs = Change(theirs.before, step(theirs.after).after, {}, theirs.writes)
         direct = PostgresViews(Database(f"{url}?schema={store.database.schema}"))
@@ -337,7 +337,7 @@ async def test_reads_are_made_again(url: str) -> None:
             lambda: store.load(Counter, ["a"]),
             lambda: store.checkpoints(),
             lambda: store.proof("counter"),
-            lambda: store.block("counter", 0),
+            lambda: store.block("counter", 0, 0),
         ):
             expected = await work()
             proxy.cut("reply")
@@ -376,7 +376,7 @@ async def test_a_database_that_is_away_is_unavailable_and_work_resumes_by_itself
         log = MemoryLog()
         store = PostgresViews(Database(f"{through}?schema=t{next(numbers)}", patience=0.1))
         world = World([orders()], log=log)
-        world.store = world.engine.store = store
+        world.store = world.engine.spans.store = store
         async with world:
             await world.engine.start()
             await world.engine.catch_up()
@@ -417,7 +417,7 @@ async def test_a_session_whose_connection_is_lost_is_unavailable(url: str, how: 
 
 async def test_cancelling_leaves_no_transaction_and_no_poisoned_connection(url: str) -> None:
     async with new_store(url) as store, new_store(url) as watching:
-        at = (await store.checkpoints())["counter"]
+        at = (await store.checkpoints())["counter"][0]
         for n in range(12):  # more often than there are connections
             change = step(at, Counter("a", n))
             async with store.session() as tx:  # it holds the checkpoint's row
@@ -432,7 +432,7 @@ async def test_cancelling_leaves_no_transaction_and_no_poisoned_connection(url: 
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
                 assert task.cancelled()
-            at = (await store.checkpoints())["counter"]
+            at = (await store.checkpoints())["counter"][0]
         while await fetch(
             watching,
             "SELECT FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' "

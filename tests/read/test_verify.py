@@ -5,8 +5,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from typing import Any, cast
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +18,19 @@ from diptych.errors import Unavailable
 from diptych.read import fold, proof
 from diptych.read.blame import Unit, explain
 from diptych.read.port import Change, Checkpoint
-from diptych.read.proof import MODULUS, Tally, hash_effects, sum_hashes, tally_blocks
+from diptych.read.proof import (
+    MODULUS,
+    Tally,
+    add_packed,
+    hash_event,
+    hash_key,
+    pack,
+    slice_of,
+    tally_blocks,
+    tally_slices,
+    total_of,
+    unpack,
+)
 from diptych.read.verify import Verdict, ranges, verify
 from tests.read.world import Moved, Noted, World, accounts, journals, orders, placed
 
@@ -45,22 +60,27 @@ async def tamper(world: World, name: str, position: int, times: int) -> None:
     decoded = world.codec.event(event)
     projections = {p.name: p for p in world.projections}
     keys = projections[name].keys_of(decoded) if name != "journal" else (None,)  # type: ignore[attr-defined]
-    digest = times * sum_hashes(hash_effects([(position, event.id, k) for k in keys]))
-    for table, where in (
-        ("diptych_checkpoints", ""),
-        ("diptych_blocks", f" AND block = {position >> proof.BLOCK_SHIFT}"),
-    ):
-        [(count, old)] = await world.sql(
-            f"SELECT count, digest FROM {table} WHERE projection = ?{where}", name
-        )
-        assert isinstance(count, int)
-        assert isinstance(old, str)
-        await world.sql(
-            f"UPDATE {table} SET count = ?, digest = ? WHERE projection = ?{where}",
-            count + times * len(keys),
-            f"{(int(old, 16) + digest) % MODULUS:032x}",
-            name,
-        )
+    one = projections[name]
+    (before,) = (await world.store.checkpoints())[name]
+    mark = hash_event(position, event.id)
+    more = [
+        (slice_of(k, one.slices), Tally(times, times * mark * hash_key(k) % MODULUS)) for k in keys
+    ]
+    added = total_of(tally for _, tally in more)
+    number = position >> proof.BLOCK_SHIFT
+    tallies = before.tallies
+    for place, tally in more:
+        changed = unpack(tallies)
+        changed[place] = changed[place].plus(tally)
+        tallies = pack(changed)
+    after = msgspec.structs.replace(
+        before,
+        count=before.count + added.count,
+        digest=(before.digest + added.digest) % MODULUS,
+        tallies=tallies,
+    )
+    block = await world.store.block(name, 0, number)
+    assert await world.store.apply([Change(before, after, {number: block.plus(added)})]) == [True]
 
 
 async def test_a_sound_read_model_is_found_sound() -> None:
@@ -130,8 +150,8 @@ async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     """A planted bug: the fold passes over an event, and so do rows and digest."""
     real = fold.fold_used
 
-    def skipping(one: Any, cache: Any, used: Sequence[fold.Used]) -> fold.Folding:
-        return real(one, cache, [u for u in used if u[0].position != ORDER[2]])
+    def skipping(one: Any, cache: Any, span: Any, used: Sequence[fold.Used]) -> fold.Folding:
+        return real(one, cache, span, [u for u in used if u[0].position != ORDER[2]])
 
     monkeypatch.setattr("diptych.read.pages.fold_used", skipping)
     world = await built(30)
@@ -143,9 +163,9 @@ async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_doubling_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     real = fold.fold_used
 
-    def doubling(one: Any, cache: Any, used: Sequence[fold.Used]) -> fold.Folding:
+    def doubling(one: Any, cache: Any, span: Any, used: Sequence[fold.Used]) -> fold.Folding:
         twice = [[u, u] if u[0].position == ORDER[2] else [u] for u in used]
-        return real(one, cache, list(itertools.chain(*twice)))
+        return real(one, cache, span, list(itertools.chain(*twice)))
 
     monkeypatch.setattr("diptych.read.pages.fold_used", doubling)
     world = await built(30)
@@ -158,13 +178,13 @@ async def test_a_digest_that_does_not_depend_on_the_event_is_found_out(
 ) -> None:
     """A planted bug in the digest: the engine hashes something else than verify."""
 
-    def careless(effects: Any) -> list[bytes]:
-        return proof.hash_effects([(position, "", key) for position, _, key in effects])
+    def careless(position: int, event_id: str) -> int:
+        return proof.hash_event(position, "")
 
-    monkeypatch.setattr(fold, "hash_effects", careless)
+    monkeypatch.setattr("diptych.read.pages.hash_event", careless)
     world = await built(30)
     verdicts = await verify(world.log, world.codec, world.store, world.projections)
-    assert [v.ok for v in verdicts] == [False, False, True]
+    assert [v.ok for v in verdicts] == [False, False, False]
     await world.store.close()
 
 
@@ -205,13 +225,8 @@ async def _position_only(world: World, after: Checkpoint) -> None:
 
 async def _effects_only(store: Any, change: Change) -> None:
     """Commit a step's rows and proof, but leave the checkpoint's position where it was."""
-    moved = Checkpoint(
-        change.before.projection,
-        change.before.log,
-        change.before.position,
-        change.before.event_id,
-        change.after.count,
-        change.after.digest,
+    moved = msgspec.structs.replace(
+        change.after, position=change.before.position, event_id=change.before.event_id
     )
     await store.apply([Change(change.before, moved, change.blocks, change.writes)])
 
@@ -222,7 +237,7 @@ async def test_rows_and_checkpoint_committed_apart_are_found_out(rows_first: boo
     await world.engine.open()
     await world.append(*[Moved("a", "b", n) for n in range(10)])
     await world.engine.catch_up()
-    world.engine.store = cast(Any, Apart(world, rows_first=rows_first))
+    world.engine.spans.store = cast(Any, Apart(world, rows_first=rows_first))
     await world.append(*[Moved("a", "b", n) for n in range(5)])
     with pytest.raises(Unavailable):
         await world.engine.catch_up()
@@ -307,30 +322,75 @@ def test_a_full_block_is_searched_in_bounded_time() -> None:
     assert explain(known, digest, -3) is not None
 
 
-@given(st.lists(st.binary(min_size=16, max_size=16)))
-def test_the_sum_of_hashes_is_the_sum_of_little_endian_numbers(hashes: list[bytes]) -> None:
-    assert sum_hashes(hashes) == sum(int.from_bytes(h, "little") for h in hashes) % MODULUS
+hashes = st.integers(0, MODULUS - 1)
 
 
-@given(st.lists(st.integers(1, 5000)), st.data())
-def test_tallies_of_blocks_add_up(positions: list[int], data: st.DataObject) -> None:
-    positions.sort()
-    hashes = hash_effects([(p, "e", None) for p in positions])
-    total = Tally()
-    for number, tally in tally_blocks(positions, hashes).items():
+@given(st.lists(st.tuples(st.integers(1, 5000), st.integers(0, 7), hashes)))
+def test_tallies_of_blocks_and_slices_add_up(effects: list[tuple[int, int, int]]) -> None:
+    effects.sort()
+    positions, slices, digests = [[e[n] for e in effects] for n in range(3)]
+    whole = Tally(len(effects), sum(digests) % MODULUS)
+    blocks = tally_blocks(positions, digests)
+    assert total_of(blocks.values()) == whole
+    for number, tally in blocks.items():
         assert tally.count == sum(p >> proof.BLOCK_SHIFT == number for p in positions)
-        total = total.plus(tally)
-    assert total == Tally(len(positions), sum_hashes(hashes))
+    packed = add_packed(pack([Tally(1, MODULUS - 1)] * 8), tally_slices(slices, digests))
+    for number, tally in enumerate(unpack(packed)):
+        mine = [digest for place, digest in zip(slices, digests, strict=True) if place == number]
+        assert tally == Tally(1 + len(mine), (sum(mine) - 1) % MODULUS)
 
 
-@given(
-    st.tuples(st.integers(1), st.text(), st.text()), st.tuples(st.integers(1), st.text(), st.text())
-)
+effects = st.tuples(st.integers(1), st.text(), st.text() | st.integers() | st.none())
+
+
+@given(effects, effects)
 def test_different_effects_have_different_hashes(
-    a: tuple[int, str, str], b: tuple[int, str, str]
+    a: tuple[int, str, Any], b: tuple[int, str, Any]
 ) -> None:
-    first, second = hash_effects([a, b])
+    first, second = [hash_event(p, e) * hash_key(k) % MODULUS for p, e, k in (a, b)]
     assert (first == second) == (a == b)
+
+
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "equal",
+    [
+        (Decimal("1.50"), Decimal("1.5"), 1.5),
+        (1, 1.0, Decimal("1E0"), True),
+        (0, Decimal("-0.00"), -0.0),
+        (
+            datetime(2026, 1, 1, 12, tzinfo=UTC),
+            datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2))),
+        ),
+        (("a", Decimal(2)), ("a", 2)),
+    ],
+)
+def test_keys_that_are_equal_have_one_hash(equal: tuple[Any, ...]) -> None:
+    assert len(set(equal)) == len({hash_key(key) for key in equal}) == 1
+
+
+def test_keys_that_are_not_equal_have_several() -> None:
+    keys = ["1", 1, ("1",), ("1", "2"), "1,2", None, "", Decimal("1.5"), "1.5", date(2026, 1, 1)]
+    assert len({hash_key(key) for key in keys}) == len(keys)
+
+
+async def test_events_swapped_between_two_keys_are_found_out() -> None:
+    """The hash of an effect is that of its event and of its key together."""
+    world = await built(30)
+    (before,) = (await world.store.checkpoints())["order"]
+    page = await world.log.read(after=ORDER[3] - 1, until=ORDER[4])
+    (one, key), (two, other) = [
+        (hash_event(e.position, e.id), hash_key(world.codec.event(e).order))  # type: ignore[attr-defined]
+        for e in (page.events[0], page.events[-1])
+    ]
+    swapped = one * other + two * key - one * key - two * other
+    assert swapped % MODULUS
+    after = msgspec.structs.replace(before, digest=(before.digest + swapped) % MODULUS)
+    assert await world.store.apply([Change(before, after, {})]) == [True]
+    assert not (await judged(world, "order")).ok
+    await world.store.close()
 
 
 def test_ranges_in_words() -> None:

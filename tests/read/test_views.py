@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.errors import DefinitionError, Invalid
-from diptych.read.port import Change, Checkpoint, Writes
+from diptych.read.port import Change, Checkpoint, Kept, Writes
 from diptych.read.select import column, select
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.read.views import Key, View, definition_of
@@ -76,12 +76,12 @@ class Compound(View):
 
 async def opened(*views: type[View]) -> SqliteViews:
     store = SqliteViews(Database(None))
-    await store.open("log", {"p": views})
+    await store.open("log", {"p": Kept(tuple(views))})
     return store
 
 
 async def put(store: SqliteViews, view: type[View], *rows: View) -> None:
-    checkpoint = (await store.checkpoints())["p"]
+    checkpoint = (await store.checkpoints())["p"][0]
     after = Checkpoint("p", "log", checkpoint.position + 1, "event", checkpoint.count + 1)
     assert await store.apply([Change(checkpoint, after, {}, (Writes(view, list(rows), []),))]) == [
         True
@@ -308,9 +308,9 @@ async def test_a_table_of_other_columns_is_refused(tmp_path: Any) -> None:
         b: str
 
     store = SqliteViews(Database(None))
-    await store.open("log", {"p": [One]})
+    await store.open("log", {"p": Kept((One,))})
     with pytest.raises(DefinitionError, match="has changed since") as caught:
-        await store.open("log", {"p": [Two]})
+        await store.open("log", {"p": Kept((Two,))})
     assert caught.value.facts["changed"] == "b"
     await store.close()
 

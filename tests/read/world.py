@@ -14,11 +14,13 @@ from diptych.log import Append, Log, NewEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event, Metadata, Query, Recorded, new_id
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
 from diptych.read.port import Transaction
 from diptych.read.projections import Handler, Keyed, Projection, handler, projection
 from diptych.read.queries import Events, Queries, Views, answering
 from diptych.read.select import select
 from diptych.read.views import Key, View
+from diptych.telemetry.metrics import Telemetry
 from tests.read.backends import Current
 
 
@@ -186,8 +188,12 @@ class World:
         self.projections = list(projections)
         self.backend = Current.backend
         self.store = self.backend.store(path)
+        self.telemetry = Telemetry()
         self.engine = Engine(
-            self.log, self.codec, self.store, projections, page=page, cache_rows=cache_rows
+            *(self.log, self.codec, self.store, projections),
+            page=page,
+            cache_rows=cache_rows,
+            measures=ReadMeasures(self.telemetry, projections),
         )
         self.queries = Queries(
             self.log,

@@ -11,6 +11,7 @@ from diptych.logs.sqlite import SqliteLog
 from diptych.read.stores.sqlite import SqliteViews, rows
 from diptych.sql.judge import Judge
 from diptych.sql.sqlite import transaction
+from torture.pauses import hasty
 
 _plant = pytest.MonkeyPatch()
 
@@ -61,3 +62,21 @@ def rows_before_checkpoint() -> None:
         return await store.database.write(move)
 
     _plant.setattr(SqliteViews, "apply", apart)
+
+
+def unfenced_checkpoint() -> None:
+    """Move checkpoints without looking where they stand; with the short lease of the run."""
+    hasty()
+    apart = " AND slices = ?"
+
+    def move(connection: Any, change: Any) -> bool:
+        before, after = change.before, change.after
+        statement = rows.SQL["move"].partition(apart)[0]
+        values = (after.position, after.event_id, after.count, f"{after.digest:032x}", None)
+        connection.execute(statement, (*values, after.tallies, before.projection, before.slice))
+        for number, tally in change.blocks.items():
+            block = (after.projection, after.slice, number, tally.count, f"{tally.digest:032x}")
+            connection.execute(rows.SQL["put_block"], block)
+        return True
+
+    _plant.setattr(rows, "move", move)

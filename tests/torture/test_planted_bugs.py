@@ -13,6 +13,7 @@ from diptych.testing.checker import Violation
 from tests.torture import plants
 from torture.backends import Sqlite
 from torture.kill import kill
+from torture.pauses import pauses
 from torture.power import power
 from torture.power.disk import Disk
 from torture.power.vfs import Operation, Unusable, shim
@@ -98,6 +99,12 @@ async def test_processes_find_unchecked_conditions(tmp_path: Path) -> None:
     """Bug: conditions are not looked at, in other processes than the one that checks."""
     planted = "tests.torture.plants:unchecked_conditions"
     assert await finds(6, lambda rng: processes(Sqlite(tmp_path), rng, planted))
+
+
+async def test_pauses_find_an_unfenced_checkpoint(tmp_path: Path) -> None:
+    """Bug: a worker that wakes up goes on as if it were still the only one."""
+    planted = "tests.torture.plants:unfenced_checkpoint"
+    assert await finds(9, lambda rng: pauses(Sqlite(tmp_path), rng, planted))
 
 
 # --- the model of the disk ------------------------------------------------------------------------

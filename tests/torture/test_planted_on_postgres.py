@@ -303,7 +303,7 @@ async def work(running: Running, seed: int) -> None:
         await running.do(Move(f"a{source}", f"a{target}", rng.randint(1, 20)))
 
 
-FENCE = "AND position = {} AND count = {}\n        AND digest = {}"
+FENCE = "AND position = {}\n        AND count = {} AND digest = {}"
 
 
 @pytest.mark.parametrize("fenced", [True, False])

@@ -25,7 +25,7 @@ from diptych.errors import (
 from diptych.log import Append, Log, NewEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Command
-from diptych.write import bus as bus_module
+from diptych.write import answering, guessing
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Entry, Receipt
 from tests.write import shop
@@ -108,15 +108,15 @@ async def test_order_of_submission_holds_within_a_boundary() -> None:
         assert order == sorted(order)
 
 
-@pytest.mark.parametrize("guess_after", [bus_module.GUESS_AFTER, 0])
+@pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
 @pytest.mark.parametrize("seed", range(40))
 async def test_two_processes_and_failing_batches_break_no_rule(
     seed: int, guess_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever interleaves, fails or was guessed: no rule is broken, and answers tell the truth."""
     rng = random.Random(seed)
-    monkeypatch.setattr(bus_module, "GUESS_AFTER", guess_after)
-    monkeypatch.setattr(bus_module, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
+    monkeypatch.setattr(answering, "ANSWERS_AT_ONCE", 2)
     log = MemoryLog()
     trouble = [Troubled(log, rng, lambda: rng.random() < 0.1) for _ in range(2)]
     trouble[0].remote = True
@@ -251,7 +251,7 @@ async def test_a_stale_state_is_read_anew_before_a_rejection() -> None:
 async def used_to_new_accounts(log: Log, limits: Limits | None = None) -> CommandBus:
     """Return a bus that has found many accounts new, one after the other."""
     bus, _ = shop.make_bus(log, limits)
-    for number in range(bus_module.GUESS_AFTER):
+    for number in range(guessing.GUESS_AFTER):
         await bus.submit(shop.Open(f"new {number}"))
     return bus
 
@@ -260,11 +260,11 @@ async def test_what_was_always_new_is_decided_without_reading() -> None:
     """After some first reads that found nothing, a kind of command is decided at once."""
     log = Troubled(MemoryLog(), random.Random(7), never)
     bus = await used_to_new_accounts(log)
-    assert log.reads == bus_module.GUESS_AFTER
+    assert log.reads == guessing.GUESS_AFTER
     await asyncio.gather(*[bus.submit(shop.Open(str(n))) for n in range(20)])
-    assert log.reads == bus_module.GUESS_AFTER
+    assert log.reads == guessing.GUESS_AFTER
     await bus.submit(shop.Close("5"))
-    assert (log.reads, log.refused) == (bus_module.GUESS_AFTER, [])
+    assert (log.reads, log.refused) == (guessing.GUESS_AFTER, [])
 
 
 async def test_a_wrong_guess_is_noticed_and_costs_no_attempt() -> None:
@@ -338,7 +338,8 @@ async def test_a_fault_on_the_guess_of_another_is_no_answer() -> None:
         return shop.account(state, event)
 
     fussed = msgspec.structs.replace(model, evolve=evolve)
-    touched = {**bus._side.touched, shop.Touched: ((fussed, instance),)}
+    touched = dict(bus._side.touched)
+    touched[shop.Touched] = ((fussed, instance),)
     bus._side = msgspec.structs.replace(bus._side, touched=touched)
     opening, touching = bus.submit(shop.Open("a")), bus.submit(shop.Touch("a"))
     with pytest.raises(Rejected):
@@ -352,7 +353,7 @@ async def test_a_rejection_on_a_guess_is_not_given() -> None:
     other, _ = shop.make_bus(log)
     await other.submit(shop.Open("a"))
     bus, _ = shop.make_bus(log)
-    for number in range(bus_module.GUESS_AFTER):
+    for number in range(guessing.GUESS_AFTER):
         with pytest.raises(Rejected):
             await bus.submit(shop.Close(f"never {number}"))
     assert (await bus.submit(shop.Close("a"))).last == 2
@@ -363,7 +364,7 @@ async def test_a_remote_log_is_answered_for_in_parts() -> None:
     log = Troubled(MemoryLog(), random.Random(9), never)
     log.remote = True
     bus, _ = shop.make_bus(log)
-    count = 3 * bus_module.ANSWERS_AT_ONCE
+    count = 3 * answering.ANSWERS_AT_ONCE
 
     async def client(name: str) -> None:
         await bus.submit(shop.Open(name))

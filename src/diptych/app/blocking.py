@@ -21,6 +21,7 @@ from diptych.app.running import Running
 from diptych.app.running import open_log as opening_log
 from diptych.errors import BlocksEventLoop, Closed, LogUnusable, TimedOut
 from diptych.log import Log
+from diptych.messages import Actor
 from diptych.read.queries import Events, Views
 
 P = ParamSpec("P")
@@ -171,8 +172,10 @@ class BlockingRunning(_Opened[Running]):
     recall = _blocking(Running.recall)
     ask = _blocking(Running.ask)
     status = _blocking(Running.status)
+    metrics = _blocking(Running.metrics)
     catch_up = _blocking(Running.catch_up)
     verify = _blocking(Running.verify)
+    verify_rows = _blocking(Running.verify_rows)
 
     @property
     def definitions(self) -> Definitions:
@@ -183,6 +186,10 @@ class BlockingRunning(_Opened[Running]):
     def events(self) -> BlockingEvents:
         """The log, decoded."""
         return BlockingEvents(self._thread, self._inner.events, self._seconds)
+
+    def events_for(self, actor: Actor | str | None) -> BlockingEvents:
+        """The log, decoded, as far as this actor may read it: what clients are given."""
+        return BlockingEvents(self._thread, self._inner.events_for(actor), self._seconds)
 
     @property
     def log(self) -> BlockingLog:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import Struct
 
+from diptych.app.access import Access, Check, Endpoint, Rule, rule_of
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, calling, place
 from diptych.messages import Event
-from diptych.read.projections import Projection, check_projections, handler, projection
+from diptych.read.projections import (
+    FRESH_SHARE,
+    Projection,
+    check_projections,
+    handler,
+    projection,
+)
 from diptych.read.queries import Answering, answering, check_answers
 from diptych.read.views import is_view
 from diptych.write.definitions import ModelDeclaration, WriteSide, compile_write_side
@@ -31,12 +38,11 @@ _MISSING: Any = None
 """What a decorator gets that is written with empty brackets."""
 
 
-def _function(function: F, decorator: str) -> F:
+def _function(function: Any, decorator: str) -> None:
     if not callable(function):
         raise DefinitionError(
             f"This decorator is written without brackets: @module.{decorator}", at=calling()
         )
-    return function
 
 
 def _require_views(decorator: str, *views: Any) -> None:
@@ -58,6 +64,7 @@ class Definitions(Struct, frozen=True, eq=False):
     write: WriteSide
     projections: tuple[Projection, ...]
     answers: tuple[Answering, ...]
+    access: Access
 
 
 class Module:
@@ -76,6 +83,8 @@ class Module:
         self.decisions: list[Callable[..., Any]] = []
         self.projections: list[Callable[[], Projection]] = []
         self.answerers: list[Callable[..., Any]] = []
+        self.rules: dict[Callable[..., Any], Rule] = {}
+        self.exposed: list[tuple[type[Event], Rule, str]] = []
         self.include(*modules)
 
     def include(self, *modules: Module) -> None:
@@ -113,10 +122,18 @@ class Module:
 
         return declare
 
-    def decides(self, function: F = _MISSING, /) -> F:
-        """Declare a decision: ``(command, state, …) -> events``, or ``raise Rejected``."""
-        self.decisions.append(_function(function, "decides"))
-        return function
+    @overload
+    def decides(self, function: F, /) -> F: ...
+
+    @overload
+    def decides(self, /, *, allow: Rule | Check) -> Callable[[F], F]: ...
+
+    def decides(self, function: Any = _MISSING, /, *, allow: Rule | Check | None = None) -> Any:
+        """Declare a decision: ``(command, state, …) -> events``, or ``raise Rejected``.
+
+        ``allow`` says who may send the command: a rule, or ``(actor, command) -> bool``.
+        """
+        return self._declare(self.decisions, "decides", function, allow)
 
     # --- the read side ----------------------------------------------------------------------------
 
@@ -128,41 +145,113 @@ class Module:
         key: Callable[[Any], Any] | None = None,
         inline: bool = False,
         name: str | None = None,
+        slices: int | None = None,
+        fresh_within: float | None = None,
+        fresh_share: float = FRESH_SHARE,
     ) -> Callable[[F], F]:
         """Declare a projection: ``(row or None, event) -> row or None``, for each key.
 
         ``key`` gives the key (a list: several) that an event touches, where its fields are not
         named like the view's. ``inline``: in the append's own transaction, where log and views
-        share a database. ``name`` is that of the view's table unless given.
+        share a database. ``name`` is that of the view's table unless given. The keys fall into
+        ``slices`` (64), which the workers share out among them. ``fresh_within``: in how many
+        seconds a ``fresh_share`` of all effects is to be readable; status and metrics tell how
+        that is kept.
         """
         _require_views("projects", view)
 
         def declare(function: F) -> F:
             # Read when everything is known: annotations may name what is defined further down.
             self.projections.append(
-                lambda: projection(function, view, key=key, inline=inline, name=name)
+                lambda: projection(
+                    function,
+                    view,
+                    key=key,
+                    inline=inline,
+                    name=name,
+                    slices=slices,
+                    fresh_within=fresh_within,
+                    fresh_share=fresh_share,
+                )
             )
             return function
 
         return declare
 
-    def handles(self, *views: type[View], name: str | None = None) -> Callable[[F], F]:
+    def handles(
+        self,
+        *views: type[View],
+        name: str | None = None,
+        fresh_within: float | None = None,
+        fresh_share: float = FRESH_SHARE,
+    ) -> Callable[[F], F]:
         """Declare a handler, ``async (event, tx) -> None``: a projection that a fold cannot say.
 
         It owns the tables of ``views`` and changes them through the transaction it is given.
+        ``fresh_within`` and ``fresh_share`` are as in `projects`.
         """
         _require_views("handles", *views)
 
         def declare(function: F) -> F:
-            self.projections.append(lambda: handler(function, *views, name=name))
+            self.projections.append(
+                lambda: handler(
+                    function,
+                    *views,
+                    name=name,
+                    fresh_within=fresh_within,
+                    fresh_share=fresh_share,
+                )
+            )
             return function
 
         return declare
 
-    def answers(self, function: F = _MISSING, /) -> F:
-        """Declare the answer to a query: ``(query, views) -> result``, sync or async."""
-        self.answerers.append(_function(function, "answers"))
-        return function
+    @overload
+    def answers(self, function: F, /) -> F: ...
+
+    @overload
+    def answers(self, /, *, allow: Rule | Check) -> Callable[[F], F]: ...
+
+    def answers(self, function: Any = _MISSING, /, *, allow: Rule | Check | None = None) -> Any:
+        """Declare the answer to a query: ``(query, views) -> result``, sync or async.
+
+        ``allow`` says who may ask it: a rule, or ``(actor, query) -> bool``.
+        """
+        return self._declare(self.answerers, "answers", function, allow)
+
+    def exposes(self, *events: type[Event], allow: Rule | Check) -> None:
+        """Say who may read these events themselves, from the log; what answers use is not meant.
+
+        ``allow`` is a rule, or ``(actor, event) -> bool``.
+        """
+        rule, at = rule_of(allow), calling()
+        given: tuple[Any, ...] = events
+        for event in given:
+            if not (isinstance(event, type) and issubclass(event, Event)):
+                raise DefinitionError(
+                    'Give event types: module.exposes(OrderPlaced, allow=role("…"))',
+                    at=at,
+                    got=f"{event!r:.100}",
+                )
+        self.exposed.extend((event, rule, at) for event in events)
+
+    def _declare(
+        self,
+        declared: list[Callable[..., Any]],
+        decorator: str,
+        function: Any,
+        allow: Rule | Check | None,
+    ) -> Any:
+        rule = None if allow is None else rule_of(allow)
+
+        def declare(function: F) -> F:
+            _function(function, decorator)
+            declared.append(function)
+            if rule is not None:
+                self.rules[function] = rule
+            return function
+
+        return declare if rule is not None and function is _MISSING else declare(function)
 
     # --- put together -----------------------------------------------------------------------------
 
@@ -185,7 +274,9 @@ class Module:
         codec.register(event for one in projections for event in one.events)
         codec.register(one.query for one in answers)
         codec.register(event for module in modules for event in module.events)
-        return Definitions(self.name, tuple(modules), codec, write, projections, answers)
+        codec.register(event for module in modules for event, _, _ in module.exposed)
+        access = Access(_endpoints(modules, codec, write, answers))
+        return Definitions(self.name, tuple(modules), codec, write, projections, answers, access)
 
     def _flat(self, seen: dict[int, Module]) -> list[Module]:
         """Return this module and all it includes, each once."""
@@ -203,6 +294,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
 
@@ -210,14 +302,23 @@ class Module:
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
-        where it is not there yet: "all", "views" or "nothing". Raises ``DefinitionError``,
+        where it is not there yet: "all", "views" or "nothing". ``verify_every`` (seconds): prove
+        the views in the background, from the last proof on. Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
             Opening,  # asyncio and databases: not before they are needed
         )
 
-        return Opening(self.compile(), log, views, limits, projections=projections, create=create)
+        return Opening(
+            self.compile(),
+            log,
+            views,
+            limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
+        )
 
     def open_blocking(
         self,
@@ -227,6 +328,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        verify_every: float | None = None,
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
 
@@ -236,10 +338,41 @@ class Module:
         from diptych.app.blocking import open_app
 
         opening = self.open(
-            log=log, views=views, limits=limits, projections=projections, create=create
+            log=log,
+            views=views,
+            limits=limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
         )
         return open_app(opening)
 
 
 class App(Module):
     """An application: the module at the top, which names all others."""
+
+
+def _endpoints(
+    modules: Sequence[Module], codec: Codec, write: WriteSide, answers: Sequence[Answering]
+) -> Iterator[Endpoint]:
+    """Return all that may be asked of an application, with the rules that its modules declare."""
+    rules = {function: rule for module in modules for function, rule in module.rules.items()}
+    for decision in write.decisions.values():
+        yield Endpoint("command", decision.command, rules.get(decision.function), decision.at)
+    for answer in answers:
+        yield Endpoint("query", answer.query, rules.get(answer.function), answer.at)
+    exposed: dict[type, tuple[Rule, str]] = {}
+    for module in modules:
+        for event, rule, at in module.exposed:
+            _, other = exposed.setdefault(event, (rule, at))
+            if other != at:
+                raise DefinitionError(
+                    "An event is exposed once; combine the rules by | and &",
+                    at=at,
+                    event=event.__name__,
+                    other=other,
+                )
+    for registered in codec.events.values():
+        cls: Any = registered.cls
+        nobody = (None, f"{cls.__module__}.{cls.__qualname__}")
+        yield Endpoint("event", cls, *exposed.get(cls, nobody))

@@ -5,24 +5,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from diptych.app.databases import Create, Databases, ViewsAt, Where, read_databases
+from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
+from diptych.app.proving import proving
+from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
-from diptych.messages import Command, Query
+from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
+from diptych.read.freshness import ReadMeasures
+from diptych.read.live import LiveQueries
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
+from diptych.telemetry import attach
+from diptych.telemetry.metrics import Telemetry
+from diptych.telemetry.prometheus import exposition
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from diptych.read.verify import Verdict
+    from diptych.read.rowcheck import RowVerdict
+    from diptych.read.verify import Since, Verdict
 
 R = TypeVar("R")
 
@@ -30,18 +40,29 @@ R = TypeVar("R")
 class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
-    ``events`` reads the log, decoded; ``log`` is the port itself.
+    ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
+    rules. ``telemetry`` holds the figures that ``metrics`` tells.
     """
 
     def __init__(
-        self, definitions: Definitions, log: Log, bus: CommandBus, engines: Sequence[Engine]
+        self,
+        definitions: Definitions,
+        log: Log,
+        bus: CommandBus,
+        engines: Sequence[Engine],
+        telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
         self.log = log
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
-        self._queries = Queries(log, definitions.codec, engines, definitions.answers)
+        allow = definitions.access.require
+        self._queries = Queries(
+            log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
+        )
+        self._live = LiveQueries(log, definitions.codec, self._queries, engines, allow)
+        self.telemetry = telemetry
 
     # --- commands ---------------------------------------------------------------------------------
 
@@ -50,15 +71,17 @@ class Running:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Receipt:
         """Decide a command and append its events; durable when this returns.
 
         ``key`` is an idempotency key: the same key gives the first answer again, for ever, be it a
-        receipt or a rejection. Raises ``Rejected``, ``Invalid``, ``Conflict``, ``KeyReused``,
-        ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``, ``DecisionFailed``.
+        receipt or a rejection, to the same actor. ``actor`` is who acts, or only his id; the rules
+        are asked about him. Raises ``Rejected``, ``NotAuthenticated``, ``NotAllowed``, ``Invalid``,
+        ``Conflict``, ``KeyReused``, ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``,
+        ``DecisionFailed``, ``RuleFailed``.
         """
         return await self._bus.submit(
             command,
@@ -73,14 +96,14 @@ class Running:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> asyncio.Future[Receipt]:
         """Like ``do``, for many at a time: the future gives the answer.
 
         Commands of one boundary take effect in the order of these calls. ``Invalid``,
-        ``UnknownMessage`` and ``Overloaded`` are raised at once.
+        ``UnknownMessage``, ``Overloaded`` and what the rules say are raised at once.
         """
         return self._bus.submit(
             command,
@@ -117,6 +140,7 @@ class Running:
         self,
         query: Query[R],
         *,
+        actor: Actor | str | None = None,
         after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -125,9 +149,36 @@ class Running:
 
         ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the last known answer, marked ``stale``; with ``strict`` it is
-        ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``.
+        ``StaleAnswer``. Raises ``Invalid``, ``UnknownMessage``, ``ForeignCheckpoint``, and what the
+        rules say of ``actor``: ``NotAuthenticated``, ``NotAllowed``, ``RuleFailed``.
         """
-        return await self._queries.ask(query, after=after, wait=wait, strict=strict)
+        return await self._queries.ask(query, actor=actor, after=after, wait=wait, strict=strict)
+
+    def events_for(self, actor: Actor | str | None) -> Events:
+        """Return the log, decoded, as far as this actor may read it: what clients are given.
+
+        A type that he may not read is ``NotAuthenticated`` or ``NotAllowed``; no types stand for
+        all that he may. Single events that the rule withholds from him are passed over.
+        """
+        return EventsFor(self.log, self.definitions.codec, self.definitions.access, actor)
+
+    def live(
+        self,
+        query: Query[R],
+        *,
+        actor: Actor | str | None = None,
+        after: Token | str | None = None,
+        wait: float = 0.0,
+    ) -> AsyncGenerator[Answer[R]]:
+        """Follow a query: its answer, then a new one whenever it is another than the last.
+
+        Of several changes in short time only the last may be seen. ``after``: to go on from a
+        token; where the views have not reached it after ``wait`` seconds, the first answer is
+        ``stale``, and a fresh one follows. The rules are asked about ``actor`` once, at the start.
+        It ends when the application is closed, and raises what ``ask`` raises. Close it
+        (``contextlib.aclosing``), or let go of it.
+        """
+        return self._live.answers(query, actor=actor, after=after, wait=wait)
 
     @property
     def views(self) -> Views:
@@ -140,6 +191,14 @@ class Running:
         """Return how far each projection is, and how far behind."""
         return [one for engine in self._engines for one in await engine.status()]
 
+    async def metrics(self) -> str:
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
+        found, head = await self.status(), await self.log.head()
+        for engine in self._engines:
+            note_proofs(self.telemetry, (await engine.store.proofs()).values())
+        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        return exposition(self.telemetry)
+
     async def catch_up(self) -> None:
         """Bring every projection to where the log's head is now."""
         done = [engine.catch_up() for engine in self._engines]
@@ -147,21 +206,14 @@ class Running:
             if isinstance(result, BaseException):
                 raise result
 
-    async def verify(self, *names: str) -> list[Verdict]:
+    async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
-        Without names, all of them.
+        Without names, all of them. ``since="last"``: from where each was last proved.
         """
         from diptych.read.verify import verify
 
-        known = {one.name: one for one in self.definitions.projections}
-        if unknown := [name for name in names if name not in known]:
-            raise Invalid(
-                "There is no such projection",
-                field="projection",
-                rule="one of " + (", ".join(known) or "none"),
-                got=", ".join(unknown),
-            )
+        known = self._known(names)
         verdicts = {
             verdict.projection: verdict
             for engine in self._engines
@@ -169,14 +221,51 @@ class Running:
                 self.log,
                 self.definitions.codec,
                 engine.store,
-                [f.projection for f in engine.followers.values() if f.name in (names or known)],
+                [one for name, one in engine.projections.items() if name in known],
+                since=since,
             )
         }
-        return [verdicts[name] for name in names or known]
+        return [verdicts[name] for name in known]
+
+    async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
+        """Fold the events aside and compare what comes out with the rows, column by column.
+
+        Without names, all projections but handlers, which have no fold. ``sample``: the share of
+        the keys to be looked at, as 0.01. Raises ``ProjectionFailed`` where an event cannot be
+        folded.
+        """
+        from diptych.read.rowcheck import verify_rows
+
+        if not 0 < sample <= 1:
+            raise Invalid("That is no share of the keys", field="sample", rule="0 to 1", got=sample)
+        known = self._known(names)
+        verdicts = {
+            one.name: await verify_rows(
+                self.log, self.definitions.codec, engine.store, one, sample=sample
+            )
+            for engine in self._engines
+            for one in engine.projections.values()
+            if one.name in known and isinstance(one, Keyed)
+        }
+        return [verdicts[name] for name in known if name in verdicts]
+
+    def _known(self, names: Sequence[str]) -> list[str]:
+        known = [one.name for one in self.definitions.projections]
+        if unknown := [name for name in names if name not in known]:
+            raise Invalid(
+                "There is no such projection",
+                field="projection",
+                rule="one of " + (", ".join(known) or "none"),
+                got=", ".join(unknown),
+            )
+        return list(dict.fromkeys(names)) or known
 
 
 class Opening(AbstractAsyncContextManager[Running]):
-    """What ``Module.open`` returns: the application, opened by ``async with``."""
+    """What ``Module.open`` returns: the application, opened by ``async with``.
+
+    Once closed it may be opened again.
+    """
 
     def __init__(
         self,
@@ -187,12 +276,22 @@ class Opening(AbstractAsyncContextManager[Running]):
         *,
         projections: bool,
         create: Create,
+        verify_every: float | None,
     ) -> None:
-        self._opening = open_app(
-            definitions, log_url, views_at, limits, projections=projections, create=create
+        self.definitions = definitions
+        self._open = partial(
+            open_app,
+            definitions,
+            log_url,
+            views_at,
+            limits,
+            projections=projections,
+            create=create,
+            verify_every=verify_every,
         )
 
     async def __aenter__(self) -> Running:
+        self._opening = self._open()
         return await self._opening.__aenter__()
 
     async def __aexit__(self, *exception: Any) -> bool | None:
@@ -220,6 +319,7 @@ async def open_app(
     *,
     projections: bool,
     create: Create,
+    verify_every: float | None,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -233,17 +333,27 @@ async def open_app(
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)
+        telemetry = attach(definitions.name)
         engines = [
-            Engine(log, codec, databases.store(where), kept) for where, kept in places.items()
+            Engine(
+                *(log, codec, databases.store(where), kept),
+                measures=ReadMeasures(telemetry, kept),
+            )
+            for where, kept in places.items()
         ]
         for engine in engines:
             await engine.open(create=create != "nothing")
             if projections:
                 await engine.start()
             stack.push_async_callback(engine.stop)
-        bus = CommandBus(definitions.write, codec, log, limits)
+        allow = definitions.access.require
+        bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        yield Running(definitions, log, bus, engines)
+        running = Running(definitions, log, bus, engines, telemetry)
+        await stack.enter_async_context(observed(telemetry, running.metrics))
+        await stack.enter_async_context(proving(running.verify, engines, verify_every))
+        stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]
+        yield running
 
 
 @asynccontextmanager

@@ -82,8 +82,9 @@ async def apply(
             from diptych.read.stores.postgres.schema import make_tables
 
             kept = _kept(projections)
+            slices = {one.name: one.slices for one in projections}
             # Without the log's identity no checkpoint can be made: the application makes them.
-            await make_tables(connection, database.schema, identity, kept)
+            await make_tables(connection, database.schema, identity, kept, slices)
             if role is not None:
                 tables = [one.table_name for owned in kept.values() for one in owned]
                 package = "diptych.read.stores.postgres"

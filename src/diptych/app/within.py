@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from diptych.app.modules import Definitions
 from diptych.errors import Rejected
 from diptych.log import Append, NewEvent, Refused
-from diptych.messages import Command, Event, Metadata, require_kind
+from diptych.messages import Actor, Command, Event, Metadata, actor_of, require_kind
 from diptych.write.answers import (
     content_of,
     new_metadata,
@@ -41,15 +41,16 @@ class Within:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Receipt:
         """Decide a command on what this transaction sees, and append its events.
 
         Under the lock nothing can come in between, so there is no ``Conflict``. Raises
-        ``Rejected`` (kept under the key, if the caller commits), ``Invalid``, ``KeyReused``,
-        ``DecisionFailed``, ``ProjectionFailed``.
+        ``Rejected`` (kept under the key, if the caller commits), ``NotAuthenticated``,
+        ``NotAllowed``, ``Invalid``, ``KeyReused``, ``DecisionFailed``, ``RuleFailed``,
+        ``ProjectionFailed``.
         """
         definitions, log = self._definitions, self._log
         require_kind(command, Command)
@@ -57,10 +58,13 @@ class Within:
         if decision is None:
             raise undecided(command)
         command, payload = definitions.codec.validate(command)
+        who = actor_of(actor)
+        definitions.access.require(who, command)
         metadata = new_metadata(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            key=key, actor=who, correlation_id=correlation_id, causation_id=causation_id
         )
-        content = b"" if key is None else content_of(decision.command.message_name, payload)
+        name = decision.command.message_name
+        content = b"" if key is None else content_of(name, payload, who)
         head = await log.lock()
         if key is not None and await log.recall([key]):
             events: tuple[NewEvent, ...] = ()  # the log compares the contents, and answers
@@ -81,19 +85,22 @@ class Within:
         self,
         *events: Event,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Receipt:
         """Append events that the caller has decided himself: his tables are the write model.
 
-        Raises ``Invalid``, ``UnknownMessage``, ``KeyReused``, ``ProjectionFailed``.
+        No rule is asked: whether ``actor`` may do this is decided by the caller, too. Raises
+        ``Invalid``, ``UnknownMessage``, ``KeyReused``, ``ProjectionFailed``.
         """
+        who = actor_of(actor)
         metadata = new_metadata(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            key=key, actor=who, correlation_id=correlation_id, causation_id=causation_id
         )
         new, _ = new_events(self._definitions.codec, events, metadata)
-        content = b"" if key is None else content_of("", b"\0".join(event.data for event in new))
+        payload = b"\0".join(event.data for event in new)
+        content = b"" if key is None else content_of("", payload, who)
         return await self._append("(events)", Append(new, (), key, content), metadata)
 
     async def _state(self, need: Need, command: Command, head: int) -> Any:

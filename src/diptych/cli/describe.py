@@ -60,6 +60,10 @@ class Described:
     def __init__(self, module: Module) -> None:
         self.definitions: Definitions = module.compile()
         write = self.definitions.write
+        self._rules = {
+            one.message: None if one.rule is None else one.rule.text
+            for one in self.definitions.access.endpoints
+        }
         self._decisions = {one.function: one for one in write.decisions.values()}
         self._models = {one.evolve: one for one in write.models}
         self._seen: set[int] = set()
@@ -109,6 +113,7 @@ class Described:
         cls = decision.command
         return {
             **_message(cls),
+            "allow": self._rules[cls],
             "decision": {
                 "name": function.__name__,
                 "at": decision.at,
@@ -137,7 +142,7 @@ class Described:
         }
 
     def _event(self, cls: Any) -> Data:
-        return {**_message(cls), "version": cls.schema_version}
+        return {**_message(cls), "version": cls.schema_version, "allow": self._rules[cls]}
 
     def _projection(self, projection: Projection) -> Data:
         from diptych.cli.types import fields_of
@@ -168,6 +173,7 @@ class Described:
         found = answering(function)
         return {
             **_message(found.query),
+            "allow": self._rules[found.query],
             "answer": type_text(result_of(found.query)),
             "answered_by": {"name": function.__name__, "at": found.at},
         }
@@ -186,6 +192,7 @@ def tree(found: Data) -> Tree:
     for one in found["commands"]:
         node = top.add(_title("command", "green", one["name"], one["about"]))
         _add_fields(node, one["fields"])
+        _add_rule(node, one)
         decision = one["decision"]
         for need in decision["boundary"]:
             instance = ", ".join(f"{tag['key']}:{{{tag['field']}}}" for tag in need["tags"])
@@ -202,9 +209,9 @@ def tree(found: Data) -> Tree:
         node.add(Text.assemble(("folds ", "dim"), " ".join(one["events"])))
     for one in found["events"]:
         version = f" v{one['version']}"
-        _add_fields(
-            top.add(_title("event", "blue", one["name"] + version, one["about"])), one["fields"]
-        )
+        node = top.add(_title("event", "blue", one["name"] + version, one["about"]))
+        _add_fields(node, one["fields"])
+        _add_rule(node, one)
     for one in found["projections"]:
         node = top.add(_title("projection", "cyan", one["name"], one["about"], one["kind"]))
         for view in one["views"]:
@@ -216,6 +223,7 @@ def tree(found: Data) -> Tree:
     for one in found["queries"]:
         node = top.add(_title("query", "magenta", one["name"], one["about"]))
         _add_fields(node, one["fields"])
+        _add_rule(node, one)
         node.add(Text.assemble(("gives ", "dim"), one["answer"]))
     for one in found["modules"]:
         top.add(tree(one))
@@ -248,6 +256,13 @@ def _add_fields(node: Tree, fields: list[Data]) -> None:
         line.append(" key" if one.get("key") else "", "magenta")
     if fields:
         node.add(line)
+
+
+def _add_rule(node: Tree, one: Data) -> None:
+    from rich.text import Text
+
+    if one["allow"] is not None:
+        node.add(Text.assemble(("for ", "dim"), (one["allow"], "yellow")))
 
 
 # --- helpers --------------------------------------------------------------------------------------

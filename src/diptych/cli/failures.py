@@ -22,6 +22,8 @@ from diptych.errors import (
     KeyReused,
     LogUnusable,
     NoLog,
+    NotAllowed,
+    NotAuthenticated,
     NoViews,
     OutcomeUnknown,
     Overloaded,
@@ -45,6 +47,8 @@ BROKEN_PIPE: Final = 141
 
 STATUS: Final[dict[type[DiptychError], int]] = {
     Rejected: NO,
+    NotAuthenticated: NO,
+    NotAllowed: NO,
     Invalid: USAGE,
     UnknownMessage: USAGE,
     DefinitionError: USAGE,
@@ -65,6 +69,8 @@ STATUS: Final[dict[type[DiptychError], int]] = {
 
 HINTS: Final[dict[type[DiptychError], str]] = {
     NoLog: "check the address; the first `diptych do` makes the log",
+    NotAuthenticated: "say who acts: --actor, and --role and --tenant where rules ask for them",
+    NotAllowed: "say what the actor is: --role and --tenant",
     NoViews: "check the address; the first `diptych ask` makes the views",
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",

@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from difflib import get_close_matches
+from typing import Any
 
 from diptych.app import App, Module
 from diptych.cli.failures import UsageError, foreign
@@ -47,6 +48,19 @@ def load(where: str) -> Module:
         type=type(found).__qualname__,
         expected="diptych.App",
     )
+
+
+def named(where: str) -> Any:
+    """Import a module and return the callable named in it; ``UsageError``."""
+    module_name, _, name = where.partition(":")
+    found: object = _import(module_name) if module_name and name else None
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    if not callable(found):
+        raise UsageError(
+            "That is no callable; write MODULE:NAME, as in an import", code="usage", got=where
+        )
+    return found
 
 
 def _import(name: str) -> object:

@@ -12,6 +12,7 @@ from diptych.cli.options import Given
 if TYPE_CHECKING:
     from diptych.app import Module
     from diptych.errors import Rejected
+    from diptych.messages import Actor
     from diptych.read.queries import Answer
     from diptych.write.entry import Receipt
 
@@ -30,6 +31,18 @@ Data: TypeAlias = Annotated[
         allow_leading_hyphen=True,
     ),
 ]
+Acting: TypeAlias = Annotated[
+    str | None, Parameter(help="Who acts; kept in the metadata of the events of a command.")
+]
+Roles: TypeAlias = Annotated[
+    tuple[str, ...],
+    Parameter(
+        help="A role of the actor, for the rules; may be given again.",
+        negative="",
+        show_default=False,
+    ),
+]
+Tenant: TypeAlias = Annotated[str | None, Parameter(help="The actor's tenant, for the rules.")]
 
 
 def do(
@@ -41,9 +54,9 @@ def do(
         str | None,
         Parameter(help="Idempotency key: the same key gives the first answer again, for ever."),
     ] = None,
-    actor: Annotated[
-        str | None, Parameter(help="Who does it; kept in the events' metadata.")
-    ] = None,
+    actor: Acting = None,
+    role: Roles = (),
+    tenant: Tenant = None,
     options: Given,
 ) -> int:
     """Send a command; print where its events lie in the log.
@@ -58,6 +71,7 @@ def do(
     app = load(options.app)
     codec = app.compile().codec
     command = parse(codec, "command", name, fields, data)
+    who = _actor(actor, role, tenant)
 
     async def send() -> Receipt | Rejected:
         from diptych.cli.running import opened
@@ -65,7 +79,7 @@ def do(
 
         async with opened(app, options, create="all") as running:
             try:
-                return await running.do(command, key=key, actor=actor)
+                return await running.do(command, key=key, actor=who)
             except Rejected as rejected:
                 return rejected
 
@@ -95,6 +109,9 @@ def ask(
         bool,
         Parameter(help="Not there in time: fail with status 3, no stale answer.", negative=""),
     ] = False,
+    actor: Acting = None,
+    role: Roles = (),
+    tenant: Tenant = None,
     options: Given,
 ) -> int:
     """Send a query; print the answer and how old it is.
@@ -109,7 +126,8 @@ def ask(
 
     app = load(options.app)
     query = parse(app.compile().codec, "query", name, fields, data)
-    answer, head, stuck = run(_answer(app, options, query, after, wait, strict))
+    who = _actor(actor, role, tenant)
+    answer, head, stuck = run(_answer(app, options, query, who, after, wait, strict))
     if options.json:
         from diptych.cli.screen import write_json
         from diptych.cli.tables import plain
@@ -132,8 +150,26 @@ def ask(
     return OK
 
 
+def _actor(actor: str | None, roles: tuple[str, ...], tenant: str | None) -> Actor | None:
+    """Return who acts, as the options say."""
+    from diptych.cli.failures import UsageError
+    from diptych.messages import Actor
+
+    if actor is not None:
+        return Actor(actor, frozenset(roles), tenant)
+    if roles or tenant is not None:
+        raise UsageError("--role and --tenant say more of an actor; say who it is by --actor")
+    return None
+
+
 async def _answer(
-    app: Module, options: Given, query: Any, after: str | None, wait: float, strict: bool
+    app: Module,
+    options: Given,
+    query: Any,
+    actor: Actor | None,
+    after: str | None,
+    wait: float,
+    strict: bool,
 ) -> tuple[Answer[Any], int, str]:
     from diptych.cli.running import opened
     from diptych.log import Token
@@ -141,7 +177,7 @@ async def _answer(
     async with opened(app, options, create="views", projections=True) as running:
         head = await running.log.head()
         token = Token(running.log.identity, head) if after is None else Token.parse(after)
-        answer = await running.ask(query, after=token, wait=wait, strict=strict)
+        answer = await running.ask(query, actor=actor, after=token, wait=wait, strict=strict)
         stuck = ""
         if answer.stale:
             stuck = next((s.error for s in await running.status() if s.error), "")

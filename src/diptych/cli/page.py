@@ -23,9 +23,12 @@ COMMANDS: Final = (
     Command("do", "messages:do", "Send a command; print where its events lie in the log."),
     Command("ask", "messages:ask", "Send a query; print the answer and how old it is."),
     Command("log", "log:log", "Look into the log: show, tail."),
-    Command("status", "views:status", "Show how far each projection is behind the log."),
+    Command("serve", "serve:serve", "Serve the application over HTTP."),
+    Command("status", "status:status", "Show how far each projection is behind the log."),
+    Command("metrics", "metrics:metrics", "Print positions and lag as Prometheus reads them."),
+    Command("work", "work:work", "Keep the views current; share the work with others."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
-    Command("verify", "views:verify", "Prove that the views applied each event exactly once."),
+    Command("verify", "verify:verify", "Prove that the views applied each event exactly once."),
 )
 
 OPTIONS: Final = {

@@ -6,7 +6,7 @@ import asyncio
 import re
 import sqlite3
 import warnings
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
@@ -21,8 +21,13 @@ from diptych.log import Log
 T = TypeVar("T")
 
 
-def run(work: Coroutine[Any, Any, T], *, writes: bool = False) -> T:
-    """Run to the end; Ctrl-C closes the application first.
+def run(
+    work: Coroutine[Any, Any, T],
+    *,
+    writes: bool = False,
+    loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> T:
+    """Run to the end; Ctrl-C closes the application first. ``loop`` makes the event loop.
 
     A fault of the linked SQLite is told in one line, and only where events are written.
     """
@@ -48,16 +53,24 @@ def run(work: Coroutine[Any, Any, T], *, writes: bool = False) -> T:
                 )
 
         warnings.showwarning = once
-        return asyncio.run(work)
+        with asyncio.Runner(loop_factory=loop) as runner:
+            return runner.run(work)
 
 
 @asynccontextmanager
 async def opened(
-    app: Module, options: Options, *, create: Create, projections: bool = False
+    app: Module,
+    options: Options,
+    *,
+    create: Create,
+    projections: bool = False,
+    verify_every: float | None = None,
 ) -> AsyncGenerator[Running]:
     """Open the application on log and views; ``create`` says what may be made."""
     log, views = addresses(options)
-    async with app.open(log=log, views=views, projections=projections, create=create) as running:
+    async with app.open(
+        log=log, views=views, projections=projections, create=create, verify_every=verify_every
+    ) as running:
         yield running
 
 

@@ -2,8 +2,8 @@
 
 Each turn takes the projection furthest behind, reads one page of the log, decodes it once for all
 projections near by, folds it for each, and writes rows and checkpoints in one transaction, while
-the next page is being folded. Correctness rests on the checkpoints' compare-and-set alone: any
-number of engines may run.
+the next page is being folded. Several engines share the work by slices (`crew`, `spans`), but
+correctness rests on the checkpoints' compare-and-set alone.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from diptych.codec import Codec
-from diptych.errors import (
-    Closed,
-    ForeignCheckpoint,
-    LogUnusable,
-    ProjectionFailed,
-    Unavailable,
-)
+from diptych.errors import Closed, LogUnusable, ProjectionFailed, Unavailable
 from diptych.log import Log, StoredEvent
+from diptych.read.crew import BEAT_SECONDS, Crew
 from diptych.read.fold import Used
 from diptych.read.follower import Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pages import decode_page, event_before, fold_page
-from diptych.read.port import Change, ViewStore
+from diptych.read.port import Change, Kept, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
+from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
+from diptych.read.waiting import Waiting
+from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000
 CACHE_ROWS: Final = 20_000
@@ -61,18 +60,22 @@ class Engine:
         *,
         page: int = PAGE,
         cache_rows: int = CACHE_ROWS,
+        measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
         self.log = log
         self.codec = codec
-        self.store = store
         self.page = page
-        self.followers = {p.name: Follower(p, codec, cache_rows) for p in projections}
+        self.projections = {one.name: one for one in projections}
+        self.spans = Spans(log, codec, store, projections, cache_rows)
+        self.crew = Crew(store, projections)
+        self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
-        self._waiters: dict[asyncio.Future[None], tuple[frozenset[str], int]] = {}
+        self._waiting = Waiting(self.spans, self._hurry.set)
         self._inline_at = 0.0
         self._doubted_at = 0.0
 
@@ -85,32 +88,51 @@ class Engine:
         """
         await self.store.open(
             self.log.identity,
-            {name: one.projection.views for name, one in self.followers.items()},
+            {name: Kept(one.views, one.slices) for name, one in self.projections.items()},
             create=create,
         )
-        for follower in self.followers.values():
-            await self._reload(follower)
+        await self.spans.all()
+        for follower in self.spans:
+            await self.spans.reload(follower)
 
     async def start(self) -> None:
-        """Follow the log in the background until ``stop``."""
+        """Follow the log in the background until ``stop``, together with other workers."""
         if self._task is None:
+            with suppress(Unavailable):
+                await self.crew.beat()
+            self.spans.stale = True
+            self._waiting.running = True
             self._task = asyncio.create_task(self._run(), name="diptych-engine")
+            self._beating = asyncio.create_task(self._beat(), name="diptych-beat")
 
     async def stop(self) -> None:
         """Stop after the step that is being written. What is unwritten is done again next time."""
-        if self._task is not None:
-            task, self._task = self._task, None
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        tasks, self._task, self._beating = (self._task, self._beating), None, None
+        for task in tasks:
+            if task is not None:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
-        for follower in self.followers.values():
+        with suppress(Unavailable, Closed):
+            await self.crew.leave()
+        for follower in self.spans:
             follower.forget()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self.spans.stale = True
+        self._waiting.running = False
+        self._waiting.wake()
+
+    @property
+    def waiting(self) -> Waiting:
+        """Who waits for a position, or listens."""
+        return self._waiting
+
+    @property
+    def store(self) -> ViewStore:
+        """Where rows and checkpoints are."""
+        return self.spans.store
 
     @property
     def running(self) -> bool:
@@ -126,19 +148,19 @@ class Engine:
         head = await self.log.head()
         await self.doubt()
         await self._refresh_inline(force=True)
-        for follower in self.followers.values():
+        for follower in self.spans:
             if follower.state == "failed" and not self.running:
                 follower.state = "running"
-        while behind := [f for f in self.followers.values() if f.checkpoint.position < head]:
+        while behind := await self._behind(head):
             able = [f for f in behind if f.state not in ("failed", "refused")]
-            if not able:
+            if behind and not able:
                 await self._written()
                 raise next(f.error for f in behind if f.error is not None)
             if self.running:
                 for follower in able:
                     if isinstance(follower.error, LogUnusable):
                         raise follower.error
-                await self.wait_for([f.name for f in able], head, time.monotonic() + 1.0)
+                await self.wait_for({f.name for f in able}, head, time.monotonic() + 1.0)
                 await self._refresh_inline(force=True)
                 continue
             now = time.monotonic()
@@ -147,6 +169,15 @@ class Engine:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)
         if not self.running:
             await self._written()
+        others = [name for name in self.projections if not self.spans.is_ours(name)]
+        while others and not await self.wait_for(others, head, time.monotonic() + 1.0):
+            pass
+
+    async def _behind(self, head: int) -> list[Follower]:
+        if self.spans.stale and not self.running:
+            async with self._turning:
+                await self._respan()
+        return [f for f in self.spans if f.checkpoint.position < head]
 
     # --- the loop ---------------------------------------------------------------------------------
 
@@ -161,17 +192,35 @@ class Engine:
                 return
             except Exception as error:
                 # The database is away or full, most likely: everything waits, and is read anew.
-                for follower in self.followers.values():
+                for follower in self.spans:
                     follower.forget()
                     follower.error = follower.error or error
                 failures = min(failures + 1, 8)
                 await asyncio.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**failures)
 
+    async def _beat(self) -> None:
+        """Let the other workers know of this one, and learn of changes among them."""
+        while True:
+            await asyncio.sleep(BEAT_SECONDS)
+            with suppress(Unavailable):
+                if await self.crew.beat():
+                    self.spans.stale = True
+                    self._hurry.set()
+
+    async def _respan(self) -> None:
+        """Follow the spans that are this worker's share; all of them, where it does not run."""
+        await self._written()
+        if self.running:
+            await self.spans.share(self.crew)
+        else:
+            await self.spans.all()
+        self._waiting.notify()
+
     def _able(self) -> list[Follower]:
         now = time.monotonic()
         return [
             f
-            for f in self.followers.values()
+            for f in self.spans
             if f.state != "refused"
             and not f.projection.inline
             and not (f.state in ("failed", "standby") and f.retry_at > now)
@@ -180,19 +229,22 @@ class Engine:
     async def _turn(self, able: Sequence[Follower], until: int | None, *, settle: bool) -> bool:
         """Take the one furthest behind, and those near it, through a page; False: nothing to do."""
         async with self._turning:
+            if self.spans.stale:
+                await self._respan()
+                return True
             for follower in able:
                 if follower.lost:
                     await self._written()
-                    await self._reload(follower)
-            able = [f for f in able if f.state != "refused"]
+                    await self.spans.reload(follower)
+            able = [f for f in able if f.state != "refused" and not f.lost]
             if not able:
-                return False
+                return self.spans.stale
             start = min(f.position for f in able)
             page = await self.log.read(after=start, until=until, limit=self.page)
             if not page.events:
                 return await self._settle(able, settle=settle)
             progress = await self._page(page.events, able, settle=settle)
-        if len(page.events) < self.page // 4 and not settle and not self._waiters:
+        if len(page.events) < self.page // 4 and not settle and not self._waiting:
             await self._hurried(GATHER_SECONDS)
         return progress
 
@@ -207,7 +259,7 @@ class Engine:
         try:
             for follower in members:
                 before = follower.position
-                step = await self._step(follower, events, used[follower.name], settle=settle)
+                step = await self._step(follower, events, used[follower], settle=settle)
                 if step is not None:
                     steps.append(step)
                 progress |= follower.position > before or follower.lost
@@ -230,8 +282,9 @@ class Engine:
         if isinstance(one, Handler):
             await self._written()
             if not follower.lost:
-                await handle_page(follower, one, self.store, events, used, self._fail)
-                self._notify()
+                given = (events, used, self._fail, self.measures)
+                await handle_page(follower, one, self.store, *given)
+                self._waiting.notify()
             return None
         assert isinstance(one, Keyed)
         epoch = follower.epoch
@@ -267,15 +320,16 @@ class Engine:
             if before is None or before.position <= follower.position:
                 return None
             upto = before
-        return follower.advance(upto, folded)
+        return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
         """Whether another worker has moved the checkpoint: what was folded were not its rows."""
         await self._written()
         if not follower.lost:
-            stored = (await self.store.checkpoints()).get(follower.name)
-            if stored is None or stored.position != follower.checkpoint.position:
+            stored = (await self.store.checkpoints()).get(follower.name, ())
+            if follower.checkpoint not in stored:
                 follower.stand_by(time.monotonic())
+                self.measures.lost(follower.name)
         return follower.lost
 
     # --- writing ----------------------------------------------------------------------------------
@@ -294,6 +348,7 @@ class Engine:
         return await writing if writing is not None else False
 
     async def _commit(self, steps: Sequence[_Step]) -> bool:
+        began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
         except Unavailable:
@@ -310,9 +365,12 @@ class Engine:
         for (follower, _, change), went in zip(steps, moved, strict=True):
             if went:
                 follower.committed(change, now)
+                self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
-        self._notify()
+                self.measures.lost(follower.name)
+        self.spans.look_level()
+        self._waiting.notify()
         return any(moved)
 
     def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
@@ -328,7 +386,7 @@ class Engine:
         return (
             follower.position - follower.tip.position >= self.page
             or time.monotonic() - follower.written_at > SETTLE_SECONDS
-            or any(follower.name in names for names, _ in self._waiters.values())
+            or self._waiting.concerns(follower.name)
         )
 
     async def _settle(self, able: Sequence[Follower], *, settle: bool) -> bool:
@@ -355,6 +413,7 @@ class Engine:
             )
             failure.__cause__ = error
             error = failure
+        self.measures.failed(follower.name)
         follower.fail(position, error, time.monotonic())
 
     # --- resting and waking -----------------------------------------------------------------------
@@ -366,7 +425,7 @@ class Engine:
             return
         able = self._able()
         timeout = INLINE_SECONDS
-        for follower in self.followers.values():
+        for follower in self.spans:
             if follower.state in ("failed", "standby"):
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
@@ -394,39 +453,25 @@ class Engine:
 
     async def _refresh_inline(self, *, force: bool = False) -> None:
         """Look where inline projections are: they move in the appends' own transactions."""
-        inline = [
-            f for f in self.followers.values() if f.projection.inline and f.state != "refused"
-        ]
+        inline = [f for f in self.spans if f.projection.inline and f.state != "refused"]
         now = time.monotonic()
         if not inline or (now - self._inline_at < INLINE_SECONDS and not force):
             return
         self._inline_at = now
         for follower in inline:
-            await self._reload(follower)
+            await self.spans.reload(follower)
         head = await self.log.head()
         # A process without these projections has appended.
         behind = [f for f in inline if f.checkpoint.position < head]
         if behind:
             await self._turn(behind, head, settle=True)
 
-    async def _reload(self, follower: Follower) -> None:
-        try:
-            await follower.reload(self.log, self.store)
-        except ForeignCheckpoint as error:
-            follower.refuse(error)
-            return
-        if follower.state in ("standby", "new"):
-            follower.state = "running"
-
     async def doubt(self) -> bool:
         """Look whether the database has lost steps, in a crash; if so, have them made again."""
         self._doubted_at = time.monotonic()
-        known = [(f, f.checkpoint.position) for f in self.followers.values()]
-        stored = await self.store.checkpoints()
-        gone_back = [f for f, at in known if f.name in stored and stored[f.name].position < at]
+        gone_back = await self.spans.look()
         for follower in gone_back:
             follower.forget()
-            follower.checkpoint = stored[follower.name]
             self._hurry.set()
         return bool(gone_back)
 
@@ -437,54 +482,17 @@ class Engine:
 
         ``deadline`` is in seconds of ``time.monotonic()``.
         """
-        wanted = frozenset(names)
-        while not self._reached(wanted, position):
-            if not (here := self._done_here(wanted)):
-                stored = await self.store.checkpoints()
-                if all(n in stored and stored[n].position >= position for n in wanted):
-                    return True
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 or any(self.followers[n].state == "refused" for n in wanted):
-                return False
-            if here:
-                await self._wait(wanted, position, remaining)
-            else:
-                await asyncio.sleep(min(POLL_SECONDS, remaining))
-        return True
-
-    async def _wait(self, wanted: frozenset[str], position: int, timeout: float) -> None:
-        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiters[waiter] = (wanted, position)
-        self._hurry.set()
-        try:
-            await asyncio.wait((waiter,), timeout=timeout)
-        finally:
-            self._waiters.pop(waiter, None)
-
-    def _done_here(self, names: Iterable[str]) -> bool:
-        """Whether this engine is the one that will reach the position, as far as it knows."""
-        return self.running and all(
-            f.state != "standby" and not f.projection.inline
-            for f in (self.followers[name] for name in names)
-        )
+        return await self._waiting.wait_for(names, position, lambda: deadline - time.monotonic())
 
     def require_own(self, names: Iterable[str]) -> None:
         """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
         for name in names:
-            follower = self.followers[name]
-            if follower.state == "refused" and follower.error is not None:
-                raise follower.error
-
-    def _reached(self, names: Iterable[str], position: int) -> bool:
-        return all(self.followers[name].checkpoint.position >= position for name in names)
-
-    def _notify(self) -> None:
-        for waiter, (names, position) in list(self._waiters.items()):
-            if not waiter.done() and (self._reached(names, position) or not self._done_here(names)):
-                waiter.set_result(None)
+            for follower in self.spans.of(name):
+                if follower.state == "refused" and follower.error is not None:
+                    raise follower.error
 
     # --- status -----------------------------------------------------------------------------------
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.followers.values())
+        return await status_of(self.log, self.store, self.spans, self.measures)

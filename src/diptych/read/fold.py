@@ -7,6 +7,7 @@ the event loop) and inline projections (in the append's transaction) share it.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Sequence
+from itertools import compress
 from time import perf_counter
 from typing import Any, Final, TypeAlias
 
@@ -16,15 +17,15 @@ from diptych.codec import metadata_of
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
 from diptych.read.projections import Keyed
-from diptych.read.proof import Tally, hash_effects, tally_blocks
+from diptych.read.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
 
 PAUSE_SECONDS: Final = 0.002
 """How long folding holds the event loop before it lets others run."""
 
 CHUNK: Final = 128
 
-Used: TypeAlias = tuple[StoredEvent, Any]
-"""An event with its decoded form, or with the error of decoding it."""
+Used: TypeAlias = tuple[StoredEvent, Any, int]
+"""An event, its decoded form (or the error of decoding it), and its part of its effects' hashes."""
 
 Folding: TypeAlias = Generator["Sequence[Any] | None", "dict[Any, Any]", "Folded"]
 """Yields keys whose rows are to be sent in, or None where others may run (send anything)."""
@@ -78,6 +79,7 @@ class Folded(Struct):
     put: list[Any]
     deleted: list[Any]
     blocks: dict[int, Tally]
+    slices: dict[int, Tally]
     events: int
     failed: int = 0
     error: Exception | None = None
@@ -90,12 +92,25 @@ class _Failed(Exception):
         self.error = error
 
 
-def fold_used(one: Keyed, cache: RowCache, used: Sequence[Used]) -> Folding:
-    """Fold the events that a projection uses; stop before the first that cannot be folded."""
+class Span:
+    """Some neighbouring slices of a projection's keys, and the hashes of keys."""
+
+    def __init__(self, slices: int, start: int = 0, end: int | None = None) -> None:
+        self.hashes = KeyHashes(slices)
+        self.start = start
+        self.end = slices if end is None else end
+        self.whole = (self.start, self.end) == (0, slices)
+
+
+def fold_used(one: Keyed, cache: RowCache, span: Span, used: Sequence[Used]) -> Folding:
+    """Fold the events that a projection uses; stop before the first that cannot be folded.
+
+    Keys of slices outside the span are passed over.
+    """
     failed, error = 0, None
     while True:
         try:
-            folded = yield from _fold(one, cache, used)
+            folded = yield from _fold(one, cache, span, used)
         except _Failed as failure:
             # Folds are pure: what came before the failure is simply folded again without it.
             failed, error = used[failure.index][0].position, failure.error
@@ -105,8 +120,14 @@ def fold_used(one: Keyed, cache: RowCache, used: Sequence[Used]) -> Folding:
         return folded
 
 
-def _fold(one: Keyed, cache: RowCache, used: Sequence[Used]) -> Folding:
+def _fold(one: Keyed, cache: RowCache, span: Span, used: Sequence[Used]) -> Folding:
     keys, which = yield from _keys(one, used)
+    hashed = _hashed(span, keys, which)
+    if not span.whole:
+        start, end = span.start, span.end
+        mine = [start <= number < end for _, number in hashed]
+        keys, which = list(compress(keys, mine)), list(compress(which, mine))
+        hashed = list(compress(hashed, mine))
     known, missing = cache.find(dict.fromkeys(keys))
     if missing:
         loaded = yield missing
@@ -114,10 +135,26 @@ def _fold(one: Keyed, cache: RowCache, used: Sequence[Used]) -> Folding:
             known[key] = loaded.get(key)
     rows = dict(known)
     yield from _rows(one, used, keys, which, rows)
-    blocks = yield from _tally(used, keys, which)
+    hashes = [(used[i][2] * number) & MASK for i, (number, _) in zip(which, hashed, strict=True)]
+    blocks = tally_blocks([used[i][0].position for i in which], hashes)
+    slices = tally_slices([number for _, number in hashed], hashes)
     put = [row for key, row in rows.items() if row is not None and row is not known[key]]
     deleted = [key for key, row in rows.items() if row is None and known[key] is not None]
-    return Folded(rows, put, deleted, blocks, len(used))
+    return Folded(rows, put, deleted, blocks, slices, len(used))
+
+
+def _hashed(span: Span, keys: list[Any], which: Sequence[int]) -> list[tuple[int, int]]:
+    hashes = span.hashes
+    hashes.trim()
+    try:
+        return list(map(hashes.__getitem__, keys))
+    except Exception as error:
+        for index, key in zip(which, keys, strict=True):
+            try:
+                _ = hashes[key]
+            except Exception as again:
+                raise _Failed(index, again) from again
+        raise _Failed(which[0], error) from error
 
 
 def _keys(
@@ -132,9 +169,9 @@ def _keys(
         part = used[start : start + CHUNK]
         try:
             if key is not None:
-                listed += [key(event) for _, event in part]
+                listed += [key(event) for _, event, _ in part]
             else:
-                for index, (_, event) in enumerate(part, start):
+                for index, (_, event, _) in enumerate(part, start):
                     for touched in keys_of(event):
                         listed.append(touched)
                         which.append(index)
@@ -174,7 +211,7 @@ def _rows(
         chunk = keys[start : start + CHUNK]
         events = [used[i] for i in which[start : start + CHUNK]]
         try:
-            for key, (stored, event) in zip(chunk, events, strict=True):
+            for key, (stored, event, _) in zip(chunk, events, strict=True):
                 if plain:
                     row = function(rows[key], event)
                 else:
@@ -189,24 +226,6 @@ def _rows(
         if perf_counter() - began > PAUSE_SECONDS:
             yield None
             began = perf_counter()
-
-
-def _tally(
-    used: Sequence[Used], keys: Sequence[Any], which: Sequence[int]
-) -> Generator[None, Any, dict[int, Tally]]:
-    hashes: list[bytes] = []
-    positions: list[int] = []
-    began = perf_counter()
-    for start in range(0, len(keys), CHUNK):
-        part = [used[index][0] for index in which[start : start + CHUNK]]
-        hashes += hash_effects(
-            [(s.position, s.id, k) for s, k in zip(part, keys[start : start + CHUNK], strict=True)]
-        )
-        positions += [stored.position for stored in part]
-        if perf_counter() - began > PAUSE_SECONDS:
-            yield None
-            began = perf_counter()
-    return tally_blocks(positions, hashes)
 
 
 def recorded(stored: StoredEvent, event: Any) -> Recorded:

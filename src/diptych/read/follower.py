@@ -8,10 +8,10 @@ from typing import Final, Literal
 from diptych.codec import Codec, metadata_of
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log, StoredEvent
-from diptych.read.fold import Folded, RowCache
+from diptych.read.fold import Folded, RowCache, Span
 from diptych.read.port import Change, Checkpoint, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import BLOCK_SHIFT, MODULUS
+from diptych.read.proof import BLOCK_SHIFT, MODULUS, add_packed
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""
@@ -20,18 +20,25 @@ State = Literal["new", "running", "standby", "failed", "refused"]
 
 
 class Follower:
-    """A projection's state in this process. Only its checkpoint in the store counts.
+    """A projection, or a span of its slices, in this process. Only its checkpoint counts.
 
     ``checkpoint`` is what was read from the store or committed by us; ``tip`` lies beyond it by the
     steps that are being written. When one of them fails, everything here is forgotten (``lost``)
     and read from the store again.
     """
 
-    def __init__(self, projection: Projection, codec: Codec, cache_rows: int) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        codec: Codec,
+        cache_rows: int,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
         self.projection = projection
         self.types = frozenset(codec.of(t).name for t in projection.events)
         self.cache = RowCache(cache_rows)
-        self.checkpoint = Checkpoint(projection.name, "")
+        self.checkpoint = checkpoint or Checkpoint(projection.name, "", slices=projection.slices)
+        self.span = Span(projection.slices, self.checkpoint.slice, self.checkpoint.end)
         self.tip = self.checkpoint
         self.block = Tally()
         # Beyond the tip, up to here, there is nothing that the projection uses.
@@ -56,20 +63,30 @@ class Follower:
         """Where to read on."""
         return self.tip.position if self.seen is None else self.seen.position
 
-    async def reload(self, log: Log, store: ViewStore) -> None:
-        """Take the checkpoint from the store, if it belongs to this log, and forget the rest."""
+    async def reload(self, log: Log, store: ViewStore) -> bool:
+        """Take the checkpoint from the store, if it belongs to this log, and forget the rest.
+
+        False: there is no such span any more, another worker has cut it.
+        """
         self.forget()
-        checkpoint = (await store.checkpoints()).get(self.name)
-        if checkpoint is None:
+        spans = (await store.checkpoints()).get(self.name)
+        if not spans:
             raise ForeignCheckpoint(
                 "The projection's checkpoint is gone; drop its tables too and restart, to have it "
                 "built anew from the log",
                 projection=self.name,
             )
+        for checkpoint in spans:
+            if (checkpoint.slice, checkpoint.end) == (self.span.start, self.span.end):
+                break
+        else:
+            return False
         await refuse_foreign(checkpoint, log)
-        self.block = await store.block(self.name, checkpoint.position >> BLOCK_SHIFT)
+        number = checkpoint.position >> BLOCK_SHIFT
+        self.block = await store.block(self.name, checkpoint.slice, number)
         self.checkpoint = self.tip = checkpoint
         self.lost = False
+        return True
 
     def forget(self) -> None:
         """Forget what is only true as long as nobody else moves the checkpoint."""
@@ -93,6 +110,11 @@ class Follower:
         if folded is not None and (folded.put or folded.deleted):
             assert isinstance(self.projection, Keyed)
             writes = (Writes(self.projection.view, folded.put, folded.deleted),)
+        tallies = before.tallies
+        if count:
+            assert folded is not None
+            start = before.slice
+            tallies = add_packed(tallies, {n - start: t for n, t in folded.slices.items()})
         after = Checkpoint(
             before.projection,
             before.log,
@@ -102,6 +124,8 @@ class Follower:
             (before.digest + digest) % MODULUS,
             metadata_of(upto).time,
             before.slice,
+            before.slices,
+            tallies,
         )
         last = after.position >> BLOCK_SHIFT
         if last in blocks:

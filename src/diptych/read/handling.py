@@ -10,10 +10,11 @@ from diptych.errors import CheckpointMoved, Unavailable
 from diptych.log import StoredEvent
 from diptych.read.fold import Folded, Used, recorded
 from diptych.read.follower import Follower
+from diptych.read.freshness import ReadMeasures
 from diptych.read.pages import event_before
 from diptych.read.port import ViewStore
 from diptych.read.projections import Handler
-from diptych.read.proof import hash_effects, tally_blocks
+from diptych.read.proof import MASK, hash_key, tally_blocks, tally_slices
 
 HANDLER_EVENTS: Final = 200
 """Events in one transaction of a handler, at most: it holds the writing thread."""
@@ -26,6 +27,7 @@ async def handle_page(
     events: Sequence[StoredEvent],
     used: list[Used],
     fail: Callable[[Follower, int, Exception], None],
+    measures: ReadMeasures,
 ) -> bool:
     """Run a handler over a page, some events in a transaction; True when it got on.
 
@@ -34,7 +36,8 @@ async def handle_page(
     progress = False
     while True:
         part, used = used[:HANDLER_EVENTS], used[HANDLER_EVENTS:]
-        failed = await _handle(follower, one, store, part, part[-1][0] if used else events[-1])
+        upto = part[-1][0] if used else events[-1]
+        failed = await _handle(follower, one, store, part, upto, measures)
         if failed is None:
             progress = True
             if not used:
@@ -43,29 +46,38 @@ async def handle_page(
         position, error = failed
         if position == 0:
             follower.stand_by(time.monotonic())
+            measures.lost(follower.name)
             return progress
         before = event_before(events, position)
         if before is not None and before.position > follower.position:
             kept = [u for u in part if u[0].position < position]
-            progress |= await _handle(follower, one, store, kept, before) is None
+            progress |= await _handle(follower, one, store, kept, before, measures) is None
         fail(follower, position, error)
         return progress
 
 
 async def _handle(
-    follower: Follower, one: Handler, store: ViewStore, part: Sequence[Used], upto: StoredEvent
+    follower: Follower,
+    one: Handler,
+    store: ViewStore,
+    part: Sequence[Used],
+    upto: StoredEvent,
+    measures: ReadMeasures,
 ) -> tuple[int, Exception] | None:
     """Handle events in one transaction; return what failed, and where (0: the checkpoint)."""
-    hashes = hash_effects([(s.position, s.id, None) for s, _ in part])
-    blocks = tally_blocks([s.position for s, _ in part], hashes)
+    began = time.monotonic()
+    number = hash_key(None)
+    hashes = [(mark * number) & MASK for _, _, mark in part]
+    blocks = tally_blocks([s.position for s, _, _ in part], hashes)
+    slices = tally_slices([0] * len(part), hashes)
     tip, block, seen = follower.tip, follower.block, follower.seen
-    change = follower.advance(upto, Folded({}, [], [], blocks, len(part)))
+    change = follower.advance(upto, Folded({}, [], [], blocks, slices, len(part)))
     position = 0
     try:
         async with store.session() as session:
             await session.move(change)
             session.own(one.views)
-            for stored, event in part:
+            for stored, event, _ in part:
                 position = stored.position
                 if isinstance(event, Exception):
                     raise event
@@ -85,5 +97,7 @@ async def _handle(
         if not position:
             raise
         return position, error
-    follower.committed(change, time.monotonic())
+    now = time.monotonic()
+    follower.committed(change, now)
+    measures.applied(measures.noted(change, part), now - began)
     return None

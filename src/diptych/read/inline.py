@@ -22,7 +22,7 @@ from diptych.read.follower import Follower
 from diptych.read.pages import undecodable
 from diptych.read.port import AsyncInsideStore, Change, Checkpoint, InsideStore, Tally
 from diptych.read.projections import Keyed
-from diptych.read.proof import BLOCK_SHIFT
+from diptych.read.proof import BLOCK_SHIFT, hash_event
 
 GapReader: TypeAlias = Callable[[Any, int, int], list[StoredEvent]]
 """(connection, after, until) -> the next events in (after, until], read in the open transaction."""
@@ -86,7 +86,7 @@ class _Inline(Generic[S, G]):
                 checkpoint_of=None if checkpoint is None else checkpoint.log,
                 this_log=identity,
             )
-        block: Tally = yield "block", (follower.name, checkpoint.position >> BLOCK_SHIFT)
+        block: Tally = yield "block", (follower.name, 0, checkpoint.position >> BLOCK_SHIFT)
         follower.tip, follower.block, follower.lost = checkpoint, block, False
 
     def _fill(self, follower: Follower, until: int) -> _Asking[None]:
@@ -124,7 +124,9 @@ class _Inline(Generic[S, G]):
         one = follower.projection
         assert isinstance(one, Keyed)
         used: list[Used] = [
-            (stored, self._decoded(stored)) for stored in events if stored.type in follower.types
+            (stored, self._decoded(stored), hash_event(stored.position, stored.id))
+            for stored in events
+            if stored.type in follower.types
         ]
         folded = (yield from _folded(one, follower, used)) if used else None
         if folded is not None and folded.failed:
@@ -149,7 +151,7 @@ class _Inline(Generic[S, G]):
 
 
 def _folded(one: Keyed, follower: Follower, used: Sequence[Used]) -> _Asking[Folded]:
-    folding = fold_used(one, follower.cache, used)
+    folding = fold_used(one, follower.cache, follower.span, used)
     try:
         asked = next(folding)
         while True:

@@ -13,17 +13,18 @@ from diptych.read.fold import PAUSE_SECONDS, Folded, Used, fold_used
 from diptych.read.follower import Follower
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed
+from diptych.read.proof import hash_event
 
 
 async def decode_page(
     codec: Codec, events: Sequence[StoredEvent], members: Sequence[Follower]
-) -> dict[str, list[Used]]:
-    """Return for each projection the events that it uses; only those anyone uses are decoded."""
-    used: dict[str, list[Used]] = {f.name: [] for f in members}
+) -> dict[Follower, list[Used]]:
+    """Return for each follower the events that it uses; only those anyone uses are decoded."""
+    used: dict[Follower, list[Used]] = {f: [] for f in members}
     takers: dict[str, list[tuple[int, list[Used]]]] = {}
     for follower in members:
         for type_ in follower.types:
-            takers.setdefault(type_, []).append((follower.position, used[follower.name]))
+            takers.setdefault(type_, []).append((follower.position, used[follower]))
     known = {
         name: (codec.events[name].decode, [into.append for _, into in wanted])
         for name, wanted in takers.items()
@@ -41,13 +42,14 @@ async def decode_page(
             event = decode(stored.data)
         except Exception:
             event = undecodable(codec, stored)
+        one = (stored, event, hash_event(stored.position, stored.id))
         if ahead:
             for append in appends:
-                append((stored, event))
+                append(one)
         else:
             for position, into in takers[stored.type]:
                 if stored.position > position:
-                    into.append((stored, event))
+                    into.append(one)
         if not number & 63 and time.perf_counter() - began > PAUSE_SECONDS:
             await asyncio.sleep(0)
             began = time.perf_counter()
@@ -67,7 +69,7 @@ async def fold_page(
     one: Keyed, follower: Follower, store: ViewStore, used: Sequence[Used]
 ) -> Folded:
     """Fold the events of a page that a projection uses, letting the loop breathe."""
-    folding = fold_used(one, follower.cache, used)
+    folding = fold_used(one, follower.cache, follower.span, used)
     try:
         asked = next(folding)
         while True:

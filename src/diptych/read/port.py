@@ -7,16 +7,17 @@ adapter needs can be imported from here.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
+from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.proof import Tally
+from diptych.read.proof import Tally, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -28,9 +29,11 @@ V = TypeVar("V", bound=View)
 
 
 class Checkpoint(Struct, frozen=True):
-    """How far a projection is in which log, and the proof of what it has applied.
+    """How far a span of a projection's slices is in which log, and the proof of what it applied.
 
-    ``event_id`` and ``time`` are those of the event at ``position``; position 0 has neither.
+    The span begins with ``slice`` and has ``slices`` of them. ``event_id`` and ``time`` are those
+    of the event at ``position``; position 0 has neither. ``count`` and ``digest`` are the sums of
+    the slices' own, packed in ``tallies`` (`proof.pack`).
     """
 
     projection: str
@@ -41,6 +44,42 @@ class Checkpoint(Struct, frozen=True):
     digest: int = 0
     time: datetime | None = None
     slice: int = 0
+    slices: int = 1
+    tallies: bytes = bytes(24)
+
+    @property
+    def end(self) -> int:
+        """The first slice after the span."""
+        return self.slice + self.slices
+
+    def part(self, start: int, end: int) -> Checkpoint:
+        """Return the checkpoint of some slices of the span."""
+        tallies = unpack(self.tallies)[start - self.slice : end - self.slice]
+        total = total_of(tallies)
+        return structs.replace(
+            self,
+            slice=start,
+            slices=end - start,
+            count=total.count,
+            digest=total.digest,
+            tallies=pack(tallies),
+        )
+
+
+class Kept(Struct, frozen=True):
+    """What a store keeps for a projection: its views, and into how many slices its keys fall."""
+
+    views: tuple[type[View], ...]
+    slices: int = 1
+
+
+class Worker(Struct, frozen=True, array_like=True):
+    """A process that projects; ``host`` and ``pid`` tell whether it still lives, on its host."""
+
+    id: str
+    host: str
+    pid: int
+    projections: tuple[str, ...]
 
 
 class Writes(Struct, frozen=True):
@@ -51,16 +90,41 @@ class Writes(Struct, frozen=True):
     deleted: list[Any]
 
 
+class Applied(Struct, frozen=True):
+    """How many events a step applies, the first and the last; and those to be traced."""
+
+    events: int
+    first: StoredEvent
+    last: StoredEvent
+    traced: tuple[StoredEvent, ...] = ()
+
+
 class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    ``applied`` is there to be measured; stores pass it over.
     """
 
     before: Checkpoint
     after: Checkpoint
     blocks: dict[int, Tally]
     writes: tuple[Writes, ...] = ()
+    applied: Applied | None = None
+
+
+class Proof(Struct, frozen=True):
+    """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC)."""
+
+    projection: str
+    log: str
+    time: datetime
+    ok: bool
+    position: int
+    count: int
+    reason: str
+    reach: list[int]
+    tallies: bytes
 
 
 class Found(Struct, frozen=True):
@@ -114,11 +178,11 @@ class InsideStore(Protocol):
     """The store within a transaction of somebody else's: an append's. Not async: in its thread."""
 
     def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
+        """Return the checkpoint of a projection of one span."""
         ...
 
-    def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
+    def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
         ...
 
     def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
@@ -134,11 +198,11 @@ class AsyncInsideStore(Protocol):
     """The same where the append's transaction is on the event loop."""
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint, and keep others from moving it until the end."""
+        """Return the checkpoint of a projection of one span; nobody moves it until the end."""
         ...
 
-    async def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
+    async def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
         ...
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
@@ -153,9 +217,7 @@ class AsyncInsideStore(Protocol):
 class ViewStore(Protocol):
     """What an adapter offers."""
 
-    async def open(
-        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
-    ) -> None:
+    async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
         Without ``create`` nothing is made: ``NoViews`` when something is missing. Raises
@@ -163,16 +225,57 @@ class ViewStore(Protocol):
         """
         ...
 
-    async def checkpoints(self) -> dict[str, Checkpoint]:
-        """Return every projection's checkpoint, by name."""
+    async def checkpoints(self) -> dict[str, list[Checkpoint]]:
+        """Return every projection's checkpoints, by name: its spans, in the order of slices."""
         ...
 
-    async def proof(self, projection: str) -> tuple[Checkpoint, dict[int, Tally]]:
-        """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+    async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:
+        """Cut a projection's spans at these slices, join what stands level; return the spans.
+
+        See ``recut_spans``. What others believed of spans that are no more, no step will match.
+        """
         ...
 
-    async def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
+    async def proof(self, projection: str) -> tuple[list[Checkpoint], dict[int, Tally]]:
+        """Return a projection's spans and the tallies of all its blocks, of one snapshot.
+
+        There are no spans where there is no such projection.
+        """
+        ...
+
+    async def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
+        ...
+
+    async def prove(self, proof: Proof) -> None:
+        """Keep what was found of a projection, in place of what was found before."""
+        ...
+
+    async def proofs(self) -> dict[str, Proof]:
+        """Return what was found last, by projection."""
+        ...
+
+    def mark(self) -> int:
+        """Return where one is in the news of steps; to be asked before one looks at checkpoints."""
+        ...
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
+
+        It may end early, and news may be lost: look at the checkpoints, and wait again.
+        """
+        ...
+
+    async def beat(self, worker: Worker, lease: float) -> list[Worker]:
+        """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
+        ...
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        ...
+
+    async def leave(self, worker: str) -> None:
+        """Note that a worker is there no more."""
         ...
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
@@ -215,10 +318,41 @@ class ViewStore(Protocol):
         ...
 
 
+def recut_spans(spans: Sequence[Checkpoint], cuts: Collection[int]) -> list[Checkpoint]:
+    """Return spans cut where ``cuts`` say; neighbours at one position that no cut parts are one."""
+    found: list[Checkpoint] = []
+    for span in spans:
+        edges = [span.slice, *sorted(c for c in cuts if span.slice < c < span.end), span.end]
+        parts = [span] if len(edges) == 2 else list(map(span.part, edges, edges[1:]))
+        if found and parts[0].slice not in cuts and _level(found[-1], parts[0]):
+            found[-1] = _joined(found[-1], parts.pop(0))
+        found += parts
+    return found
+
+
+def _level(left: Checkpoint, right: Checkpoint) -> bool:
+    return (
+        left.end == right.slice
+        and left.log == right.log
+        and (left.position, left.event_id) == (right.position, right.event_id)
+    )
+
+
+def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
+    total = Tally(left.count, left.digest).plus(Tally(right.count, right.digest))
+    return structs.replace(
+        left,
+        slices=left.slices + right.slices,
+        count=total.count,
+        digest=total.digest,
+        tallies=left.tallies + right.tallies,
+    )
+
+
 def require_tables(
     projections: Mapping[str, Sequence[Definition]],
     tables: Container[str],
-    checkpoints: Mapping[str, Checkpoint],
+    checkpoints: Mapping[str, Sequence[Checkpoint]],
     *,
     create: bool,
     **where: Any,
@@ -230,11 +364,11 @@ def require_tables(
     """
     lacking: list[str] = []
     for name, definitions in projections.items():
-        checkpoint = checkpoints.get(name)
+        spans = checkpoints.get(name, ())
         lost = [one.table_name for one in definitions if one.table_name not in tables]
-        if lost or checkpoint is None:
+        if lost or not spans:
             lacking.append(name)
-        if lost and checkpoint is not None and checkpoint.count:
+        if lost and any(span.count for span in spans):
             raise ViewLost(
                 "A view's table is not there, although its projection has applied events: it was "
                 "dropped, or the view is new to the projection. Restore the table; or delete the "
@@ -242,8 +376,8 @@ def require_tables(
                 "tables, and it is built anew from the log",
                 projection=name,
                 table=", ".join(lost),
-                position=checkpoint.position,
-                applied=checkpoint.count,
+                position=min(span.position for span in spans),
+                applied=sum(span.count for span in spans),
             )
     if lacking and not create:
         raise NoViews(
@@ -261,16 +395,22 @@ __all__ = [
     "Definition",
     "Found",
     "InsideStore",
+    "Kept",
     "Layout",
+    "Proof",
     "Session",
     "Storage",
     "Tally",
     "Transaction",
     "View",
     "ViewStore",
+    "Worker",
     "Writes",
     "compare_decimals",
     "definition_of",
+    "pack",
     "plain_decimal",
+    "recut_spans",
     "require_tables",
+    "unpack",
 ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
@@ -26,7 +26,13 @@ KeyOf: TypeAlias = Callable[[Any], Any]
 _Source: TypeAlias = Callable[[Any, Any], Any]
 """(key, recorded event) -> what a further parameter of the user's function gets."""
 
+SLICES: Final = 64
+MOST_SLICES: Final = 1024
+
 _NONE = type(None)
+
+FRESH_SHARE: Final = 0.99
+"""The share of events that are to be readable within ``fresh_within``, unless said otherwise."""
 
 
 class Projection(Struct, frozen=True, kw_only=True):
@@ -38,6 +44,9 @@ class Projection(Struct, frozen=True, kw_only=True):
     at: str
     function: Callable[..., Any]
     inline: bool = False
+    slices: int = 1
+    fresh_within: float | None = None
+    fresh_share: float = FRESH_SHARE
 
     @property
     def store(self) -> str:
@@ -121,12 +130,23 @@ def projection(
     key: KeyOf | None = None,
     inline: bool = False,
     name: str | None = None,
+    slices: int | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
 ) -> Keyed:
     """Define a projection from its fold; ``DefinitionError`` when it cannot be used as written.
 
-    The name (of its checkpoint) is by default that of the view's table.
+    The name (of its checkpoint) is by default that of the view's table. Its keys fall into
+    ``slices`` (64; an inline projection has 1).
     """
     at = place(function)
+    _check_slices(slices, inline, at)
+    _check_freshness(fresh_within, fresh_share, at)
+    if inline and fresh_within is not None:
+        raise DefinitionError(
+            "An inline projection is as fresh as the log itself; leave fresh_within= out",
+            at=at,
+        )
     definition = _checked_view(view, at)
     signature = signature_of(function)
     if inspect.iscoroutinefunction(function) or inspect.isgeneratorfunction(function):
@@ -147,6 +167,9 @@ def projection(
         at=at,
         function=function,
         inline=inline,
+        slices=1 if inline else SLICES if slices is None else slices,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         view=view,
         key=definition.key_of if key is None else None,
         keys=key,
@@ -158,9 +181,16 @@ def projection(
     )
 
 
-def handler(function: Callable[..., Any], *views: type[View], name: str | None = None) -> Handler:
+def handler(
+    function: Callable[..., Any],
+    *views: type[View],
+    name: str | None = None,
+    fresh_within: float | None = None,
+    fresh_share: float = FRESH_SHARE,
+) -> Handler:
     """Define a handler that owns the tables of these views."""
     at = place(function)
+    _check_freshness(fresh_within, fresh_share, at)
     if not views:
         raise DefinitionError("A handler names the views whose tables it writes", at=at)
     for view in views:
@@ -191,6 +221,8 @@ def handler(function: Callable[..., Any], *views: type[View], name: str | None =
         events=event_types(signature.parameters[0].annotation, at),
         at=at,
         function=function,
+        fresh_within=fresh_within,
+        fresh_share=fresh_share,
         call=call if give else lambda event, tx, _recorded: function(event, tx),
     )
 
@@ -217,6 +249,21 @@ def check_projections(projections: Iterable[Projection]) -> None:
                 name=one.name,
                 other=other.at,
             )
+
+
+def _check_freshness(within: Any, share: Any, at: str) -> None:
+    if within is not None and not (type(within) in (int, float) and 0 < within < float("inf")):
+        raise DefinitionError(
+            "fresh_within= is how many seconds an event may take until it can be read",
+            at=at,
+            got=within,
+        )
+    if not (type(share) in (int, float) and 0 < share < 1):
+        raise DefinitionError(
+            "fresh_share= is the share of events that fresh_within holds for, between 0 and 1",
+            at=at,
+            got=share,
+        )
 
 
 def _width(key: Any) -> int:
@@ -248,6 +295,22 @@ def _check_rows(signature: Signature, view: type[View]) -> None:
             at=signature.at,
             expected=f"{view.__name__} | None",
             got=signature.returns,
+        )
+
+
+def _check_slices(slices: Any, inline: bool, at: str) -> None:
+    if slices is None:
+        return
+    if type(slices) is not int or not 1 <= slices <= MOST_SLICES:
+        raise DefinitionError(
+            f"slices= is a number from 1 to {MOST_SLICES}: into how many parts the keys fall, each "
+            "followed by one worker",
+            at=at,
+            got=slices,
+        )
+    if inline and slices != 1:
+        raise DefinitionError(
+            "An inline projection is folded by whoever appends; it has one slice", at=at, got=slices
         )
 
 

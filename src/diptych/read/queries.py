@@ -21,19 +21,28 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
-    ForeignCheckpoint,
     Invalid,
     StaleAnswer,
     UnknownMessage,
     place,
 )
 from diptych.log import EventQuery, Log, Token
-from diptych.messages import Event, Query, Recorded, require_kind
+from diptych.messages import (
+    Actor,
+    Event,
+    Query,
+    Recorded,
+    actor_of,
+    everybody_may,
+    require_kind,
+)
 from diptych.read.engine import Engine
+from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
 from diptych.read.status import age_after
 from diptych.signatures import Signature, members, signature_of
+from diptych.telemetry.metrics import Telemetry
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -57,6 +66,15 @@ class Answer(Struct, Generic[R], frozen=True):
     age: float
     stale: bool
     token: Token
+
+
+class Look(Struct, frozen=True):
+    """An answer, and what it rests on: the projections of the views read, and the log or not."""
+
+    value: Any
+    as_of: int
+    projections: frozenset[str]
+    reads_log: bool
 
 
 class Events:
@@ -89,7 +107,8 @@ class Events:
     ) -> AsyncIterator[Recorded]:
         """Iterate over all such events up to ``until`` (default: the head now), page by page."""
         query = self._query(types, tags)
-        until = await self._log.head() if until is None else until
+        head = await self._log.head()
+        until = head if until is None else min(until, head)  # beyond it there is no end to reach
         while after < until:
             page = await self._log.read(query, after=after, until=until)
             for stored in page.events:
@@ -114,8 +133,10 @@ class Views:
         self._owners = owners
         self._position = position
         self._deadline = deadline
+        self.waited = 0.0
         self.as_of: int | None = None
         self.stale = False
+        self.used: set[str] = set()
 
     async def all(self, statement: SelectOf[V]) -> list[V]:
         """Return the rows of a select of one view."""
@@ -208,6 +229,7 @@ class Views:
         self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
     ) -> Found:
         """Read, when the token is reached, or cannot be in time."""
+        self.used |= names
         while True:
             await self._reach(engine, names)
             found = await read()
@@ -221,8 +243,12 @@ class Views:
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
         engine.require_own(names)
-        if self._position and not await engine.wait_for(names, self._position, self._deadline):
+        if not self._position:
+            return
+        began = time.perf_counter()
+        if not await engine.wait_for(names, self._position, self._deadline):
             self.stale = True
+        self.waited += time.perf_counter() - began
 
     def _note(self, names: set[str], positions: dict[str, int]) -> None:
         for name in names:
@@ -342,18 +368,23 @@ class Queries:
         codec: Codec,
         engines: Sequence[Engine],
         answers: Sequence[Answering],
+        require_allowed: Callable[[Actor | None, Query[Any]], None] = everybody_may,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         check_answers(answers)
+        self._require_allowed = require_allowed
+        self._measures = QueryMeasures(telemetry or Telemetry())
         self._log = log
         self._codec = codec
         self._engines = engines
         self._answers = {one.query: one for one in answers}
         self._events = Events(log, codec)
         self._owners = {
-            view: (engine, f.name)
+            view: (engine, one.name)
             for engine in engines
-            for f in engine.followers.values()
-            for view in f.projection.views
+            for one in engine.projections.values()
+            for view in one.views
         }
 
     def views(self, position: int = 0, deadline: float = 0.0) -> Views:
@@ -364,6 +395,7 @@ class Queries:
         self,
         query: Query[R],
         *,
+        actor: Actor | str | None = None,
         after: Token | str | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -372,16 +404,24 @@ class Queries:
 
         ``after``: a token, or the text of one, as a client passes it on.
         Not reached in time: the answer is ``stale``, or with ``strict`` it is ``StaleAnswer``.
-        Raises ``Invalid``, ``UnknownMessage``, and ``ForeignCheckpoint`` for a token of another
-        log or beyond the head of this one.
+        Raises ``Invalid``, ``UnknownMessage``, what the rules say, and ``ForeignCheckpoint`` for a
+        token of another log or beyond the head of this one.
         """
-        answer = self._answers.get(type(query))
-        if answer is None:
-            require_kind(query, Query)
-            raise UnknownMessage(
-                "There is no answer to this query in the application", name=type(query).__name__
-            )
+        with self._measures.asked(query) as asked:
+            return await self._ask(query, actor, after, wait, strict, asked)
+
+    async def _ask(
+        self,
+        query: Query[R],
+        actor: Actor | str | None,
+        after: Token | str | None,
+        wait: float,
+        strict: bool,
+        asked: Asked,
+    ) -> Answer[R]:
+        answer = self._answering(query)
         clean, _ = self._codec.validate(query)
+        self._require_allowed(actor_of(actor), clean)
         after = _token(after)
         if type(wait) not in (int, float) or not wait >= 0:
             raise Invalid("That is no time to wait", field="wait", rule="seconds", got=repr(wait))
@@ -391,12 +431,13 @@ class Queries:
             # What is read from the log itself is as of the head before.
             head = await self._log.head()
         if after is not None:
-            _require_reachable(after, self._log.identity, head)
+            after.require_reachable(self._log.identity, head)
         views = self.views(position, time.monotonic() + wait)
-        given = {"query": clean, "views": views, "events": self._events}
-        value: Any = answer.function(*[given[ask] for ask in answer.asks])
-        if answer.is_async:
-            value = await value
+        value = await self._value(answer, clean, views)
+        if after is not None:
+            asked.waited = views.waited
+        if views.stale:
+            asked.outcome = "stale"
         if views.stale and strict:
             raise StaleAnswer(
                 "The views have not reached the token in time; ask again, or without strict",
@@ -410,6 +451,29 @@ class Queries:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
 
+    async def look(self, query: Query[Any]) -> Look:
+        """Answer a query as things are now, and tell what the answer rests on."""
+        answer = self._answering(query)
+        views = self.views()
+        head = 0 if answer.asks == ("query", "views") else await self._log.head()
+        value = await self._value(answer, query, views)
+        as_of = head if views.as_of is None else views.as_of
+        return Look(value, as_of, frozenset(views.used), "events" in answer.asks)
+
+    def _answering(self, query: Query[Any]) -> Answering:
+        answer = self._answers.get(type(query))
+        if answer is None:
+            require_kind(query, Query)
+            raise UnknownMessage(
+                "There is no answer to this query in the application", name=type(query).__name__
+            )
+        return answer
+
+    async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
+        given = {"query": query, "views": views, "events": self._events}
+        value: Any = answer.function(*[given[ask] for ask in answer.asks])
+        return await value if answer.is_async else value
+
 
 def _token(given: Token | str | None) -> Token | None:
     if given is None or isinstance(given, Token):
@@ -417,21 +481,11 @@ def _token(given: Token | str | None) -> Token | None:
     return Token.parse(given)
 
 
-def _require_reachable(token: Token, log: str, head: int) -> None:
-    token.require(log)
-    if token.position > head:
-        raise ForeignCheckpoint(
-            "The token lies beyond the head of this log: it was restored from a backup or failed "
-            "over, and what the token stands for is lost",
-            position=token.position,
-            head=head,
-        )
-
-
 __all__ = [
     "Answer",
     "Answering",
     "Events",
+    "Look",
     "Queries",
     "Views",
     "answering",

@@ -2,22 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Final
 
 from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.follower import Follower
-from diptych.read.port import Checkpoint, ViewStore
+from diptych.read.crew import LEASE_SECONDS
+from diptych.read.freshness import Freshness, ReadMeasures
+from diptych.read.port import Checkpoint, Proof, ViewStore
+from diptych.read.spans import Spans
+
+
+class SpanStatus(Struct, frozen=True):
+    """How far neighbouring slices are, from ``first`` to ``last``; ``lag`` as in ``Status``."""
+
+    first: int
+    last: int
+    position: int
+    lag: int
+    lag_seconds: float
+    count: int
+
+
+class Proved(Struct, frozen=True):
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+
+    ok: bool
+    position: int
+    time: datetime
+    age: float
+    reason: str
 
 
 class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
+    ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused.
+    ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
+    it keeps its ``fresh_within``, None where it has none. ``workers``: how many processes share it
+    just now. ``proved``: what was last proved, None where nothing was.
     """
 
     projection: str
@@ -30,35 +56,65 @@ class Status(Struct, frozen=True):
     failed_position: int = 0
     inline: bool = False
     count: int = 0
+    spans: tuple[SpanStatus, ...] = ()
+    freshness: Freshness | None = None
+    workers: int = 0
+    proved: Proved | None = None
 
 
-async def status_of(log: Log, store: ViewStore, followers: Iterable[Follower]) -> list[Status]:
+STATES: Final = ("refused", "failed", "standby", "new", "running")
+"""What a projection can be in, the gravest first."""
+
+
+async def status_of(
+    log: Log, store: ViewStore, spans: Spans, measures: ReadMeasures
+) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store."""
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
+    proofs = await store.proofs()
+    workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
     ages: dict[int, float] = {}
     found: list[Status] = []
-    for follower in followers:
-        checkpoint = stored.get(follower.name) or Checkpoint(follower.name, "")
-        position = checkpoint.position
-        if position not in ages:
-            ages[position] = await age_after(log, position)
+    for name, one in spans.projections.items():
+        parts: list[SpanStatus] = []
+        for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
+            position = span.position
+            if position not in ages:
+                ages[position] = await age_after(log, position)
+            lag = max(head - position, 0)
+            parts.append(
+                SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
+            )
+        last = min(parts, key=lambda part: part.position)
+        worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
         found.append(
             Status(
-                follower.name,
-                position,
+                name,
+                last.position,
                 head,
-                max(head - position, 0),
-                ages[position],
-                follower.state,
-                None if follower.error is None else str(follower.error),
-                follower.failed_position if follower.state == "failed" else 0,
-                follower.projection.inline,
-                checkpoint.count,
+                last.lag,
+                last.lag_seconds,
+                "standby" if worst is None else worst.state,
+                None if worst is None or worst.error is None else str(worst.error),
+                worst.failed_position if worst is not None and worst.state == "failed" else 0,
+                one.inline,
+                sum(part.count for part in parts),
+                tuple(parts),
+                measures.freshness(name),
+                sum(name in worker.projections for worker in workers),
+                _proved(proofs.get(name)),
             )
         )
     return found
+
+
+def _proved(proof: Proof | None) -> Proved | None:
+    if proof is None:
+        return None
+    age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
 
 
 async def age_after(log: Log, position: int) -> float:

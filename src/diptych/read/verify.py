@@ -1,41 +1,54 @@
 """Verify: has a projection applied exactly the events of its log, each once?
 
-The log is read once up to the checkpoints; count and digest are made anew, block by block, and
-compared with what the store holds. A block that differs is taken apart to name the positions.
+The log is read once up to the checkpoints; count and digest are made anew, by block and by slice,
+and compared with what the store holds. A block that differs is taken apart to name the positions.
+What was proved is kept: ``since="last"`` reads only what the log has got since.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import msgspec
 from msgspec import Struct
 
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
-from diptych.log import Log, StoredEvent
-from diptych.messages import type_hints
+from diptych.log import Log
+from diptych.read.audit import Audit, Effects, Reader
 from diptych.read.blame import Unit, explain
 from diptych.read.follower import refuse_foreign
-from diptych.read.port import Checkpoint, ViewStore
-from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import BLOCK_SHIFT, MODULUS, Tally, hash_effects, tally_blocks
+from diptych.read.port import Checkpoint, Proof, ViewStore, pack, unpack
+from diptych.read.projections import Projection
+from diptych.read.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
 PAGE: Final = 2000
 
-KeysOf = Callable[[Any], Sequence[Any]]
+Since = Literal["start", "last"]
+
+
+class Fault(Struct, frozen=True):
+    """An effect that was not applied exactly once: ``what`` is missing, doubled or ahead."""
+
+    what: str
+    position: int
+    event_id: str
+    event: str
+    key: Any
 
 
 class Verdict(Struct, frozen=True, kw_only=True):
     """What was found. ``ok``: complete up to ``position``, and nothing twice.
 
     ``missing``: positions that were skipped; ``doubled``: applied once too often (thrice: named
-    twice); ``ahead``: applied although they lie beyond the checkpoint; ``unresolved``: ranges of
-    positions where something is wrong that could not be told apart. ``reason`` says it in words.
+    twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
+    and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
+    be told apart. ``reason`` says it in words. ``position`` is that of the slices furthest behind.
     """
 
     projection: str
@@ -46,42 +59,72 @@ class Verdict(Struct, frozen=True, kw_only=True):
     missing: list[int] = []
     doubled: list[int] = []
     ahead: list[int] = []
+    faults: list[Fault] = []
     unresolved: list[tuple[int, int]] = []
     reason: str = ""
 
 
 async def verify(
-    log: Log, codec: Codec, store: ViewStore, projections: Iterable[Projection]
+    log: Log,
+    codec: Codec,
+    store: ViewStore,
+    projections: Iterable[Projection],
+    *,
+    since: Since = "start",
 ) -> list[Verdict]:
-    """Verify projections against their log, reading it once for all of them."""
+    """Verify projections against their log, reading it once for all of them.
+
+    ``since="last"``: from where they were last proved, and all of it only where something is wrong.
+    """
     began = time.perf_counter()
-    verdicts: dict[str, Verdict] = {}
-    audits: list[_Audit] = []
     listed = list(projections)
-    for one in listed:
-        checkpoint, blocks = await store.proof(one.name)
+    proofs = await store.proofs() if since == "last" else {}
+    verdicts = await _verify(log, codec, store, listed, proofs, began)
+    again = [one for one in listed if one.name in proofs and not verdicts[one.name].ok]
+    if again:
+        verdicts |= await _verify(log, codec, store, again, {}, began)
+    return [verdicts[one.name] for one in listed]
+
+
+async def _verify(
+    log: Log,
+    codec: Codec,
+    store: ViewStore,
+    projections: Sequence[Projection],
+    proofs: dict[str, Proof],
+    began: float,
+) -> dict[str, Verdict]:
+    verdicts: dict[str, Verdict] = {}
+    looked: list[_Look] = []
+    for one in projections:
+        spans, blocks = await store.proof(one.name)
         try:
-            await refuse_foreign(checkpoint, log)
+            if not spans:
+                raise ForeignCheckpoint("The projection has no checkpoint", projection=one.name)
+            for span in spans:
+                await refuse_foreign(span, log)
         except ForeignCheckpoint as error:
             verdicts[one.name] = Verdict(
                 projection=one.name,
                 ok=False,
-                position=checkpoint.position,
-                count=checkpoint.count,
+                position=min((span.position for span in spans), default=0),
+                count=sum(span.count for span in spans),
                 seconds=time.perf_counter() - began,
                 reason=str(error),
             )
             continue
-        audits.append(_Audit(one, codec, checkpoint, blocks))
-    await _read(log, audits)
-    for audit in audits:
-        verdicts[audit.projection.name] = await audit.verdict(log, began)
-    return [verdicts[one.name] for one in listed]
+        looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
+    await _read(log, codec, [look.audit for look in looked])
+    for look in looked:
+        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
+        await store.prove(look.proof(verdict))
+    return verdicts
 
 
-async def _read(log: Log, audits: Sequence[_Audit]) -> None:
-    until = max((a.checkpoint.position for a in audits), default=0)
-    after = 0
+async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
+    until = max((position for audit in audits for position in audit.reach), default=0)
+    after = min((position for audit in audits for position in audit.after), default=0)
+    reader = Reader(codec, audits)
     reading: asyncio.Task[Any] | None = None
     while after < until:
         page = await (reading or log.read(after=after, until=until, limit=PAGE))
@@ -91,193 +134,205 @@ async def _read(log: Log, audits: Sequence[_Audit]) -> None:
             if after < until
             else None
         )
-        for audit in audits:
-            audit.take(page.events)
+        for _ in reader.take(page.events):
             await asyncio.sleep(0)
 
 
-class _Audit:
+class _Look:
     """The comparison for one projection."""
 
     def __init__(
         self,
-        projection: Projection,
+        one: Projection,
         codec: Codec,
-        checkpoint: Checkpoint,
+        spans: list[Checkpoint],
         blocks: dict[int, Tally],
+        proof: Proof | None,
     ) -> None:
-        self.projection = projection
-        self.checkpoint = checkpoint
-        self.actual = blocks
-        self.expected: dict[int, Tally] = {}
-        self._keys = keys_by_type(projection, codec)
-        self._unreadable: list[int] = []
-        # Whether from the first missing event on, everything is missing.
-        self._tail = True
-
-    def take(self, events: Sequence[StoredEvent]) -> None:
-        """Add a page's effects, up to the checkpoint."""
-        if events and events[-1].position > self.checkpoint.position:
-            events = [e for e in events if e.position <= self.checkpoint.position]
-        positions, effects = self._effects(events)
-        for number, tally in tally_blocks(positions, hash_effects(effects)).items():
-            before = self.expected.get(number)
-            self.expected[number] = tally if before is None else before.plus(tally)
-
-    def _effects(
-        self, events: Sequence[StoredEvent]
-    ) -> tuple[list[int], list[tuple[int, str, Any]]]:
-        keys_by = self._keys
-        effects: list[tuple[int, str, Any]] = []
-        for stored in events:
-            keys_of = keys_by.get(stored.type)
-            if keys_of is None:
-                continue
-            try:
-                keys = keys_of(stored.data)
-            except Exception:
-                self._unreadable.append(stored.position)
-                continue
-            effects += [(stored.position, stored.id, key) for key in keys]
-        return [effect[0] for effect in effects], effects
+        self.spans = spans
+        self.blocks = blocks
+        self.partly = proof is not None and _fits(proof, spans)
+        if self.partly:
+            assert proof is not None
+            known = unpack(proof.tallies)
+            self.audit = Audit(one, codec, spans, after=proof.reach, known=known)
+        else:
+            self.audit = Audit(one, codec, spans)
 
     async def verdict(self, log: Log, began: float) -> Verdict:
         """Compare; where blocks differ, name the positions."""
-        missing: list[int] = []
-        doubled: list[int] = []
-        ahead: list[int] = []
+        faults: list[Fault] = []
         unresolved: list[tuple[int, int]] = []
-        nothing = Tally()
-        for number in sorted(self.expected.keys() | self.actual.keys()):
-            expected = self.expected.get(number, nothing)
-            actual = self.actual.get(number, nothing)
-            if expected == actual:
-                self._tail &= not missing
-                continue
-            first, last = number << BLOCK_SHIFT, ((number + 1) << BLOCK_SHIFT) - 1
-            page = await log.read(after=max(first - 1, 0), until=last, limit=1 << BLOCK_SHIFT)
-            found = self._blame(page.events, actual, expected)
-            if found is None:
-                unresolved.append((max(first, 1), last))
-                self._tail = False
-                continue
-            gone = {position for sign, position in found if sign < 0}
-            start = min([*missing[:1], *gone], default=last + 1)
-            self._tail &= all(
-                e.position in gone
-                for e in page.events
-                if start <= e.position <= self.checkpoint.position and e.type in self._keys
-            )
-            for sign, position in found:
-                if sign < 0:
-                    missing.append(position)
-                elif position > self.checkpoint.position:
-                    ahead.append(position)
-                else:
-                    doubled.append(position)
-            await asyncio.sleep(0)
-        reason = self._reason(missing, doubled, ahead, unresolved)
+        tails = _Tails(self.spans)
+        if not self.partly:
+            await self._blame(log, faults, unresolved, tails)
+        reason = self._reason(faults, unresolved, tails)
         return Verdict(
-            projection=self.projection.name,
+            projection=self.audit.projection.name,
             ok=not reason,
-            position=self.checkpoint.position,
-            count=self.checkpoint.count,
+            position=min(self.audit.reach),
+            count=sum(span.count for span in self.spans),
             seconds=time.perf_counter() - began,
-            missing=sorted(missing),
-            doubled=sorted(doubled),
-            ahead=sorted(ahead),
+            missing=_positions(faults, "missing"),
+            doubled=_positions(faults, "doubled"),
+            ahead=_positions(faults, "ahead"),
+            faults=faults,
             unresolved=unresolved,
             reason=reason,
         )
 
-    def _blame(
-        self, events: Sequence[StoredEvent], actual: Tally, expected: Tally
-    ) -> list[tuple[int, int]] | None:
-        positions, effects = self._effects(events)
-        hashes = [int.from_bytes(h, "little") for h in hash_effects(effects)]
-        single = [Unit(p, h) for p, h in zip(positions, hashes, strict=True)]
-        whole = [
-            Unit(position, sum(u.digest for u in units) % MODULUS, len(units))
-            for position, found in groupby(single, lambda u: u.position)
-            for units in [list(found)]
-        ]
-        digest = (actual.digest - expected.digest) % MODULUS
-        count = actual.count - expected.count
-        for units in (whole, single):
-            found = explain(units, digest, count)
-            if found is not None:
-                return [(sign, units[i].position) for sign, run in found for i in run]
-        return None
+    def proof(self, verdict: Verdict) -> Proof:
+        """Return what is to be kept of a verdict."""
+        return Proof(
+            verdict.projection,
+            self.spans[0].log,
+            datetime.now(UTC),
+            verdict.ok,
+            verdict.position,
+            verdict.count,
+            verdict.reason,
+            self.audit.reach,
+            pack(self.audit.stored),
+        )
 
-    def _reason(
-        self,
-        missing: list[int],
-        doubled: list[int],
-        ahead: list[int],
-        unresolved: list[tuple[int, int]],
-    ) -> str:
+    async def _blame(
+        self, log: Log, faults: list[Fault], unresolved: list[tuple[int, int]], tails: _Tails
+    ) -> None:
+        nothing = Tally()
+        blocks = self.audit.blocks
+        for number in sorted(blocks.keys() | self.blocks.keys()):
+            expected = blocks.get(number, nothing)
+            actual = self.blocks.get(number, nothing)
+            if expected == actual and not tails.open:
+                continue
+            first, last = number << BLOCK_SHIFT, ((number + 1) << BLOCK_SHIFT) - 1
+            page = await log.read(after=max(first - 1, 0), until=last, limit=1 << BLOCK_SHIFT)
+            effects = self.audit.effects(page.events)
+            found = [] if expected == actual else _explained(effects, actual, expected)
+            if found is None:
+                unresolved.append((max(first, 1), last))
+                tails.close()
+                continue
+            tails.look(effects, {index for sign, index in found if sign < 0})
+            faults += [self._fault(effects, sign, index) for sign, index in found]
+            await asyncio.sleep(0)
+
+    def _fault(self, effects: Effects, sign: int, index: int) -> Fault:
+        stored = effects.events[index]
+        beyond = stored.position > self.audit.reach[effects.slices[index]]
+        what = "missing" if sign < 0 else "ahead" if beyond else "doubled"
+        return Fault(what, stored.position, stored.id, stored.type, effects.keys[index])
+
+    def _reason(self, faults: list[Fault], unresolved: list[tuple[int, int]], tails: _Tails) -> str:
         said: list[str] = []
-        if missing:
+        if missing := _positions(faults, "missing"):
             said.append(f"missing: {ranges(missing)}")
-            if self._tail:
-                said.append(
-                    f"nothing after position {missing[0] - 1} has been applied: the checkpoint was "
-                    "moved forward"
-                )
-        if doubled:
+            said += tails.told()
+        if doubled := _positions(faults, "doubled"):
             said.append(f"applied more than once: {ranges(doubled)}")
-        if ahead:
+        if ahead := _positions(faults, "ahead"):
             said.append(
                 f"applied beyond the checkpoint: {ranges(ahead)}; the checkpoint was moved back"
             )
         said += [f"positions {a} to {b} differ in a way that cannot be told" for a, b in unresolved]
-        if self._unreadable:
-            said.append(f"no key can be had of: {ranges(self._unreadable)}")
-        total = Tally()
-        for tally in self.actual.values():
-            total = total.plus(tally)
-        if total != Tally(self.checkpoint.count, self.checkpoint.digest):
+        if self.audit.unreadable:
+            said.append(f"no key can be had of: {ranges(self.audit.unreadable)}")
+        stored = self.audit.stored
+        total = total_of(Tally(span.count, span.digest) for span in self.spans)
+        if total_of(self.blocks.values()) != total:
             said.append("the checkpoint's count and digest are not the sum of its blocks")
+        if total_of(stored) != total:
+            said.append("the checkpoint's count and digest are not the sum of its slices")
+        elif not said:
+            expected = self.audit.slices
+            wrong = [n for n, tally in enumerate(stored) if tally != expected[n]]
+            if wrong:
+                said.append(f"slices {ranges(wrong)} have not applied what is theirs")
         return "; ".join(said)
 
 
-def keys_by_type(projection: Projection, codec: Codec) -> dict[str, KeysOf]:
-    """Return for each stored type the function from an event's JSON to the keys it touches.
-
-    Where the key is made of fields, only these are decoded.
-    """
-    found: dict[str, KeysOf] = {}
-    for event in projection.events:
-        registered = codec.of(event)
-        if not isinstance(projection, Keyed):
-            found[registered.name] = _no_key
-        elif projection.key is not None:
-            found[registered.name] = _field_keys(event, projection.key_names, projection.key)
-        else:
-            found[registered.name] = _given_keys(registered.decode, projection)
-    return found
-
-
-def _no_key(_data: Any) -> Sequence[Any]:
-    return (None,)
-
-
-def _field_keys(event: type, names: Sequence[str], key: Callable[[Any], Any]) -> KeysOf:
-    hints = type_hints(event)
-    encoded: dict[str, str] = dict(
-        zip(event.__struct_fields__, event.__struct_encode_fields__, strict=True)  # type: ignore[attr-defined]
+def _fits(proof: Proof, spans: Sequence[Checkpoint]) -> bool:
+    """Whether one can go on from a proof: of the same log, and not beyond the checkpoints."""
+    reach = [span.position for span in spans for _ in range(span.slices)]
+    return (
+        proof.ok
+        and proof.log == spans[0].log
+        and len(proof.reach) == len(reach)
+        and all(before <= now for before, now in zip(proof.reach, reach, strict=True))
     )
-    part = msgspec.defstruct(
-        event.__name__,
-        [(name, hints[name]) for name in names],
-        rename={name: encoded[name] for name in names},
-    )
-    decode = msgspec.json.Decoder(part).decode
-    return lambda data: (key(decode(data)),)
 
 
-def _given_keys(decode: Callable[[Any], Any], projection: Keyed) -> KeysOf:
-    return lambda data: projection.keys_of(decode(data))
+class _Tails:
+    """Whether from the first missing effect of a span on, everything of it is missing."""
+
+    def __init__(self, spans: Sequence[Checkpoint]) -> None:
+        self._spans = spans
+        self._place = [place for place, span in enumerate(spans) for _ in range(span.slices)]
+        self._first: dict[int, int] = {}
+        self._broken: set[int] = set()
+
+    @property
+    def open(self) -> bool:
+        """Whether any span may still turn out to have applied nothing after some position."""
+        return len(self._first) > len(self._broken)
+
+    def look(self, effects: Effects, missing: set[int]) -> None:
+        """Take a block's effects into account, ``missing`` of them by index."""
+        for index, (stored, number) in enumerate(zip(effects.events, effects.slices, strict=True)):
+            place = self._place[number]
+            if index in missing:
+                self._first.setdefault(place, stored.position)
+            elif place in self._first and stored.position <= self._spans[place].position:
+                self._broken.add(place)
+
+    def close(self) -> None:
+        """Know no more: a block could not be told."""
+        self._broken.update(self._first)
+
+    def told(self) -> list[str]:
+        """Return what to say of each."""
+        said: list[str] = []
+        for place, first in self._first.items():
+            if place in self._broken:
+                continue
+            span = self._spans[place]
+            which = f" in slices {span.slice} to {span.end - 1}" if len(self._spans) > 1 else ""
+            said.append(
+                f"nothing after position {first - 1} has been applied{which}: the checkpoint was "
+                "moved forward"
+            )
+        return said
+
+
+def _positions(faults: Iterable[Fault], what: str) -> list[int]:
+    """Return the positions of faults; one that was applied thrice stands there twice."""
+    times: dict[int, Counter[Any]] = {}
+    for fault in faults:
+        if fault.what == what:
+            times.setdefault(fault.position, Counter())[repr(fault.key)] += 1
+    return sorted(p for p, keys in times.items() for _ in range(max(keys.values())))
+
+
+def _explained(effects: Effects, actual: Tally, expected: Tally) -> list[tuple[int, int]] | None:
+    """Return (sign, index of an effect) for what explains a difference; None: nothing does."""
+    single = [
+        Unit(stored.position, digest)
+        for stored, digest in zip(effects.events, effects.hashes, strict=True)
+    ]
+    whole: list[Unit] = []
+    members: list[list[int]] = []
+    for position, found in groupby(range(len(single)), lambda index: single[index].position):
+        indexes = list(found)
+        total = sum(single[index].digest for index in indexes) % MODULUS
+        whole.append(Unit(position, total, len(indexes)))
+        members.append(indexes)
+    digest = (actual.digest - expected.digest) % MODULUS
+    count = actual.count - expected.count
+    for units, of in ((whole, members), (single, [[index] for index in range(len(single))])):
+        explained = explain(units, digest, count)
+        if explained is not None:
+            return [(sign, index) for sign, run in explained for unit in run for index in of[unit]]
+    return None
 
 
 def ranges(positions: Iterable[int], most: int = 20) -> str:

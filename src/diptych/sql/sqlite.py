@@ -126,6 +126,13 @@ class Database:
         except sqlite3.DatabaseError as error:
             raise failure_of(error) from error
 
+    def version(self) -> int:
+        """Return a number that is another one when anybody has changed the database."""
+        if self._peeker is None:  # nobody else can
+            return self._writer.connection.total_changes
+        found: int = self.peek("PRAGMA data_version")[0]
+        return found
+
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session]:
         """Hold the writing thread for several jobs in a row, with nobody else's in between."""

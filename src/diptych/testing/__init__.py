@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diptych.testing.access import AccessRow, AccessTable, access_table
     from diptych.testing.checker import Violation, check_history, check_views
     from diptych.testing.differences import ScenarioFailed
     from diptych.testing.history import History
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from diptych.testing.strategies import commands_of, events_of, strategy
 
 _HOMES = {
+    "diptych.testing.access": ("AccessRow", "AccessTable", "access_table"),
     "diptych.testing.checker": ("Violation", "check_history", "check_views"),
     "diptych.testing.differences": ("ScenarioFailed",),
     "diptych.testing.invariants": ("Story", "check_invariant"),
@@ -30,6 +32,8 @@ _HOMES = {
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "AccessRow",
+    "AccessTable",
     "AppRecorder",
     "History",
     "LawBroken",
@@ -39,6 +43,7 @@ __all__ = [
     "Scenarios",
     "Story",
     "Violation",
+    "access_table",
     "check_codec",
     "check_folds",
     "check_history",

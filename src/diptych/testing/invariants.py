@@ -72,7 +72,7 @@ class Story:
     def take(self, command: Command) -> None:
         """Take a command; a rejection is an answer like any other."""
         try:
-            step = when_command(self._definitions, command, None, None)
+            step = when_command(self._definitions, command, guarded=False)
         except Invalid as invalid:  # it would never have come in
             self.refusals[type(command).__name__] = str(invalid)
             return

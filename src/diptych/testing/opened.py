@@ -20,7 +20,7 @@ from urllib.parse import quote
 from diptych.errors import Invalid
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
-from diptych.messages import Event, Query
+from diptych.messages import Actor, Event, Query
 from diptych.read.engine import Engine
 from diptych.read.port import ViewStore
 from diptych.read.queries import Queries
@@ -73,7 +73,7 @@ class Opened:
         """Send a command to the bus; read its events from the log."""
 
         async def work() -> list[Event]:
-            receipt = await self._running.do(step.command, actor=step.metadata.actor)
+            receipt = await self._running.do(step.command, actor=step.actor)
             if not receipt.first:
                 return []
             log: Log = self._running.log
@@ -98,12 +98,12 @@ class Opened:
         found: list[V] = self._wait(work())
         return found
 
-    def ask(self, query: Query[R]) -> R:
+    def ask(self, query: Query[R], actor: Actor | None) -> R:
         """Ask a query, when all views have caught up."""
 
         async def work() -> R:
             await self._running.catch_up()
-            answer = await self._running.ask(query)
+            answer = await self._running.ask(query, actor=actor)
             value: R = answer.value
             return value
 
@@ -215,11 +215,13 @@ async def _all_rows(store: ViewStore, view: type[V]) -> list[V]:
 # --- views in memory ------------------------------------------------------------------------------
 
 
-def answer_of(definitions: Compiled, facts: Sequence[Fact], query: Query[R]) -> R:
+def answer_of(
+    definitions: Compiled, facts: Sequence[Fact], query: Query[R], actor: Actor | None
+) -> R:
     """Answer a query from an in-memory database that holds what the facts come to."""
 
     async def work(queries: Queries, _store: ViewStore) -> R:
-        return (await queries.ask(query)).value
+        return (await queries.ask(query, actor=actor)).value
 
     return _read(definitions, facts, work)
 
@@ -250,7 +252,8 @@ def _read(
             engine = Engine(log, codec, store, definitions.projections)
             await engine.open()
             await engine.catch_up()
-            return await work(Queries(log, codec, [engine], definitions.answers), store)
+            guard = definitions.access.require
+            return await work(Queries(log, codec, [engine], definitions.answers, guard), store)
 
     with own_loop() as wait:
         result: T = wait(whole())

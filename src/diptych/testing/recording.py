@@ -15,15 +15,18 @@ from diptych.errors import (
     DiptychError,
     Invalid,
     KeyReused,
+    NotAllowed,
+    NotAuthenticated,
     Overloaded,
     ProjectionFailed,
     Rejected,
+    RuleFailed,
     StaleAnswer,
     Unavailable,
     UnknownMessage,
 )
 from diptych.log import EVERY_EVENT, Append, Appended, EventQuery, Log, Outcome, Page, Token
-from diptych.messages import Command, Query
+from diptych.messages import Actor, Command, Query
 from diptych.testing.history import (
     Answer,
     AppendRequest,
@@ -52,6 +55,9 @@ T = TypeVar("T")
 
 _NOTHING_STORED = (
     Rejected,
+    NotAuthenticated,
+    NotAllowed,
+    RuleFailed,
     Invalid,
     Conflict,
     KeyReused,
@@ -181,7 +187,7 @@ class _Running(Protocol):
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> Any: ...
@@ -190,6 +196,7 @@ class _Running(Protocol):
         self,
         query: Query[R],
         *,
+        actor: Actor | str | None = None,
         after: Token | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -212,7 +219,7 @@ class AppRecorder:
         return AppRecorder(self.running, self.history, client)
 
     async def do(
-        self, command: Command, *, key: str | None = None, actor: str | None = None
+        self, command: Command, *, key: str | None = None, actor: Actor | str | None = None
     ) -> Any:
         """Do a command; return its receipt."""
         call = self.history.new_id()
@@ -227,6 +234,7 @@ class AppRecorder:
         self,
         query: Query[Any],
         *,
+        actor: Actor | str | None = None,
         after: Token | None = None,
         wait: float = 5.0,
         strict: bool = False,
@@ -240,7 +248,7 @@ class AppRecorder:
                 msgspec.Raw(data),
                 0 if after is None else after.position,
             ),
-            lambda: self.running.ask(query, after=after, wait=wait, strict=strict),
+            lambda: self.running.ask(query, actor=actor, after=after, wait=wait, strict=strict),
             lambda answer: Told(
                 msgspec.Raw(plain_json(answer.value)), answer.as_of, bool(answer.stale)
             ),

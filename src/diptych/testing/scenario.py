@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from diptych.errors import Invalid, Rejected
-from diptych.messages import Command, Event, Query
+from diptych.messages import Actor, Command, Event, Query, actor_of
 from diptych.read.views import View, definition_of
 from diptych.testing import differences, hints
 from diptych.testing.differences import failure, named, short
@@ -83,7 +83,7 @@ class Scenarios:
         self.opener = opener
 
     def __call__(
-        self, *events: Event, at: datetime | None = None, actor: str | None = None
+        self, *events: Event, at: datetime | None = None, actor: Actor | str | None = None
     ) -> Scenario:
         """Begin a scenario with the events that have happened; none: an empty log.
 
@@ -105,18 +105,19 @@ class Scenario:
     # --- steps ------------------------------------------------------------------------------------
 
     def given(
-        self, *events: Event, at: datetime | None = None, actor: str | None = None
+        self, *events: Event, at: datetime | None = None, actor: Actor | str | None = None
     ) -> Scenario:
         """Let further events have happened: with other metadata, or by somebody else."""
         return self._and(given_events(self._kit.definitions.codec, events, at, actor))
 
     def when(
-        self, command: Command, *, at: datetime | None = None, actor: str | None = None
+        self, command: Command, *, at: datetime | None = None, actor: Actor | str | None = None
     ) -> Scenario:
         """Take a command, decided on all that came before.
 
         ``at`` and ``actor`` go into its metadata; a real log stamps the time itself, so ``at`` is
-        for scenarios in memory. Raises ``Invalid`` and ``UnknownMessage``.
+        for scenarios in memory. Raises ``Invalid`` and ``UnknownMessage``, and at once what the
+        rules say of ``actor``: ``NotAuthenticated``, ``NotAllowed``.
         """
         if at is not None and self._kit.opener is not None:
             raise Invalid(
@@ -127,14 +128,18 @@ class Scenario:
             )
         return self._and(when_command(self._kit.definitions, command, at, actor))
 
-    def ask(self, query: Query[R], /) -> Asked[R]:
-        """Ask a query when all that came before is in the views. In memory: milliseconds."""
+    def ask(self, query: Query[R], /, *, actor: Actor | str | None = None) -> Asked[R]:
+        """Ask a query when all that came before is in the views. In memory: milliseconds.
+
+        The answer raises ``NotAuthenticated`` and ``NotAllowed`` when the rules say so.
+        """
+        who = actor_of(actor)
 
         def answer() -> R:
             __tracebackhide__ = True
             with self._run() as (world, outcome):
                 self._require_accepted(outcome)
-                return world.ask(query)
+                return world.ask(query, who)
 
         return Asked(query, answer, self._and(CHECKED))
 

@@ -17,11 +17,22 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, ProjectionFailed, Rejected, place
 from diptych.log import Append, NewEvent, require_sound
-from diptych.messages import Command, Event, Metadata, Query, Recorded, new_id, require_kind
+from diptych.messages import (
+    Actor,
+    Command,
+    Event,
+    Message,
+    Metadata,
+    Query,
+    Recorded,
+    actor_of,
+    new_id,
+    require_kind,
+)
 from diptych.read.projections import Keyed, Projection, fold_events
 from diptych.read.views import View, definition_of
 from diptych.testing.differences import named
-from diptych.write.answers import to_json
+from diptych.write.answers import known_of, to_json
 from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, Model, Tags, WriteSide
 
@@ -30,6 +41,56 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 V = TypeVar("V", bound=View)
+
+
+class Foreseeing(Protocol):
+    """A rule, as far as it can be judged without a message."""
+
+    @property
+    def text(self) -> str:
+        """The rule in words."""
+        ...
+
+    def foresee(self, actor: Actor | None, *, own: bool) -> bool | None:
+        """Whether the actor may, on data of his own tenant or another's; None: it depends."""
+        ...
+
+
+class Guarded(Protocol):
+    """A command, query or event, and its rule."""
+
+    @property
+    def kind(self) -> str:
+        """Which of these it is."""
+        ...
+
+    @property
+    def name(self) -> str:
+        """The message's name."""
+        ...
+
+    @property
+    def rule(self) -> Foreseeing | None:
+        """Who may."""
+        ...
+
+
+class Guard(Protocol):
+    """The rules of an application."""
+
+    @property
+    def guarded(self) -> bool:
+        """Whether there are any."""
+        ...
+
+    @property
+    def endpoints(self) -> Sequence[Guarded]:
+        """All commands, queries and events."""
+        ...
+
+    def require(self, actor: Actor | str | None, message: Message) -> None:
+        """Raise unless this actor may."""
+        ...
 
 
 class Compiled(Protocol):
@@ -53,6 +114,11 @@ class Compiled(Protocol):
     @property
     def answers(self) -> Sequence[Answering]:
         """The answers to queries."""
+        ...
+
+    @property
+    def access(self) -> Guard:
+        """The rules."""
         ...
 
 
@@ -92,6 +158,7 @@ class When(Struct, frozen=True, eq=False):
     decision: Decision
     metadata: Metadata
     at: datetime | None
+    actor: Actor | None
 
 
 class Checked(Struct, frozen=True, eq=False):
@@ -104,10 +171,10 @@ Step: TypeAlias = Given | When | Checked
 
 
 def given_events(
-    codec: Codec, events: Iterable[Event], at: datetime | None, actor: str | None
+    codec: Codec, events: Iterable[Event], at: datetime | None, actor: Actor | str | None
 ) -> Given:
     """Return events as facts; ``Invalid`` or ``UnknownMessage`` when one could not be stored."""
-    metadata = _metadata("given", at, actor)
+    metadata = _metadata("given", at, actor_of(actor))
     plain: bytes | None = None
     facts: list[Fact] = []
     for raw in events:
@@ -133,23 +200,34 @@ def given_events(
 
 
 def when_command(
-    definitions: Compiled, raw: Command, at: datetime | None, actor: str | None
+    definitions: Compiled,
+    raw: Command,
+    at: datetime | None = None,
+    actor: Actor | str | None = None,
+    *,
+    guarded: bool = True,
 ) -> When:
-    """Return a command ready to be decided; ``Invalid`` or ``UnknownMessage`` as in production."""
+    """Return a command ready to be decided; raises as in production what comes before that.
+
+    Not ``guarded``: whatever the rules say of the actor.
+    """
     decision = definitions.write.decisions.get(type(raw))
     if decision is None:
         require_kind(raw, Command)
         raise undecided(raw)
     command, _ = definitions.codec.validate(raw)
-    return When(command, decision, _metadata(new_id(), at, actor), at)
+    who = actor_of(actor)
+    if guarded:
+        definitions.access.require(who, command)
+    return When(command, decision, _metadata(new_id(), at, who), at, who)
 
 
-def _metadata(command_id: str, at: datetime | None, actor: str | None) -> Metadata:
+def _metadata(command_id: str, at: datetime | None, actor: Actor | None) -> Metadata:
     if at is None:
         at = datetime.now(UTC)
     elif at.tzinfo is None:
         raise Invalid("A time is not valid", field="at", rule="a datetime must carry its time zone")
-    return Metadata(at, command_id, command_id, None, actor)
+    return Metadata(at, command_id, command_id, **known_of(actor))
 
 
 # --- worlds ---------------------------------------------------------------------------------------
@@ -170,7 +248,7 @@ class World(Protocol):
         """Return all rows of a view."""
         ...
 
-    def ask(self, query: Query[R]) -> R:
+    def ask(self, query: Query[R], actor: Actor | None) -> R:
         """Answer a query."""
         ...
 
@@ -279,11 +357,11 @@ class InMemory:
             for position, fact in enumerate(self.facts, 1)
         ]
 
-    def ask(self, query: Query[R]) -> R:
+    def ask(self, query: Query[R], actor: Actor | None) -> R:
         """Answer a query, from an in-memory database made for it."""
         from diptych.testing.opened import answer_of
 
-        return answer_of(self._definitions, self.facts, query)
+        return answer_of(self._definitions, self.facts, query, actor)
 
 
 def _unfoldable(one: Projection, recorded: Recorded, error: Exception) -> Exception:

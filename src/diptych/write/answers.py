@@ -9,58 +9,63 @@ from typing import Any
 import msgspec
 
 from diptych.errors import (
+    Conflict,
     DiptychError,
-    Invalid,
     KeyReused,
     OutcomeUnknown,
     ProjectionFailed,
     Rejected,
     Unavailable,
 )
-from diptych.log import LONGEST_TEXT, Appended, Refused
-from diptych.messages import Metadata, new_id
-from diptych.write.entry import Receipt
+from diptych.log import Appended, Refused
+from diptych.messages import Actor, Metadata, new_id, require_text
+from diptych.write.entry import Entry, Receipt
 
 to_json = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def new_metadata(
-    *, key: str | None, actor: str | None, correlation_id: str | None, causation_id: str | None
+    *,
+    key: str | None,
+    actor: Actor | None,
+    correlation_id: str | None,
+    causation_id: str | None,
 ) -> Metadata:
     """Return the metadata of a command that has just arrived; ``Invalid`` for a bad text."""
-    if not (key is actor is correlation_id is causation_id is None):
-        _require_text(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
-        )
+    if not (key is correlation_id is causation_id is None):
+        texts = {"key": key, "correlation_id": correlation_id, "causation_id": causation_id}
+        for name, text in texts.items():
+            if text is not None:
+                require_text(name, text)
     command_id = new_id()
     return Metadata(
         time=datetime.now(UTC),
         command_id=command_id,
         correlation_id=correlation_id or command_id,
         causation_id=causation_id,
-        actor=actor,
+        **known_of(actor),
     )
 
 
-def _require_text(**fields: str | None) -> None:
-    """Raise ``Invalid`` for what could not be kept beside an event for ever."""
-    for field, text in fields.items():
-        if text is None:
-            continue
-        if type(text) is not str or not text or not text.isprintable():
-            rule = "a text, not empty, printable characters only"
-        elif len(text) > LONGEST_TEXT // 4 and len(text.encode()) > LONGEST_TEXT:
-            rule = f"at most {LONGEST_TEXT} bytes"
-        else:
-            continue
-        raise Invalid(
-            f"That is no {field.replace('_', ' ')}", field=field, rule=rule, got=repr(text)[:100]
-        )
+def known_of(actor: Actor | None) -> dict[str, Any]:
+    """Return what metadata say of who acted."""
+    if actor is None:
+        return {}
+    return {"actor": actor.id, "tenant": actor.tenant, "roles": tuple(sorted(actor.roles))}
 
 
-def content_of(name: str, payload: bytes) -> bytes:
-    """Return the digest by which a key's next request is known to be the same."""
-    return blake2b(name.encode() + b"\0" + payload, digest_size=16).digest()
+def content_of(name: str, payload: bytes, actor: Actor | None) -> bytes:
+    """Return the digest by which a key's next request is known to be the same.
+
+    Who acts is part of it, or one could fetch another's answer by his key. Roles are not: they may
+    have changed before the retry.
+    """
+    content = name.encode() + b"\0" + payload
+    if actor is not None:  # \1 stands neither in JSON nor in an actor's texts
+        content += b"\1" + actor.id.encode()
+        if actor.tenant is not None:
+            content += b"\1" + actor.tenant.encode()
+    return blake2b(content, digest_size=16).digest()
 
 
 def receipt(log: str, metadata: Metadata, outcome: Appended) -> Receipt:
@@ -79,14 +84,25 @@ def rejection_of(kept: bytes) -> Rejected:
     return Rejected(found["reason"], code=found["code"], **found["facts"])
 
 
+def conflict(entry: Entry, outcome: Refused) -> Conflict:
+    """Return the error for a command that was overtaken too often."""
+    slot = entry.reads[outcome.condition].slot
+    return Conflict(
+        f"{entry.decision.command.__name__} was overtaken by other events each time it was "
+        "decided; send it again",
+        position=outcome.position,
+        boundary=" ".join((slot.model.name, *slot.key[1])),
+        attempts=entry.attempts,
+    )
+
+
 def refusal(command: str, key: str | None, outcome: Refused) -> DiptychError:
     """Return the error for an append that was refused for another reason than a conflict."""
     if outcome.reason == "key-reused":
         return KeyReused(
-            "The idempotency key was used before, with other content; use a new key for a new "
-            "command",
+            "The idempotency key was used before, with other content or by another actor; use a "
+            "new key for a new command",
             key=key,
-            position=outcome.position,
         )
     if isinstance(outcome.error, (Unavailable, OutcomeUnknown)):
         return outcome.error  # the database went away while appends were stored one by one

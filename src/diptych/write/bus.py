@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -18,15 +19,24 @@ import msgspec
 from diptych.codec import Codec
 from diptych.errors import (
     Closed,
-    Conflict,
     DiptychError,
     OutcomeUnknown,
     Overloaded,
     Rejected,
 )
-from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
-from diptych.messages import Command, Event, require_kind
+from diptych.log import Appended, Log, Outcome, Page, StoredEvent
+from diptych.messages import (
+    Actor,
+    Command,
+    Event,
+    actor_of,
+    everybody_may,
+    require_kind,
+)
+from diptych.telemetry.metrics import Telemetry
+from diptych.write.answering import Answering
 from diptych.write.answers import (
+    conflict,
     content_of,
     new_metadata,
     receipt,
@@ -36,17 +46,13 @@ from diptych.write.answers import (
 )
 from diptych.write.cache import MAX_TAIL, Cache, Link, Slot
 from diptych.write.deciding import decide, faulty, undecided
-from diptych.write.definitions import Decision, Need, WriteSide
+from diptych.write.definitions import Decision, WriteSide
 from diptych.write.entry import Entry, Receipt
+from diptych.write.guessing import Guesses
+from diptych.write.measures import Measures
 
 READ_PAGE = 2000
 """Events read at a time when a model's state is folded from the log."""
-
-GUESS_AFTER = 8
-"""After so many first reads in a row that found nothing, a kind of command is decided without."""
-
-ANSWERS_AT_ONCE = 64
-"""How many commands of a batch are answered before those ask again, by a log that is remote."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,21 +73,27 @@ class CommandBus:
     """Takes commands, answers with receipts. Lives on one event loop."""
 
     def __init__(
-        self, write_side: WriteSide, codec: Codec, log: Log, limits: Limits | None = None
+        self,
+        write_side: WriteSide,
+        codec: Codec,
+        log: Log,
+        limits: Limits | None = None,
+        require_allowed: Callable[[Actor | None, Command], None] = everybody_may,
+        *,
+        telemetry: Telemetry | None = None,
     ) -> None:
         self.limits = limits or Limits()
+        self._measures = Measures(telemetry or Telemetry())
         self._side = write_side
         self._codec = codec
         self._log = log
+        self._require_allowed = require_allowed
         self._cache = Cache(max(64, self.limits.states))
-        self._open = 0
         self._queue: deque[Entry] = deque()
         self._writing: asyncio.Future[list[Outcome]] | None = None
         self._about_to_write = self._alone = False
-        # Where the log works in another process, it can begin while the rest is answered here.
-        self._answers_at_once = ANSWERS_AT_ONCE if getattr(log, "remote", False) else 1 << 30
-        self._answers: deque[tuple[Entry, Receipt | Rejected]] = deque()
-        self._empty: dict[Need, int] = {}
+        self._answering = Answering(self._measures, remote=getattr(log, "remote", False))
+        self._guesses = Guesses()
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
         # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
@@ -94,21 +106,42 @@ class CommandBus:
         command: Command,
         *,
         key: str | None = None,
-        actor: str | None = None,
+        actor: Actor | str | None = None,
         correlation_id: str | None = None,
         causation_id: str | None = None,
     ) -> asyncio.Future[Receipt]:
         """Accept a command; the future gives its receipt or raises what became of it.
 
         Commands of one boundary take effect in the order of these calls. Raises ``Invalid``,
-        ``UnknownMessage`` and ``Overloaded`` at once.
+        ``UnknownMessage``, ``Overloaded`` and what the rules say at once.
         """
+        began = perf_counter()
+        try:
+            return self._accept(command, key, actor, correlation_id, causation_id, began)
+        except Exception as error:
+            self._measures.refused(command, error, began)
+            raise
+
+    @property
+    def waiting(self) -> int:
+        """How many commands have been accepted and not yet answered."""
+        return self._answering.open
+
+    def _accept(
+        self,
+        command: Command,
+        key: str | None,
+        actor: Actor | str | None,
+        correlation_id: str | None,
+        causation_id: str | None,
+        began: float,
+    ) -> asyncio.Future[Receipt]:
         if self._closed:
             raise Closed("The application has been closed")
-        if self._open >= self.limits.waiting:
+        if self._answering.open >= self.limits.waiting:
             raise Overloaded(
                 "Too many commands wait for their answer; send again later, or fewer at a time",
-                waiting=self._open,
+                waiting=self._answering.open,
                 limit=self.limits.waiting,
             )
         decision = self._side.decisions.get(type(command))
@@ -116,12 +149,18 @@ class CommandBus:
             require_kind(command, Command)
             raise undecided(command)
         command, payload = self._codec.validate(command)
+        who = actor_of(actor)
+        self._require_allowed(who, command)
         metadata = new_metadata(
-            key=key, actor=actor, correlation_id=correlation_id, causation_id=causation_id
+            key=key, actor=who, correlation_id=correlation_id, causation_id=causation_id
         )
-        content = b"" if key is None else content_of(decision.command.message_name, payload)
+        name = decision.command.message_name
+        content = b"" if key is None else content_of(name, payload, who)
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+        span = None
+        if self._measures.tracing is not None:
+            span, metadata = self._measures.tracing.command(name, metadata)
         answer: asyncio.Future[Receipt] = self._loop.create_future()
         states: list[Slot | None] = []
         slots: list[Slot] = []
@@ -132,13 +171,22 @@ class CommandBus:
             states.append(slot)
             if slot is not None and slot not in slots:
                 slots.append(slot)
-                if not slot.loaded and self._empty.get(need, 0) >= GUESS_AFTER and slot.untouched:
-                    slot.loaded = slot.guessed = True
+                if not slot.loaded:
+                    self._guesses.try_on(need, slot)
                 ready = ready and slot.loaded and not slot.queue
         entry = Entry(
-            command, decision, metadata, key, content, answer, tuple(states), tuple(slots)
+            command,
+            decision,
+            metadata,
+            key,
+            content,
+            answer,
+            began,
+            span,
+            tuple(states),
+            tuple(slots),
         )
-        self._open += 1
+        self._answering.open += 1
         if ready:
             self._decide(entry)
             return answer
@@ -150,7 +198,7 @@ class CommandBus:
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         self._closed = True
-        while self._loads or self._queue or self._writing is not None or self._answers:
+        while self._loads or self._queue or self._writing is not None or self._answering.busy:
             waiting: list[asyncio.Future[Any]] = [*self._loads]
             if self._writing is not None:
                 waiting.append(self._writing)
@@ -188,7 +236,7 @@ class CommandBus:
                 self._read(slot, page.upto, found)
                 return
             if slot.untouched and slot.queue:
-                self._learn(slot.queue[0], slot, empty=not found)
+                self._guesses.learn(slot.queue[0], slot, new=not found)
             slot.advance(found, page.upto)
         except Exception as error:
             self._cannot_read(slot, error)
@@ -209,7 +257,7 @@ class CommandBus:
         for other in others:
             other.queue = deque(e for e in other.queue or () if e not in failed) or None
         for entry in failed:
-            self._answer(entry, faulty(entry.decision, error))
+            self._answering.give(entry, faulty(entry.decision, error))
         self._pump(others)
 
     def _pump(self, slots: Iterable[Slot]) -> None:
@@ -242,7 +290,7 @@ class CommandBus:
             if not isinstance(error, Rejected) or entry.events:
                 # A fault in the users' functions, or a model that rejects: of this command only.
                 if not self._look(entry):
-                    self._answer(entry, faulty(decision, error))
+                    self._answering.give(entry, faulty(decision, error))
                 return
             # Without its traceback: an expected answer need not keep frames alive.
             entry.rejection = error.with_traceback(None)
@@ -253,7 +301,7 @@ class CommandBus:
         self._queue.append(entry)
         if self._writing is not None or self._about_to_write:
             return
-        if self._alone and self._open == 1:
+        if self._alone and self._answering.open == 1:
             self._write()
         else:
             self._about_to_write = True
@@ -261,23 +309,15 @@ class CommandBus:
 
     def _look(self, entry: Entry) -> bool:
         """Have a command wait until what was guessed for it is read; False where nothing was."""
-        guessed = [slot for slot in entry.slots if slot.guessed]
+        guessed = self._guesses.withdraw(entry)
         if not guessed:
             return False
-        for slot in guessed:
-            slot.loaded = slot.guessed = False
         entry.forget()
         for slot in entry.slots:
             slot.enqueue(entry, first=True)
         for slot in guessed:
             self._load(slot)
         return True
-
-    def _learn(self, entry: Entry, slot: Slot, *, empty: bool) -> None:
-        """Count how often in a row what this kind of command asks for was not there yet."""
-        for need, own in zip(entry.decision.needs, entry.states, strict=True):
-            if own is slot:
-                self._empty[need] = self._empty.get(need, 0) + 1 if empty else 0
 
     def _run(self, entry: Entry, decision: Decision) -> list[Event]:
         states: list[Any] = [
@@ -329,12 +369,19 @@ class CommandBus:
         for index, entry in enumerate(batch):
             entry.index = index
         appends = [entry.append(_rejection_json(entry)) for entry in batch]
+        span, began = self._measures.writing(batch), perf_counter()
         try:
             self._writing = asyncio.ensure_future(self._log.append(appends))
         except DiptychError as error:
             self._writing = asyncio.get_running_loop().create_future()
             self._writing.set_exception(error)
-        self._writing.add_done_callback(lambda done: self._have_written(batch, done))
+
+        def done(writing: asyncio.Future[list[Outcome]]) -> None:
+            if not writing.cancelled():
+                self._measures.written(count, began, span, writing.exception())
+            self._have_written(batch, writing)
+
+        self._writing.add_done_callback(done)
 
     def _have_written(self, batch: Sequence[Entry], writing: asyncio.Future[list[Outcome]]) -> None:
         if writing.cancelled():  # the event loop is at its end
@@ -358,7 +405,9 @@ class CommandBus:
             if isinstance(outcome, Appended):
                 if outcome.replayed:
                     lost.append(entry)
-                    self._answer_replay(entry, outcome)
+                    kept = outcome.rejection
+                    answer = self._receipt(entry, outcome) if kept is None else rejection_of(kept)
+                    self._answering.give(entry, answer)
                 else:
                     self._settle_one(entry, outcome)
                 continue
@@ -370,21 +419,22 @@ class CommandBus:
                 slot.loaded = False
                 if slot.guessed:
                     slot.guessed = False
-                    self._learn(entry, slot, empty=False)
+                    self._guesses.learn(entry, slot, new=False)
                 else:
                     entry.attempts += 1
+                    self._measures.retried(entry)
                 if entry.attempts < self.limits.attempts:
                     again.append(entry)
                 else:
-                    self._answer(entry, self._conflict(entry, outcome))
+                    self._answering.give(entry, conflict(entry, outcome))
             else:
                 if isinstance(outcome.error, OutcomeUnknown):
                     self._read_anew([entry])
                 name = entry.decision.command.__name__
-                self._answer(entry, refusal(name, entry.key, outcome))
+                self._answering.give(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
-        self._deliver()
+        self._answering.deliver()
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
@@ -396,15 +446,18 @@ class CommandBus:
         else:
             for slot in entry.slots:
                 slot.confirm(outcome.last)
-        answer = entry.rejection or receipt(self._log.identity, entry.metadata, outcome)
-        self._answers.append((entry, answer))
+        answer = entry.rejection or self._receipt(entry, outcome)
+        self._answering.add(entry, answer)
         entry.release()
+
+    def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
+        return receipt(self._log.identity, entry.metadata, outcome)
 
     def _settle_failure(self, batch: Sequence[Entry], error: BaseException) -> None:
         if isinstance(error, OutcomeUnknown):
             self._read_anew(batch)
         for entry in batch:
-            self._answer(entry, error)
+            self._answering.give(entry, error)
         self._undo(list(batch), [])
 
     def _read_anew(self, unknown: Sequence[Entry]) -> None:
@@ -442,40 +495,6 @@ class CommandBus:
         self._pump(reversed(slots))
         for entry in reversed(direct):
             self._decide(entry)
-
-    # --- answers ----------------------------------------------------------------------------------
-
-    def _deliver(self) -> None:
-        """Answer some, then let these go on: what they ask for next is on its way the sooner."""
-        for _ in range(min(len(self._answers), self._answers_at_once)):
-            self._answer(*self._answers.popleft())
-        if self._answers:
-            asyncio.get_running_loop().call_soon(self._deliver)
-
-    def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
-        self._open -= 1
-        if entry.answer.done():
-            return  # the caller was cancelled; what was decided stands
-        if isinstance(result, Receipt):
-            entry.answer.set_result(result)
-        else:
-            entry.answer.set_exception(result)
-
-    def _answer_replay(self, entry: Entry, outcome: Appended) -> None:
-        if outcome.rejection is None:
-            self._answer(entry, receipt(self._log.identity, entry.metadata, outcome))
-        else:
-            self._answer(entry, rejection_of(outcome.rejection))
-
-    def _conflict(self, entry: Entry, outcome: Refused) -> Conflict:
-        slot = entry.reads[outcome.condition].slot
-        return Conflict(
-            f"{entry.decision.command.__name__} was overtaken by other events each time it was "
-            "decided; send it again",
-            position=outcome.position,
-            boundary=" ".join((slot.model.name, *slot.key[1])),
-            attempts=entry.attempts,
-        )
 
 
 def _rejection_json(entry: Entry) -> bytes | None:

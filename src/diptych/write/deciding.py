@@ -9,8 +9,8 @@ import msgspec
 
 from diptych.codec import Codec
 from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
-from diptych.log import LONGEST_TEXT, NewEvent
-from diptych.messages import Command, Event, Metadata, event_id
+from diptych.log import NewEvent
+from diptych.messages import LONGEST_TEXT, Command, Event, Metadata, event_id
 from diptych.write.answers import to_json
 from diptych.write.definitions import Decision
 

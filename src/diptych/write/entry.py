@@ -13,6 +13,8 @@ from diptych.write.definitions import Decision
 if TYPE_CHECKING:
     import asyncio
 
+    from opentelemetry.trace import Span
+
     from diptych.errors import Rejected
     from diptych.write.cache import Slot
 
@@ -50,7 +52,8 @@ class Entry(Struct, eq=False, gc=False):
     """One command, from its arrival to its answer.
 
     ``states`` has a slot for each model asked for (None: an empty tag), ``slots`` the same, each
-    once. ``touched`` are the slots that its events change.
+    once. ``touched`` are the slots that its events change. ``began`` is when it arrived, by
+    ``time.perf_counter()``; ``span`` is there where somebody traces.
     """
 
     command: Command
@@ -59,6 +62,8 @@ class Entry(Struct, eq=False, gc=False):
     key: str | None
     content: bytes
     answer: asyncio.Future[Receipt]
+    began: float
+    span: Span | None
     states: tuple[Slot | None, ...]
     slots: tuple[Slot, ...]
     attempts: int = 0

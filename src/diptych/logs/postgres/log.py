@@ -20,13 +20,13 @@ from diptych.log import (
 from diptych.logs.postgres.checking import recall
 from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
-from diptych.logs.postgres.waking import Waker
 from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
 from diptych.sql.gathering import Gathering
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
 from diptych.sql.ranges import is_point
+from diptych.sql.waking import Waker
 
 POLL_SECONDS: Final = 0.25
 

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from msgspec import structs
 
-from diptych.errors import ForeignCheckpoint, Invalid
-from diptych.read.port import Change, Checkpoint, Found, Tally, View, definition_of
+from diptych.errors import Invalid
+from diptych.read.port import (
+    Change,
+    Checkpoint,
+    Found,
+    Kept,
+    Proof,
+    Tally,
+    View,
+    Worker,
+    definition_of,
+)
 from diptych.read.stores.postgres.rows import (
     Steps,
-    checkpoint_of,
+    checkpoints_of,
     positions_of,
+    proof_of,
+    recut,
     refused_rows,
-    tallies_of,
 )
 from diptych.read.stores.postgres.transactions import PostgresInside, PostgresTransaction
 from diptych.sql.postgres import LOST, Connection, Database, failure_of, unavailable
+from diptych.sql.waking import Waker
 
 if TYPE_CHECKING:
     from diptych.read.stores.postgres.plans import Plans
+
+
+HEARING_SECONDS: Final = 0.25
+"""How often one who waits looks by himself, as notifications may be lost."""
+
+DEAF_SECONDS: Final = 0.05
+"""The same while none can be heard: the connection is being made, or there is a pooler."""
 
 
 class PostgresViews:
@@ -36,47 +57,117 @@ class PostgresViews:
         self.owned = owned
         self.steps = Steps(database.schema)
         self._plans: Plans | None = None
+        self._waker = Waker(database, f"diptych_views_{database.schema}", self._hear)
+        self._steps = 0
+        self._news = 0
+        self._waiters: set[asyncio.Future[None]] = set()
 
-    async def open(
-        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
-    ) -> None:
+    async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
         In the database's schema, which is made too. Without ``create``: ``NoViews`` instead.
         """
         from diptych.read.stores.postgres.schema import RACES, look_for_tables, make_tables
 
-        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
+        kept = {name: [definition_of(v) for v in one.views] for name, one in projections.items()}
+        slices = {name: one.slices for name, one in projections.items()}
 
         async def job(connection: Connection) -> None:
             if not create:
                 await look_for_tables(connection, self.database.schema, kept, self.database.path)
                 return
             try:
-                await make_tables(connection, self.database.schema, log, kept)
+                await make_tables(connection, self.database.schema, log, kept, slices)
             except RACES:
-                await make_tables(connection, self.database.schema, log, kept)
+                await make_tables(connection, self.database.schema, log, kept, slices)
 
         await self.database.run(job)
 
     # --- checkpoints and rows, for the engine -----------------------------------------------------
 
-    async def checkpoints(self) -> dict[str, Checkpoint]:
-        """Return every projection's checkpoint, by name."""
-        rows = await self.database.run(lambda c: c.fetch(self.sql("read")))
-        return {row[0]: checkpoint_of(row) for row in rows}
+    async def checkpoints(self) -> dict[str, list[Checkpoint]]:
+        """Return every projection's checkpoints, by name: its spans, in the order of slices."""
+        return checkpoints_of(await self.database.run(lambda c: c.fetch(self.sql("read"))))
 
-    async def proof(self, projection: str) -> tuple[Checkpoint, dict[int, Tally]]:
-        """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+    async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:
+        """Cut a projection's spans at these slices, join what stands level; return the spans."""
+
+        async def job(connection: Connection) -> list[Checkpoint]:
+            async with connection.transaction():
+                return await recut(
+                    connection, self.steps.sql, self.database.schema, projection, cuts
+                )
+
+        return await self.database.run(job)
+
+    async def proof(self, projection: str) -> tuple[list[Checkpoint], dict[int, Tally]]:
+        """Return a projection's spans and the tallies of all its blocks, of one snapshot."""
         row = await self.database.run(lambda c: c.fetchrow(self.sql("proof"), projection))
-        if row is None:
-            raise ForeignCheckpoint("The projection has no checkpoint", projection=projection)
-        *checkpoint, blocks = row
-        return checkpoint_of(checkpoint), tallies_of(blocks)
+        assert row is not None
+        return proof_of(row)
 
-    async def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
-        return await self.database.run(lambda c: self.inside(c).block(projection, number))
+    async def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
+        return await self.database.run(lambda c: self.inside(c).block(projection, slice_, number))
+
+    async def prove(self, proof: Proof) -> None:
+        """Keep what was found of a projection, in place of what was found before."""
+        values = structs.astuple(proof)
+        await self.database.run(lambda c: c.execute(self.sql("prove"), *values))
+
+    async def proofs(self) -> dict[str, Proof]:
+        """Return what was found last, by projection."""
+        rows = await self.database.run(lambda c: c.fetch(self.sql("proofs")))
+        return {row[0]: Proof(*row) for row in rows}
+
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        self._waker.listen()
+        return self._news
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        if self._news != mark:
+            return
+        most = HEARING_SECONDS if self._waker.listening else DEAF_SECONDS
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait({waiter}, timeout=min(timeout, most))
+        finally:
+            self._waiters.discard(waiter)
+
+    def _hear(self, _number: int) -> None:
+        self._news += 1
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _tell(self) -> None:
+        """Let those know who wait, here and elsewhere."""
+        self._hear(0)
+        self._steps += 1
+        self._waker.tell(self._steps)
+
+    async def beat(self, worker: Worker, lease: float) -> list[Worker]:
+        """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
+
+        async def job(connection: Connection) -> None:
+            given = (worker.id, worker.host, worker.pid, list(worker.projections))
+            await connection.execute(self.sql("beat"), *given)
+            await connection.execute(self.sql("forget_workers"), lease)
+
+        await self.database.run(job)
+        return await self.workers(lease)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        rows = await self.database.run(lambda c: c.fetch(self.sql("workers"), lease))
+        return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
+
+    async def leave(self, worker: str) -> None:
+        """Note that a worker is there no more."""
+        await self.database.run(lambda c: c.execute(self.sql("leave"), worker))
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
@@ -92,27 +183,27 @@ class PostgresViews:
         if not changes:
             return []
         # In one order everywhere, so that no two wait for each other.
-        ordered = sorted(changes, key=lambda change: change.before.projection)
+        order = sorted(range(len(changes)), key=lambda index: _span(changes[index]))
+        ordered = [changes[index] for index in order]
         statement, values = self.steps.statement(ordered, durable=False)
         attempts = 0
 
-        async def job(connection: Connection) -> dict[str, bool]:
+        async def job(connection: Connection) -> list[bool]:
             nonlocal attempts
             attempts += 1
             with refused_rows():
                 row = await connection.fetchrow(statement, *values)
             assert row is not None
-            moved = {c.before.projection: went for c, went in zip(ordered, row, strict=False)}
-            if attempts > 1 and not all(moved.values()):
-                stored = {r[0]: checkpoint_of(r) for r in await connection.fetch(self.sql("read"))}
-                for change in ordered:
-                    moved[change.after.projection] |= (
-                        stored.get(change.after.projection) == change.after
-                    )
+            moved = [bool(row[place]) for place in range(len(ordered))]
+            if attempts > 1 and not all(moved):
+                stored = checkpoints_of(await connection.fetch(self.sql("read")))
+                for place, change in enumerate(ordered):
+                    moved[place] |= change.after in stored.get(change.after.projection, ())
             return moved
 
-        found = await self.database.run(job)
-        return [found[change.before.projection] for change in changes]
+        found = dict(zip(order, await self.database.run(job), strict=True))
+        self._tell()
+        return [found[index] for index in range(len(changes))]
 
     def inside(self, connection: Connection) -> PostgresInside:
         """Return the store within a transaction that is open on a connection to its database."""
@@ -140,6 +231,7 @@ class PostgresViews:
                     await connection.execute("ROLLBACK")
                 else:
                     ended = await connection.execute("COMMIT")
+                    self._tell()
         except LOST as error:
             raise unavailable(error, self.database.path) from error
         except asyncpg.PostgresError as error:
@@ -204,9 +296,14 @@ class PostgresViews:
 
     async def close(self) -> None:
         """Release everything. May be called twice."""
+        await self._waker.close()
         if self.owned:
             await self.database.close()
 
     def sql(self, name: str) -> str:
         """Return a statement on the checkpoints."""
         return self.steps.sql[name]
+
+
+def _span(change: Change) -> tuple[str, int]:
+    return change.before.projection, change.before.slice

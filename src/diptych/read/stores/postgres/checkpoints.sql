@@ -1,17 +1,31 @@
 -- name: start
 INSERT INTO {schema}.diptych_checkpoints
-    (projection, slice, log, position, event_id, count, digest)
-SELECT name, 0, $2, 0, '', 0, repeat('0', 32) FROM unnest($1::text[]) AS name
-ON CONFLICT DO NOTHING
+    (projection, slice, slices, log, position, event_id, count, digest, tallies)
+SELECT name, 0, slices, $3, 0, '', 0, repeat('0', 32), decode(repeat('00', 24 * slices::int), 'hex')
+FROM unnest($1::text[], $2::bigint[]) AS new (name, slices)
+WHERE NOT EXISTS (SELECT FROM {schema}.diptych_checkpoints AS c WHERE c.projection = new.name)
+
+-- name: insert
+INSERT INTO {schema}.diptych_checkpoints
+    (projection, slice, slices, log, position, event_id, count, digest, time, tallies)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+
+-- name: delete
+DELETE FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = $2
 
 -- name: read
-SELECT projection, slice, log, position, event_id, count, digest, time
-FROM {schema}.diptych_checkpoints
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+FROM {schema}.diptych_checkpoints ORDER BY projection, slice
 
--- For an append, whose transaction moves it: until then nobody else does.
+-- One cutter at a time. In a statement of its own: what waits for rows that somebody deletes does
+-- not see those inserted in their place.
+-- name: lock_cuts
+SELECT pg_advisory_xact_lock(hashtextextended($1, $2))
+
+-- For who moves or cuts them within a longer transaction: until then nobody else does.
 -- name: hold
-SELECT projection, slice, log, position, event_id, count, digest, time
-FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = 0 FOR UPDATE
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+FROM {schema}.diptych_checkpoints WHERE projection = $1 ORDER BY slice FOR UPDATE
 
 -- name: positions
 SELECT coalesce(json_object_agg(projection, position)::text, '{}') AS positions
@@ -20,23 +34,53 @@ FROM (SELECT projection, min(position) AS position
 
 -- name: proof
 SELECT
-    projection, slice, log, position, event_id, count, digest, time,
+    (SELECT coalesce(json_agg(json_build_array(
+        projection, slice, slices, log, position, event_id, count, digest, time,
+        encode(tallies, 'hex')) ORDER BY slice)::text, '[]')
+     FROM {schema}.diptych_checkpoints WHERE projection = $1),
     (SELECT coalesce(json_agg(json_build_array(b.block, b.count, b.digest))::text, '[]')
-     FROM {schema}.diptych_blocks AS b WHERE b.projection = $1 AND b.slice = 0)
-FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = 0
+     FROM {schema}.diptych_blocks AS b WHERE b.projection = $1)
 
 -- name: block
 SELECT count, digest FROM {schema}.diptych_blocks
-WHERE projection = $1 AND slice = 0 AND block = $2
+WHERE projection = $1 AND slice = $2 AND block = $3
+
+-- name: prove
+INSERT INTO {schema}.diptych_proofs AS p
+    (projection, log, time, ok, position, count, reason, reach, tallies)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (projection) DO UPDATE
+SET (log, time, ok, position, count, reason, reach, tallies) = (excluded.log, excluded.time,
+    excluded.ok, excluded.position, excluded.count, excluded.reason, excluded.reach,
+    excluded.tallies)
+
+-- name: proofs
+SELECT projection, log, time, ok, position, count, reason, reach, tallies
+FROM {schema}.diptych_proofs
+
+-- name: beat
+INSERT INTO {schema}.diptych_workers (worker, host, pid, projections, seen)
+VALUES ($1, $2, $3, $4, clock_timestamp())
+ON CONFLICT (worker) DO UPDATE SET projections = excluded.projections, seen = excluded.seen
+
+-- name: workers
+SELECT worker, host, pid, projections FROM {schema}.diptych_workers
+WHERE seen > clock_timestamp() - make_interval(secs => $1) ORDER BY worker
+
+-- name: forget_workers
+DELETE FROM {schema}.diptych_workers WHERE seen <= clock_timestamp() - make_interval(secs => $1)
+
+-- name: leave
+DELETE FROM {schema}.diptych_workers WHERE worker = $1
 
 -- The parts of a step, each the one after the other's WITH; {n} tells the steps of a transaction
 -- apart. Nothing is written unless the checkpoint stands where the writer believes it.
 -- name: move
 moved{n} AS (
     UPDATE {schema}.diptych_checkpoints
-    SET position = {}, event_id = {}, count = {}, digest = {}, time = {}
-    WHERE projection = {} AND slice = {} AND log = {} AND position = {} AND count = {}
-        AND digest = {}
+    SET position = {}, event_id = {}, count = {}, digest = {}, time = {}, tallies = {}
+    WHERE projection = {} AND slice = {} AND slices = {} AND log = {} AND position = {}
+        AND count = {} AND digest = {}
     RETURNING projection, slice
 )
 

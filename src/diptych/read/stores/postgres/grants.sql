@@ -1,4 +1,6 @@
 -- What the application's role may do with views: everything but change their tables.
 GRANT USAGE ON SCHEMA {schema} TO {role};
 GRANT SELECT, INSERT, UPDATE, DELETE
-ON {schema}.diptych_checkpoints, {schema}.diptych_blocks{views} TO {role};
+ON {schema}.diptych_checkpoints, {schema}.diptych_blocks, {schema}.diptych_workers,
+    {schema}.diptych_proofs{views}
+TO {role};

@@ -6,8 +6,9 @@ A step (checkpoint, blocks, rows) is one statement, so it is one round trip and 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 from itertools import count
 from typing import Any, Final
@@ -16,7 +17,16 @@ import asyncpg
 import msgspec
 
 from diptych.errors import Invalid
-from diptych.read.port import Change, Checkpoint, Definition, Storage, Tally, View, definition_of
+from diptych.read.port import (
+    Change,
+    Checkpoint,
+    Definition,
+    Storage,
+    Tally,
+    View,
+    definition_of,
+    recut_spans,
+)
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import Connection
 
@@ -26,7 +36,11 @@ SQL: Final = named_statements(_PACKAGE, "checkpoints.sql")
 MOST_STEPS: Final = 300
 """Shapes of steps whose SQL is kept."""
 
+CUT_LOCK: Final = 0x6469707479636875
+"""Keeps the locks of those who cut apart from other advisory locks of the database."""
+
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
+_spans = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 _blocks = msgspec.json.Decoder(list[tuple[int, int, str]]).decode
 
 
@@ -255,8 +269,10 @@ def _move_values(change: Change) -> list[Any]:
         after.count,
         f"{after.digest:032x}",
         after.time,
+        after.tallies,
         before.projection,
         before.slice,
+        before.slices,
         before.log,
         before.position,
         before.count,
@@ -288,10 +304,57 @@ def refused_rows() -> Generator[None]:
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Return a checkpoint from its row."""
-    projection, slice_, log, position, event_id, count, digest, time = row
-    return Checkpoint(projection, log, position, event_id, count, int(digest, 16), time, slice_)
+    projection, slice_, slices, log, position, event_id, count, digest, time, tallies = row
+    return Checkpoint(
+        projection,
+        log,
+        position,
+        event_id,
+        count,
+        int(digest, 16),
+        datetime.fromisoformat(time) if isinstance(time, str) else time,
+        slice_,
+        slices,
+        bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
+    )
 
 
-def tallies_of(blocks: str) -> dict[int, Tally]:
-    """Return the tallies of blocks from the text of JSON that they come in."""
-    return {number: Tally(count, int(digest, 16)) for number, count, digest in _blocks(blocks)}
+def checkpoints_of(rows: Iterable[Sequence[Any]]) -> dict[str, list[Checkpoint]]:
+    """Return all checkpoints, by projection."""
+    found: dict[str, list[Checkpoint]] = {}
+    for row in rows:
+        found.setdefault(row[0], []).append(checkpoint_of(row))
+    return found
+
+
+def proof_of(row: Sequence[str]) -> tuple[list[Checkpoint], dict[int, Tally]]:
+    """Return spans, and the tallies of blocks, from the texts of JSON that they come in."""
+    spans, blocks = row
+    tallies: dict[int, Tally] = {}
+    for number, effects, digest in _blocks(blocks):
+        tallies[number] = tallies.get(number, Tally()).plus(Tally(effects, int(digest, 16)))
+    return [checkpoint_of(span) for span in _spans(spans)], tallies
+
+
+async def recut(
+    connection: Connection,
+    sql: Mapping[str, str],
+    schema: str,
+    projection: str,
+    cuts: Collection[int],
+) -> list[Checkpoint]:
+    """Cut and join a projection's spans, within a transaction."""
+    await connection.execute(sql["lock_cuts"], f"{schema}.{projection}", CUT_LOCK)
+    before = [checkpoint_of(row) for row in await connection.fetch(sql["hold"], projection)]
+    after = recut_spans(before, cuts)
+    for span in before:
+        if span not in after:
+            await connection.execute(sql["delete"], projection, span.slice)
+    for span in after:
+        if span not in before:
+            await connection.execute(
+                sql["insert"],
+                *(projection, span.slice, span.slices, span.log, span.position, span.event_id),
+                *(span.count, f"{span.digest:032x}", span.time, span.tallies),
+            )
+    return after

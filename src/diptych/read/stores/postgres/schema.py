@@ -15,7 +15,7 @@ import asyncpg
 
 from diptych.errors import DefinitionError
 from diptych.read.port import Checkpoint, Definition, require_tables
-from diptych.read.stores.postgres.rows import SQL, checkpoint_of, quoted
+from diptych.read.stores.postgres.rows import SQL, checkpoints_of, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
 
@@ -31,10 +31,11 @@ async def make_tables(
     schema: str,
     log: str,
     projections: Mapping[str, Sequence[Definition]],
+    slices: Mapping[str, int],
 ) -> None:
     """Make what is missing, in one transaction: the tables of projections, and of the store.
 
-    Given the log's identity, also a checkpoint at 0 for each new projection.
+    Given the log's identity, also a checkpoint at 0 for each new projection, of its slices.
     """
     views = list(chain.from_iterable(projections.values()))
     for definition in views:
@@ -50,9 +51,9 @@ async def make_tables(
                 await connection.execute(create.replace("{schema}", schema))
         for definition in views:
             await _make_table(connection, schema, definition, there.get(definition.table_name))
-        if log and (missing := projections.keys() - stored.keys()):
+        if log and (missing := sorted(projections.keys() - stored.keys())):
             start = SQL["start"].replace("{schema}", schema)
-            await connection.execute(start, sorted(missing), log)
+            await connection.execute(start, missing, [slices[name] for name in missing], log)
 
 
 async def look_for_tables(
@@ -86,7 +87,7 @@ async def plan_tables(
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await make_tables(connection, schema, "", projections)
+        await make_tables(connection, schema, "", projections, {})
     finally:
         connection.remove_query_logger(note)
         await transaction.rollback()
@@ -114,13 +115,13 @@ async def _columns(
 
 async def _found(
     connection: Connection, schema: str, views: Sequence[Definition]
-) -> tuple[dict[str, _Columns], dict[str, Checkpoint]]:
+) -> tuple[dict[str, _Columns], dict[str, list[Checkpoint]]]:
     """Return the tables that there are, and the checkpoints."""
     there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
     if "diptych_checkpoints" not in there:
         return there, {}
     rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
-    return there, {row[0]: checkpoint_of(row) for row in rows}
+    return there, checkpoints_of(rows)
 
 
 async def _make_table(

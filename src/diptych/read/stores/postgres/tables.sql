@@ -1,19 +1,23 @@
--- How far each projection (and slice of it) is, and the proof of what it has applied.
--- digest: 128 bits in hex. time: that of the event at the position.
+-- How far the slices of each projection are, and the proof of what they have applied. A row is a
+-- span: `slices` neighbours from `slice` on that stand level. count and digest (128 bits in hex) are
+-- the sums of those of each slice, in tallies: 24 bytes each. time: that of the event there.
 -- name: diptych_checkpoints
 CREATE TABLE {schema}.diptych_checkpoints (
     projection text COLLATE "C" NOT NULL,
     slice bigint NOT NULL,
+    slices bigint NOT NULL,
     log text COLLATE "C" NOT NULL,
     position bigint NOT NULL,
     event_id text COLLATE "C" NOT NULL,
     count bigint NOT NULL,
     digest text COLLATE "C" NOT NULL,
     time timestamp with time zone,
+    tallies bytea STORAGE PLAIN NOT NULL,
     PRIMARY KEY (projection, slice)
 ) WITH (fillfactor = 50)
 
 -- The same proof for each block of 1024 positions, so that verify can tell where a fault lies.
+-- slice: the first of the span that wrote it. A block's tally is the sum over its rows.
 -- name: diptych_blocks
 CREATE TABLE {schema}.diptych_blocks (
     projection text COLLATE "C" NOT NULL,
@@ -22,4 +26,30 @@ CREATE TABLE {schema}.diptych_blocks (
     count bigint NOT NULL,
     digest text COLLATE "C" NOT NULL,
     PRIMARY KEY (projection, slice, block)
+)
+
+-- The processes that project, and when each was last seen.
+-- name: diptych_workers
+CREATE TABLE {schema}.diptych_workers (
+    worker text COLLATE "C" NOT NULL,
+    host text COLLATE "C" NOT NULL,
+    pid bigint NOT NULL,
+    projections text[] NOT NULL,
+    seen timestamp with time zone NOT NULL,
+    PRIMARY KEY (worker)
+) WITH (fillfactor = 50)
+
+-- What verify found last. reach: the position of each slice.
+-- name: diptych_proofs
+CREATE TABLE {schema}.diptych_proofs (
+    projection text COLLATE "C" NOT NULL,
+    log text COLLATE "C" NOT NULL,
+    time timestamp with time zone NOT NULL,
+    ok boolean NOT NULL,
+    position bigint NOT NULL,
+    count bigint NOT NULL,
+    reason text NOT NULL,
+    reach bigint[] NOT NULL,
+    tallies bytea NOT NULL,
+    PRIMARY KEY (projection)
 )

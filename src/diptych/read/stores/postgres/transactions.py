@@ -26,13 +26,14 @@ class PostgresInside:
         self._connection = connection
 
     async def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint, which nobody moves until the transaction ends."""
+        """Return the checkpoint of a projection of one span; nobody moves it until the end."""
         row = await self._connection.fetchrow(self._store.sql("hold"), projection)
         return None if row is None else checkpoint_of(row)
 
-    async def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
-        row = await self._connection.fetchrow(self._store.sql("block"), projection, number)
+    async def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
+        statement = self._store.sql("block")
+        row = await self._connection.fetchrow(statement, projection, slice_, number)
         return Tally() if row is None else Tally(row[0], int(row[1], 16))
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
-from collections.abc import AsyncGenerator, Iterable, Sequence
+import time
+from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError
 from diptych.read.port import (
     Change,
     Checkpoint,
     Found,
+    Kept,
+    Proof,
     Tally,
     View,
+    Worker,
     definition_of,
     require_tables,
 )
@@ -27,6 +32,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 V = TypeVar("V", bound=View)
+
+LOOK_SECONDS: Final = 0.005
+"""How often one who waits looks whether the file has changed; a look takes microseconds."""
 
 _Prepared = list[tuple[Rows, list[Any], list[Any]]]
 
@@ -46,16 +54,14 @@ class SqliteViews:
         self._reading: Runner | None = None
         self._writing: Runner | None = None
 
-    async def open(
-        self, log: str, projections: dict[str, Sequence[type[View]]], *, create: bool = True
-    ) -> None:
+    async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
         Without ``create``: ``NoViews`` instead, but in memory, where there is nothing before.
         """
         from diptych.read.stores.sqlite.schema import make_table, require_columns
 
-        kept = {name: [definition_of(v) for v in views] for name, views in projections.items()}
+        kept = {name: [definition_of(v) for v in one.views] for name, one in projections.items()}
 
         def look(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
@@ -71,8 +77,8 @@ class SqliteViews:
                 require(connection, create=True)
                 for definition in chain.from_iterable(kept.values()):
                     make_table(connection, definition)
-                for name in projections:
-                    connection.execute(sql.SQL["start"], (name, log))
+                for name, one in projections.items():
+                    connection.execute(sql.SQL["start"], (name, log, one.slices))
 
         def require(connection: sqlite3.Connection, *, create: bool) -> None:
             tables = sql.read_tables(connection)
@@ -88,17 +94,66 @@ class SqliteViews:
 
     # --- checkpoints and rows, for the engine -----------------------------------------------------
 
-    async def checkpoints(self) -> dict[str, Checkpoint]:
-        """Return every projection's checkpoint, by name."""
+    async def checkpoints(self) -> dict[str, list[Checkpoint]]:
+        """Return every projection's checkpoints, by name: its spans, in the order of slices."""
         return await self.database.read(sql.read_checkpoints)
 
-    async def proof(self, projection: str) -> tuple[Checkpoint, dict[int, Tally]]:
-        """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
+    async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:
+        """Cut a projection's spans at these slices, join what stands level; return the spans."""
+
+        def job(connection: sqlite3.Connection) -> list[Checkpoint]:
+            with transaction(connection):
+                return sql.recut(connection, projection, cuts)
+
+        return await self.database.write(job)
+
+    async def proof(self, projection: str) -> tuple[list[Checkpoint], dict[int, Tally]]:
+        """Return a projection's spans and the tallies of all its blocks, of one snapshot."""
         return await self.database.read(lambda c: sql.read_proof(c, projection))
 
-    async def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
-        return await self.database.read(lambda c: sql.read_block(c, projection, number))
+    async def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
+        return await self.database.read(lambda c: sql.read_block(c, projection, slice_, number))
+
+    async def prove(self, proof: Proof) -> None:
+        """Keep what was found of a projection, in place of what was found before."""
+        await self.database.write(lambda c: sql.keep_proof(c, proof))
+
+    async def proofs(self) -> dict[str, Proof]:
+        """Return what was found last, by projection."""
+        return await self.database.read(sql.read_proofs)
+
+    def mark(self) -> int:
+        """Return where one is in the news of steps."""
+        return self.database.version()
+
+    async def moved(self, mark: int, timeout: float) -> None:
+        """Wait until steps were made since a mark, at most ``timeout`` seconds."""
+        end = time.monotonic() + timeout
+        while self.mark() == mark:
+            left = end - time.monotonic()
+            if left <= 0:
+                return
+            await asyncio.sleep(min(LOOK_SECONDS, left))
+
+    async def beat(self, worker: Worker, lease: float) -> list[Worker]:
+        """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
+
+        def job(connection: sqlite3.Connection) -> list[Worker]:
+            now = time.time()  # of this host, as all that use the file
+            with transaction(connection):
+                return sql.beat(connection, worker, now - lease, now)
+
+        return await self.database.write(job)
+
+    async def workers(self, lease: float) -> list[Worker]:
+        """Return the workers seen in the last ``lease`` seconds, by id."""
+        since = time.time() - lease
+        return await self.database.read(lambda c: sql.read_workers(c, since))
+
+    async def leave(self, worker: str) -> None:
+        """Note that a worker is there no more."""
+        await self.database.write(lambda c: sql.leave(c, worker))
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
@@ -239,12 +294,13 @@ class SqliteInside:
         self._connection = connection
 
     def checkpoint(self, projection: str) -> Checkpoint | None:
-        """Return a projection's checkpoint."""
-        return sql.read_checkpoint(self._connection, projection)
+        """Return the checkpoint of a projection of one span."""
+        spans = sql.read_spans(self._connection, projection)
+        return spans[0] if spans else None
 
-    def block(self, projection: str, number: int) -> Tally:
-        """Return the tally of one block."""
-        return sql.read_block(self._connection, projection, number)
+    def block(self, projection: str, slice_: int, number: int) -> Tally:
+        """Return the tally of one block, as far as spans that begin with a slice wrote it."""
+        return sql.read_block(self._connection, projection, slice_, number)
 
     def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""

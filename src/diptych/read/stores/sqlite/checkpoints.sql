@@ -2,20 +2,32 @@
 SELECT name FROM sqlite_master WHERE type = 'table'
 
 -- name: start
-INSERT INTO diptych_checkpoints (projection, slice, log, position, event_id, count, digest)
-VALUES (?, 0, ?, 0, '', 0, '00000000000000000000000000000000')
-ON CONFLICT DO NOTHING
+INSERT INTO diptych_checkpoints
+    (projection, slice, slices, log, position, event_id, count, digest, tallies)
+SELECT ?1, 0, ?3, ?2, 0, '', 0, '00000000000000000000000000000000', zeroblob(24 * ?3)
+WHERE NOT EXISTS (SELECT 1 FROM diptych_checkpoints WHERE projection = ?1)
+
+-- name: insert
+INSERT INTO diptych_checkpoints
+    (projection, slice, slices, log, position, event_id, count, digest, time, tallies)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: delete
+DELETE FROM diptych_checkpoints WHERE projection = ? AND slice = ?
 
 -- name: read
-SELECT projection, slice, log, position, event_id, count, digest, time FROM diptych_checkpoints
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+FROM diptych_checkpoints ORDER BY projection, slice
 
 -- name: read_one
-SELECT projection, slice, log, position, event_id, count, digest, time FROM diptych_checkpoints
-WHERE projection = ? AND slice = 0
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+FROM diptych_checkpoints WHERE projection = ? ORDER BY slice
 
 -- name: move
-UPDATE diptych_checkpoints SET position = ?, event_id = ?, count = ?, digest = ?, time = ?
-WHERE projection = ? AND slice = ? AND log = ? AND position = ? AND count = ? AND digest = ?
+UPDATE diptych_checkpoints
+SET position = ?, event_id = ?, count = ?, digest = ?, time = ?, tallies = ?
+WHERE projection = ? AND slice = ? AND slices = ? AND log = ? AND position = ? AND count = ?
+    AND digest = ?
 
 -- name: positions
 SELECT json_group_object(projection, position)
@@ -24,14 +36,36 @@ FROM (SELECT projection, min(position) AS position FROM diptych_checkpoints GROU
 -- name: proof
 SELECT
     (SELECT json_group_array(json_array(
-        projection, slice, log, position, event_id, count, digest, time
-    )) FROM diptych_checkpoints WHERE projection = ? AND slice = 0),
+        projection, slice, slices, log, position, event_id, count, digest, time, hex(tallies)
+    )) FROM (SELECT * FROM diptych_checkpoints WHERE projection = ?1 ORDER BY slice)),
     (SELECT json_group_array(json_array(block, count, digest)) FROM diptych_blocks
-     WHERE projection = ? AND slice = 0)
+     WHERE projection = ?1)
 
 -- name: block
-SELECT count, digest FROM diptych_blocks WHERE projection = ? AND slice = 0 AND block = ?
+SELECT count, digest FROM diptych_blocks WHERE projection = ? AND slice = ? AND block = ?
 
 -- name: put_block
 INSERT INTO diptych_blocks (projection, slice, block, count, digest) VALUES (?, ?, ?, ?, ?)
 ON CONFLICT DO UPDATE SET count = excluded.count, digest = excluded.digest
+
+-- name: beat
+INSERT INTO diptych_workers (worker, host, pid, projections, seen) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE SET projections = excluded.projections, seen = excluded.seen
+
+-- name: workers
+SELECT json_group_array(json_array(worker, host, pid, json(projections)))
+FROM (SELECT * FROM diptych_workers WHERE seen > ? ORDER BY worker)
+
+-- name: forget_workers
+DELETE FROM diptych_workers WHERE seen <= ?
+
+-- name: leave
+DELETE FROM diptych_workers WHERE worker = ?
+
+-- name: prove
+INSERT OR REPLACE INTO diptych_proofs
+    (projection, log, time, ok, position, count, reason, reach, tallies)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: proofs
+SELECT projection, log, time, ok, position, count, reason, reach, tallies FROM diptych_proofs

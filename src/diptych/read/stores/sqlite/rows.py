@@ -6,7 +6,7 @@ Few steps: every step gives up the interpreter's lock and must win it back (see 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -19,8 +19,11 @@ from diptych.read.port import (
     Change,
     Checkpoint,
     Definition,
+    Proof,
     Tally,
+    Worker,
     compare_decimals,
+    recut_spans,
 )
 from diptych.sql.named import named_statements, read_sql
 
@@ -30,6 +33,8 @@ MOST_VALUES = 32_766
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[str], list[Any]] = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
+_reach = msgspec.json.Decoder(list[int]).decode
+_workers = msgspec.json.Decoder(list[Worker]).decode
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -172,9 +177,9 @@ def flat(columns: Sequence[Sequence[Any]]) -> list[Any]:
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def checkpoint_of(row: tuple[Any, ...]) -> Checkpoint:
+def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Return a checkpoint from its row."""
-    projection, slice_, log, position, event_id, count, digest, time = row
+    projection, slice_, slices, log, position, event_id, count, digest, time, tallies = row
     return Checkpoint(
         projection,
         log,
@@ -184,7 +189,13 @@ def checkpoint_of(row: tuple[Any, ...]) -> Checkpoint:
         int(digest, 16),
         None if time is None else datetime.fromisoformat(time),
         slice_,
+        slices,
+        bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
     )
+
+
+def _moment(checkpoint: Checkpoint) -> str | None:
+    return None if checkpoint.time is None else checkpoint.time.isoformat()
 
 
 def move(connection: sqlite3.Connection, change: Change) -> bool:
@@ -197,9 +208,11 @@ def move(connection: sqlite3.Connection, change: Change) -> bool:
             after.event_id,
             after.count,
             f"{after.digest:032x}",
-            None if after.time is None else after.time.isoformat(),
+            _moment(after),
+            after.tallies,
             before.projection,
             before.slice,
+            before.slices,
             before.log,
             before.position,
             before.count,
@@ -221,27 +234,93 @@ def read_tables(connection: sqlite3.Connection) -> set[str]:
     return {name for (name,) in connection.execute(SQL["tables"]).fetchall()}
 
 
-def read_checkpoints(connection: sqlite3.Connection) -> dict[str, Checkpoint]:
+def read_checkpoints(connection: sqlite3.Connection) -> dict[str, list[Checkpoint]]:
     """Return all checkpoints, by projection."""
-    return {row[0]: checkpoint_of(row) for row in connection.execute(SQL["read"]).fetchall()}
+    found: dict[str, list[Checkpoint]] = {}
+    for row in connection.execute(SQL["read"]).fetchall():
+        found.setdefault(row[0], []).append(checkpoint_of(row))
+    return found
 
 
-def read_checkpoint(connection: sqlite3.Connection, projection: str) -> Checkpoint | None:
-    """Return a projection's checkpoint."""
-    row = connection.execute(SQL["read_one"], (projection,)).fetchone()
-    return None if row is None else checkpoint_of(row)
+def read_spans(connection: sqlite3.Connection, projection: str) -> list[Checkpoint]:
+    """Return a projection's checkpoints."""
+    return [checkpoint_of(r) for r in connection.execute(SQL["read_one"], (projection,)).fetchall()]
 
 
-def read_block(connection: sqlite3.Connection, projection: str, number: int) -> Tally:
-    """Return the tally of a block."""
-    row = connection.execute(SQL["block"], (projection, number)).fetchone()
+def recut(
+    connection: sqlite3.Connection, projection: str, cuts: Collection[int]
+) -> list[Checkpoint]:
+    """Cut and join a projection's spans, within a transaction."""
+    before = read_spans(connection, projection)
+    after = recut_spans(before, cuts)
+    for span in before:
+        if span not in after:
+            connection.execute(SQL["delete"], (projection, span.slice))
+    for span in after:
+        if span not in before:
+            values = (span.position, span.event_id, span.count, f"{span.digest:032x}")
+            connection.execute(
+                SQL["insert"],
+                (
+                    *(projection, span.slice, span.slices, span.log),
+                    *(*values, _moment(span), span.tallies),
+                ),
+            )
+    return after
+
+
+def read_block(connection: sqlite3.Connection, projection: str, slice_: int, number: int) -> Tally:
+    """Return the tally of a block, as far as spans that begin with a slice wrote it."""
+    row = connection.execute(SQL["block"], (projection, slice_, number)).fetchone()
     return Tally() if row is None else Tally(row[0], int(row[1], 16))
 
 
 def read_proof(
     connection: sqlite3.Connection, projection: str
-) -> tuple[Checkpoint, dict[int, Tally]]:
-    """Return a checkpoint and the tallies of all its blocks, of one snapshot."""
-    checkpoint, blocks = connection.execute(SQL["proof"], (projection, projection)).fetchone()
-    tallies = {b: Tally(count, int(digest, 16)) for b, count, digest in _decode(blocks)}
-    return checkpoint_of(_decode(checkpoint)[0]), tallies
+) -> tuple[list[Checkpoint], dict[int, Tally]]:
+    """Return a projection's spans and the tallies of all its blocks, of one snapshot."""
+    spans, blocks = connection.execute(SQL["proof"], (projection,)).fetchone()
+    tallies: dict[int, Tally] = {}
+    for block, count, digest in _decode(blocks):
+        tallies[block] = tallies.get(block, Tally()).plus(Tally(count, int(digest, 16)))
+    return [checkpoint_of(row) for row in _decode(spans)], tallies
+
+
+def keep_proof(connection: sqlite3.Connection, proof: Proof) -> None:
+    """Keep what verify found."""
+    values = (proof.projection, proof.log, proof.time.isoformat(), proof.ok, proof.position)
+    reach = _encode(proof.reach).decode()
+    connection.execute(SQL["prove"], (*values, proof.count, proof.reason, reach, proof.tallies))
+
+
+def read_proofs(connection: sqlite3.Connection) -> dict[str, Proof]:
+    """Return what verify found last, by projection."""
+    found: dict[str, Proof] = {}
+    for row in connection.execute(SQL["proofs"]).fetchall():
+        name, log, time, ok, position, count, reason, reach, tallies = row
+        moment = datetime.fromisoformat(time)
+        numbers = _reach(reach)
+        found[name] = Proof(name, log, moment, bool(ok), position, count, reason, numbers, tallies)
+    return found
+
+
+# --- workers --------------------------------------------------------------------------------------
+
+
+def beat(connection: sqlite3.Connection, worker: Worker, since: float, now: float) -> list[Worker]:
+    """Note that a worker is there, and return those that are; times in seconds since 1970."""
+    projections = _encode(worker.projections).decode()
+    connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, projections, now))
+    connection.execute(SQL["forget_workers"], (since,))
+    return read_workers(connection, since)
+
+
+def read_workers(connection: sqlite3.Connection, since: float) -> list[Worker]:
+    """Return the workers seen since a time, by id."""
+    (found,) = connection.execute(SQL["workers"], (since,)).fetchone()
+    return _workers(found)
+
+
+def leave(connection: sqlite3.Connection, worker: str) -> None:
+    """Note that a worker is there no more."""
+    connection.execute(SQL["leave"], (worker,))

@@ -9,10 +9,13 @@ from diptych.testing.contracts.views.queries import QueryContract
 from diptych.testing.contracts.views.rows import RowContract
 from diptych.testing.contracts.views.sessions import SessionContract
 from diptych.testing.contracts.views.sorting import SortContract
+from diptych.testing.contracts.views.spans import SpanContract
 from diptych.testing.contracts.views.steps import StepContract
 
 
-class ViewStoreContract(RowContract, StepContract, QueryContract, SortContract, SessionContract):
+class ViewStoreContract(
+    RowContract, StepContract, SpanContract, QueryContract, SortContract, SessionContract
+):
     """What every view store does. Subclass it and say how to make one: see `StoreMaker`."""
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from diptych.read.port import Change, Checkpoint, Tally, ViewStore, Writes
+from diptych.read.port import Change, Checkpoint, Kept, Tally, ViewStore, Writes
 from diptych.read.views import Key, View, definition_of
 
 E = TypeVar("E", bound=BaseException)
@@ -110,10 +110,10 @@ SAMPLE = Everything(
     names=["a"],
 )
 
-VIEWS: dict[str, Sequence[type[View]]] = {
-    "everything": [Everything],
-    "leg": [Leg],
-    "counter": [Counter, Marker],
+VIEWS: dict[str, Kept] = {
+    "everything": Kept((Everything,)),
+    "leg": Kept((Leg,), 8),
+    "counter": Kept((Counter, Marker)),
 }
 
 
@@ -174,8 +174,8 @@ def step(
 async def put(store: ViewStore, *rows: View, deleted: Sequence[Any] = (), **options: Any) -> None:
     """Write rows of one view, in a step of the projection that keeps it."""
     view = options.get("view") or type(rows[0])
-    name = next(name for name, views in VIEWS.items() if view in views)
-    change = step((await store.checkpoints())[name], *rows, deleted=deleted, view=view)
+    name = next(name for name, one in VIEWS.items() if view in one.views)
+    change = step((await store.checkpoints())[name][0], *rows, deleted=deleted, view=view)
     assert await store.apply([change]) == [True]
 
 

@@ -63,7 +63,7 @@ class QueryContract(StoreMaker):
 
             async def write() -> None:
                 nonlocal done
-                at = (await store.checkpoints())["counter"]
+                at = (await store.checkpoints())["counter"][0]
                 for n in range(1, 120):
                     rows = [Counter("a", n), Counter(f"b{n % 2}", n)]
                     change = step(at, *rows, deleted=[f"b{(n + 1) % 2}"])

@@ -119,7 +119,7 @@ class RowContract(StoreMaker):
                     rows = sample("good"), sample("bad", **{field: value})
                     await error_of(put(store, *rows), Invalid)
             assert (await store.all(select(Everything))).rows == []
-            assert (await store.checkpoints())["everything"].position == 0
+            assert (await store.checkpoints())["everything"][0].position == 0
 
     async def test_rows_are_inserted_replaced_and_deleted_in_one_step(self) -> None:
         """A key is there once; what is deleted is gone; deleting what is not there is nothing."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from diptych.errors import DefinitionError, NoViews, ViewLost
-from diptych.read.port import Change, Checkpoint, Tally
+from diptych.read.port import Change, Checkpoint, Kept, Tally, pack
 from diptych.read.select import select
 from diptych.read.views import Key, View
 from diptych.testing.contracts.views.making import (
@@ -67,35 +66,50 @@ class StepContract(StoreMaker):
     async def test_opening_again_changes_nothing(self) -> None:
         """New projections begin at 0; those that are there stay where they are."""
         async with self.new_store() as store:
-            zero = {name: Checkpoint(name, LOG) for name in VIEWS}
+            zero = {
+                name: [Checkpoint(name, LOG, slices=one.slices, tallies=bytes(24 * one.slices))]
+                for name, one in VIEWS.items()
+            }
             assert await store.checkpoints() == zero
             await put(store, Counter("a", 1))
             before = await store.checkpoints()
-            await store.open("another log", {**VIEWS, "new": [Was]})
-            assert await store.checkpoints() == before | {"new": Checkpoint("new", "another log")}
+            await store.open("another log", {**VIEWS, "new": Kept((Was,))})
+            new = {"new": [Checkpoint("new", "another log")]}
+            assert await store.checkpoints() == before | new
             assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
 
     async def test_a_checkpoint_comes_back_as_it_was(self) -> None:
         """All of its fields, and the tallies of its blocks, which replace those of before."""
         async with self.new_store() as store:
-            zero = (await store.checkpoints())["leg"]
+            zero = (await store.checkpoints())["leg"][0]
             most = 2**128 - 1
-            after = replace(zero, position=2**40, event_id="é-1", count=2**41, digest=most, time=AT)
+            after = replace(
+                zero,
+                position=2**40,
+                event_id="é-1",
+                count=2**41,
+                digest=most,
+                time=AT,
+                tallies=pack([Tally(n, most - n) for n in range(8)]),
+            )
             blocks = {0: Tally(3, 5), 2**30: Tally(2**41, most)}
             assert await store.apply([Change(zero, after, blocks)]) == [True]
-            assert (await store.checkpoints())["leg"] == after
-            assert await store.proof("leg") == (after, blocks)
-            assert await store.block("leg", 2**30) == Tally(2**41, most)
-            assert await store.block("leg", 1) == await store.block("counter", 0) == Tally()
+            assert (await store.checkpoints())["leg"][0] == after
+            assert await store.proof("leg") == ([after], blocks)
+            assert await store.block("leg", 0, 2**30) == Tally(2**41, most)
+            for name, slice_, number in (("leg", 0, 1), ("leg", 1, 0), ("counter", 0, 0)):
+                assert await store.block(name, slice_, number) == Tally()
             again = replace(after, position=after.position + 1)
             assert await store.apply([Change(after, again, {0: Tally(4, 6), 1: Tally(1, 1)})])
-            assert await store.proof("leg") == (again, blocks | {0: Tally(4, 6), 1: Tally(1, 1)})
+            blocks |= {0: Tally(4, 6), 1: Tally(1, 1)}
+            assert await store.proof("leg") == ([again], blocks)
+            assert await store.proof("unknown") == ([], {})
 
     async def test_a_step_from_a_checkpoint_that_moved_writes_nothing(self) -> None:
         """Whichever of its fields is another: no row, no deletion, no block, no checkpoint."""
         async with self.new_store() as store:
             await put(store, Counter("a", 1), Counter("b", 2))
-            stands = (await store.checkpoints())["counter"]
+            stands = (await store.checkpoints())["counter"][0]
             stale: list[dict[str, Any]] = [
                 {"position": stands.position - 1},
                 {"position": stands.position + 1},
@@ -103,6 +117,7 @@ class StepContract(StoreMaker):
                 {"digest": stands.digest + 1},
                 {"log": "another"},
                 {"slice": 1},
+                {"slices": 2},
                 {"projection": "unknown"},
             ]
             for fields in stale:
@@ -114,20 +129,20 @@ class StepContract(StoreMaker):
                     blocks={0: Tally(9, 9)},
                 )
                 assert await store.apply([change]) == [False], fields
-            assert await store.proof("counter") == (stands, {})
+            assert await store.proof("counter") == ([stands], {})
             rows = (await store.all(select(Counter).order_by(Counter.name))).rows
             assert rows == [Counter("a", 1), Counter("b", 2)]
 
     async def test_steps_of_several_projections_are_judged_each_by_itself(self) -> None:
         """In one transaction; the answers are in the order of the steps."""
         async with self.new_store() as store:
-            at = await store.checkpoints()
+            at = {name: spans[0] for name, spans in (await store.checkpoints()).items()}
             stale = replace(at["everything"], count=7)
             leg = Leg(1, AT.date(), sample("x").level, "leg")
             changes = [step(at["leg"], leg), step(stale, sample("x")), step(at["counter"])]
             assert await store.apply(changes) == [True, False, True]
             moved = await store.checkpoints()
-            assert {n: c.position for n, c in moved.items()} == {
+            assert {n: c.position for n, (c,) in moved.items()} == {
                 "leg": 1, "everything": 0, "counter": 1,
             }  # fmt: skip
             assert (await store.all(select(Leg))).rows == [leg]
@@ -138,8 +153,8 @@ class StepContract(StoreMaker):
             at = await store.checkpoints()
             missing: Any = None
             changes = [
-                step(at["counter"], Counter("a", 1)),
-                step(at["everything"], sample("x", text=missing)),
+                step(at["counter"][0], Counter("a", 1)),
+                step(at["everything"][0], sample("x", text=missing)),
             ]
             await error_of(store.apply(changes), Exception)
             assert await store.checkpoints() == at
@@ -150,7 +165,7 @@ class StepContract(StoreMaker):
         async with self.new_store() as store:
             other = await self.same(store) or store
             for round_ in range(10):
-                at = (await store.checkpoints())["counter"]
+                at = (await store.checkpoints())["counter"][0]
                 steps = [step(at, Counter("a", n), Counter(f"{n}", n)) for n in range(8)]
                 racers = [(store, other)[n % 2].apply([one]) for n, one in enumerate(steps)]
                 went = [moved for (moved,) in await asyncio.gather(*racers)]
@@ -188,16 +203,16 @@ class StepContract(StoreMaker):
             assert error.facts["lacking"] == ", ".join(VIEWS)
             await other.open(LOG, VIEWS)
             await put(other, Counter("a", 1))
-            more: dict[str, Sequence[type[View]]] = {**VIEWS, "new": [Was]}
+            more = {**VIEWS, "new": Kept((Was,))}
             for _ in range(2):
                 error = await error_of(store.open(LOG, more, create=False), NoViews)
                 assert error.facts["lacking"] == "new"
             await store.open(LOG, VIEWS, create=False)
             assert set(await store.checkpoints()) == set(VIEWS)
             assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
-            await other.open(LOG, {"p": [Was]})
-            await error_of(store.open(LOG, {"p": [HasMore]}, create=False), DefinitionError)
-            lost = store.open(LOG, {"counter": [Counter, IsNew]}, create=False)
+            await other.open(LOG, {"p": Kept((Was,))})
+            await error_of(store.open(LOG, {"p": Kept((HasMore,))}, create=False), DefinitionError)
+            lost = store.open(LOG, {"counter": Kept((Counter, IsNew))}, create=False)
             await error_of(lost, ViewLost)
         finally:
             await store.close()
@@ -209,18 +224,18 @@ class StepContract(StoreMaker):
         async with self.new_store() as store:
             await put(store, Counter("a", 1))
             for _ in range(2):
-                error = await error_of(store.open(LOG, {"counter": [Counter, Was]}), ViewLost)
+                error = await error_of(store.open(LOG, {"counter": Kept((Counter, Was))}), ViewLost)
                 told = {"projection": "counter", "table": "changing", "position": 1, "applied": 1}
                 assert error.facts == told
-            await store.open(LOG, {"counter": [Counter, Marker], "leg": [Leg, Was]})
+            await store.open(LOG, {"counter": Kept((Counter, Marker)), "leg": Kept((Leg, Was))})
             assert (await store.all(select(Was))).rows == []
             assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
 
     async def test_a_table_of_other_columns_is_refused(self) -> None:
         """Another type, another key, more or fewer columns: ``DefinitionError`` names them."""
         async with self.new_store() as store:
-            await store.open(LOG, {"p": [Was]})
-            await store.open(LOG, {"p": [Was]})
+            await store.open(LOG, {"p": Kept((Was,))})
+            await store.open(LOG, {"p": Kept((Was,))})
             for view, changed in ((IsOptional, "name"), (HasMore, "more"), (HasOtherKey, "name")):
-                error = await error_of(store.open(LOG, {"p": [view]}), DefinitionError)
+                error = await error_of(store.open(LOG, {"p": Kept((view,))}), DefinitionError)
                 assert error.facts["changed"] == changed

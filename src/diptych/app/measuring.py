@@ -1,0 +1,95 @@
+"""What an open application tells about itself, beyond what its two sides count as they work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from diptych.errors import DiptychError
+from diptych.read.port import Proof
+from diptych.read.status import STATES, Status
+from diptych.telemetry import declared
+from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
+
+LOOK_SECONDS = 10.0
+"""How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
+
+
+def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequence[Status]) -> None:
+    """Set the gauges of the log and of the projections."""
+    telemetry.number(declared.LOG_HEAD)[()].value = head
+    telemetry.number(declared.COMMAND_WAITING)[()].value = waiting
+    _note_spans(telemetry, found)
+    for one in found:
+        for state in STATES:
+            series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
+            series.value = float(state == one.state)
+        if one.freshness is not None:
+            kept, burns = telemetry.number(declared.FRESHNESS_MET), declared.FRESHNESS_BURN
+            _set(kept, (one.projection,), one.freshness.met)
+            _set(telemetry.number(burns), (one.projection, "5m"), one.freshness.burn_5m)
+            _set(telemetry.number(burns), (one.projection, "1h"), one.freshness.burn_1h)
+
+
+def _note_spans(telemetry: Telemetry, found: Sequence[Status]) -> None:
+    """Set what is told of each span; those that were cut or joined are told no more."""
+    families = [
+        telemetry.number(metric)
+        for metric in (
+            *(declared.PROJECTION_POSITION, declared.PROJECTION_LAG),
+            declared.PROJECTION_LAG_AGE,
+        )
+    ]
+    now: set[Labels] = set()
+    for one in found:
+        for span in one.spans:
+            at: Labels = (one.projection, f"{span.first}-{span.last}")
+            now.add(at)
+            told = (span.position, span.lag, span.lag_seconds)
+            for family, value in zip(families, told, strict=True):
+                family[at].value = value
+    for family in families:
+        for at in family.keys() - now:
+            del family[at]
+
+
+def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
+    """Set a gauge; without a value there is none, rather than the last one for ever."""
+    if value is None:
+        family.pop(labels, None)
+    else:
+        family[labels].value = value
+
+
+def note_proofs(telemetry: Telemetry, proofs: Iterable[Proof]) -> None:
+    """Note what ``verify`` has found last, and when."""
+    for proof in proofs:
+        at = (proof.projection,)
+        telemetry.number(declared.VERIFY_COMPLETE)[at].value = float(proof.ok)
+        telemetry.number(declared.VERIFY_POSITION)[at].value = proof.position
+        telemetry.number(declared.VERIFY_TIME)[at].value = proof.time.timestamp()
+
+
+@asynccontextmanager
+async def observed(
+    telemetry: Telemetry,
+    look: Callable[[], Awaitable[object]],
+) -> AsyncGenerator[None]:
+    """Look again and again, where somebody reads the gauges without asking for them first."""
+    task = asyncio.create_task(_look(look)) if telemetry.observed else None
+    try:
+        yield
+    finally:
+        telemetry.closed = True
+        if task is not None:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _look(look: Callable[[], Awaitable[object]]) -> None:
+    while True:
+        with suppress(DiptychError):  # a database is away: what was seen last stands
+            await look()
+        await asyncio.sleep(LOOK_SECONDS)

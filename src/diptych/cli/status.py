@@ -1,0 +1,208 @@
+"""``diptych status``: how far the views are behind the log, once or all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from diptych.cli.failures import UsageError
+from diptych.cli.options import Given, Options
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.live import Live
+    from rich.text import Text
+
+    from diptych.app.running import Running
+    from diptych.read.status import Status
+
+
+def status(
+    *,
+    watch: Annotated[bool, Parameter(help="Go on looking, until Ctrl-C.", negative="")] = False,
+    every: Annotated[float, Parameter(help="With --watch: seconds between two looks.")] = 1.0,
+    options: Given,
+) -> None:
+    """Show how far each projection is behind the log.
+
+    Positions and lag count events; `behind` is the age of the oldest event not yet applied. An
+    effect is one event applied to one key, so an event may have several, or none. `fresh within`
+    is what was promised; late: the oldest event has waited longer. `proved` is what verify found
+    last. Nothing is applied by looking.
+    """
+    from diptych.cli.loading import load
+    from diptych.cli.running import opened, run
+
+    app = load(options.app)
+    if not every > 0:
+        raise UsageError("--every is a number of seconds, more than 0", code="usage", got=every)
+
+    async def look() -> None:
+        async with opened(app, options, create="nothing") as running:
+            with Screen(options, live=watch) as shown:
+                while True:
+                    await shown.look(running)
+                    if not watch:
+                        return
+                    await asyncio.sleep(every)
+
+    run(look())
+
+
+class Screen:
+    """Where the state of projections is shown: once, or again and again in the same place.
+
+    Not on a terminal, each look is printed below the one before; as JSON, each is a line.
+    """
+
+    def __init__(self, options: Options, *, live: bool) -> None:
+        from diptych.cli.screen import screen
+
+        self._options = options
+        self._live: Live | None = None
+        self._console = screen()
+        self._watching = live
+        self._before: dict[str, tuple[float, int]] = {}
+        if live and self._console.is_terminal and not options.json:
+            from rich.live import Live
+
+            self._live = Live(console=self._console, auto_refresh=False)
+
+    def __enter__(self) -> Screen:
+        if self._live is not None:
+            self._live.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._live is not None:
+            self._live.__exit__(*exception)
+
+    async def look(self, running: Running) -> None:
+        """Look at the projections, and show them."""
+        identity = running.log.identity
+        found, head = await running.status(), await running.log.head()
+        if self._options.json:
+            self._show_json(identity, head, found)
+            return
+        shown = self._picture(identity, head, found)
+        if self._live is not None:
+            self._live.update(shown, refresh=True)
+        else:
+            self._console.print(shown, soft_wrap=True)
+
+    def _show_json(self, identity: str, head: int, found: list[Status]) -> None:
+        from diptych.cli.screen import as_line, write_json
+
+        data = {"log": identity, "head": head, "projections": [_status_data(o) for o in found]}
+        if self._watching:
+            sys.stdout.write(as_line(data))
+            sys.stdout.flush()
+        else:
+            write_json(data)
+
+    def _picture(self, identity: str, head: int, found: list[Status]) -> Group:
+        from rich.console import Group
+        from rich.text import Text
+
+        from diptych.cli.screen import seconds
+        from diptych.cli.tables import make_table
+
+        title = Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head))
+        if not found:
+            return Group(title, Text("no projections", "dim"))
+        promised = any(one.freshness is not None for one in found)
+        table = make_table(
+            {"projection": False, "kind": False, "position": True, "lag": True, "behind": True}
+            | ({"events/s": True, "left": True} if self._watching else {})
+            | ({"fresh within": True} if promised else {})
+            | {"effects": True, "workers": True, "proved": False, "state": False}
+        )
+        for one in found:
+            state = _state(one)
+            table.add_row(
+                one.projection,
+                "inline" if one.inline else "async",
+                str(one.position),
+                str(one.lag),
+                seconds(one.lag_seconds) if one.lag else "-",
+                *(self._rate(one) if self._watching else ()),
+                *([_promise(one)] if promised else ()),
+                str(one.count),
+                "-" if one.inline else str(one.workers),
+                _proved(one),
+                Text(state, _STYLES.get(state, "red")),
+            )
+        errors = [
+            Text.assemble((f"{one.projection}: ", "red"), one.error) for one in found if one.error
+        ]
+        return Group(title, table, *errors)
+
+    def _rate(self, one: Status) -> tuple[str, str]:
+        """Return events a second since the last look, and how long the rest takes at that rate."""
+        from diptych.cli.screen import seconds
+
+        now = time.monotonic()
+        then, position = self._before.get(one.projection, (now, one.position))
+        self._before[one.projection] = (now, one.position)
+        if now <= then:
+            return "", ""
+        rate = max(one.position - position, 0) / (now - then)
+        return f"{rate:.0f}", seconds(one.lag / rate) if one.lag and rate else "-"
+
+
+_STYLES = {"current": "green", "behind": "yellow"}
+
+
+def _state(one: Status) -> str:
+    if one.state in ("failed", "refused"):
+        return one.state
+    if not one.lag:
+        return "current"
+    return "behind" if one.workers or one.inline else "no worker"
+
+
+def _proved(one: Status) -> Text:
+    from rich.text import Text
+
+    from diptych.cli.screen import seconds
+
+    if one.proved is None:
+        return Text("-")
+    told = "ok" if one.proved.ok else "differs"
+    return Text(f"{told}, {seconds(one.proved.age)} ago", "" if one.proved.ok else "bold red")
+
+
+def _promise(one: Status) -> Text:
+    """Say what was promised, and whether the oldest event not yet applied breaks it just now."""
+    from rich.text import Text
+
+    if one.freshness is None:
+        return Text("-")
+    within = f"{one.freshness.within:g} s"
+    return Text(f"{within}, late", "red") if _late(one) else Text(within)
+
+
+def _late(one: Status) -> bool:
+    return one.freshness is not None and one.lag_seconds > one.freshness.within
+
+
+def _status_data(one: Status) -> dict[str, Any]:
+    return {
+        "projection": one.projection,
+        "kind": "inline" if one.inline else "async",
+        "position": one.position,
+        "lag": one.lag,
+        "lag_seconds": round(one.lag_seconds, 3),
+        "applied": one.count,
+        "spans": one.spans,
+        "workers": one.workers,
+        "proved": one.proved,
+        "state": _state(one),
+        "error": one.error,
+        "fresh_within": None if one.freshness is None else one.freshness.within,
+        "late": _late(one),
+    }

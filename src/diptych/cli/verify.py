@@ -1,0 +1,127 @@
+"""``diptych verify``: have the views applied each event once, and are their rows right?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from diptych.cli.failures import NO, OK
+from diptych.cli.options import Given
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from diptych.read.rowcheck import RowVerdict
+    from diptych.read.verify import Verdict
+
+
+def verify(
+    *projections: Annotated[str, Parameter(help="Which projections [default: all].")],
+    since: Annotated[
+        Literal["start", "last"], Parameter(help="From the start, or from the last proof on.")
+    ] = "start",
+    rows: Annotated[
+        bool, Parameter(help="Fold the events aside and compare the rows.", negative="")
+    ] = False,
+    sample: Annotated[float, Parameter(help="With --rows: the share of the keys, as 0.01.")] = 1.0,
+    options: Given,
+) -> int:
+    """Prove that the views applied each event exactly once, up to where they are.
+
+    Reads the log and compares. Names the positions that are missing or were applied twice, and
+    ends with status 1 when there are any. An effect is one event applied to one key, so an event
+    may have several, or none. What was proved is kept with the views.
+
+    With --rows it proves the rows instead: it names those that are missing, should not be, or
+    differ, and the columns. Handlers have no fold, so they are passed over.
+    """
+    from diptych.cli.loading import load
+    from diptych.cli.running import opened, run
+    from diptych.cli.screen import screen, write_json
+
+    app = load(options.app)
+
+    async def look() -> list[Verdict] | list[RowVerdict]:
+        async with opened(app, options, create="nothing") as running:
+            if rows:
+                return await running.verify_rows(*projections, sample=sample)
+            return await running.verify(*projections, since=since)
+
+    found = run(look())
+    right = all(one.ok for one in found)
+    if options.json:
+        write_json({"ok": right, "projections": found})
+        return OK if right else NO
+    from rich.text import Text
+
+    from diptych.cli.tables import make_table
+
+    console = screen()
+    columns = {"rows": True, "differ": True} if rows else {"up to": True, "effects": True}
+    table = make_table({"projection": False} | columns | {"took": True, "result": False})
+    for one in found:
+        told = Text("ok", "green") if one.ok else Text("differs", "bold red")
+        table.add_row(one.projection, *_numbers(one), f"{one.seconds:.2f} s", told)
+    console.print(table if found else Text("no projections", "dim"))
+    for one in found:
+        if not one.ok:
+            name = (f"{one.projection}: ", "bold red")
+            console.print(Text.assemble(name, one.reason), soft_wrap=True)
+            _print_faults(console, one)
+    return OK if right else NO
+
+
+def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
+    from diptych.read.verify import Verdict
+
+    if isinstance(one, Verdict):
+        return str(one.position), str(one.count)
+    return str(one.rows), str(one.differing)
+
+
+MOST_FAULTS = 20
+
+
+def _print_faults(console: Console, verdict: Verdict | RowVerdict) -> None:
+    from rich.text import Text
+
+    from diptych.cli.screen import cell
+    from diptych.cli.tables import make_table
+    from diptych.read.verify import Verdict
+
+    lines: list[tuple[str, ...]]
+    number: int
+    if isinstance(verdict, Verdict):
+        table = make_table(
+            {"fault": False, "position": True, "event": False, "key": False, "id": False}
+        )
+        number = len(verdict.faults)
+        lines = [
+            (f.what, str(f.position), f.event, cell(f.key), f.event_id) for f in verdict.faults
+        ]
+    else:
+        table = make_table(
+            {"row": False, "key": False, "column": False, "expected": False, "stored": False}
+        )
+        number = verdict.differing
+        lines = [line for fault in verdict.faults for line in _row_lines(fault)]
+    for line in lines[:MOST_FAULTS]:
+        table.add_row(*line)
+    if lines:
+        console.print(table)
+    if isinstance(verdict, Verdict) and number > MOST_FAULTS:
+        console.print(Text(f"and {number - MOST_FAULTS} more (--json has all)", "dim"))
+    elif not isinstance(verdict, Verdict) and number > len(verdict.faults):
+        console.print(Text(f"and {number - len(verdict.faults)} more rows", "dim"))
+
+
+def _row_lines(fault: Any) -> list[tuple[str, ...]]:
+    from diptych.cli.screen import cell
+
+    if not fault.columns:
+        return [(fault.what, cell(fault.key), "", "", "")]
+    return [
+        (fault.what, cell(fault.key), column.name, cell(column.expected), cell(column.found))
+        for column in fault.columns
+    ]

@@ -1,0 +1,178 @@
+"""HTTP requests read and answered: bodies within bounds, headers, JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Any, Final, TypeAlias
+
+from starlette.types import Receive, Scope, Send
+
+from diptych.errors import Invalid
+from diptych.http.problems import MEDIA_TYPE, Headers, Problem, encoded, problem_of
+
+Named: TypeAlias = dict[bytes, bytes]
+"""Headers by their names, in small letters."""
+
+JSON: Final = (b"content-type", b"application/json")
+LINES: Final = "application/x-ndjson"
+EVENTS: Final = "text/event-stream"
+
+_JSON_TYPE = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
+_LINES_TYPE = re.compile(rb"application/(?:x-ndjson|jsonl)\s*(?:;|\Z)", re.IGNORECASE)
+_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)
+_KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?\Z")
+
+
+class ClientGone(Exception):
+    """The client has gone away: there is nobody to answer."""
+
+
+def headers_of(scope: Scope) -> Named:
+    """Return the headers of a request."""
+    return dict(scope["headers"])
+
+
+def text_of(headers: Named, name: bytes) -> str | None:
+    """Return a header's text."""
+    value = headers.get(name)
+    return None if value is None else value.decode("latin-1")
+
+
+# --- bodies ---------------------------------------------------------------------------------------
+
+
+def require_json(headers: Named) -> None:
+    """Raise ``Problem`` unless the body says that it is JSON. Forms of other pages cannot."""
+    _require(headers, _JSON_TYPE, "application/json")
+
+
+def require_lines(headers: Named) -> None:
+    """Raise ``Problem`` unless the body says that it is one JSON document a line."""
+    _require(headers, _LINES_TYPE, LINES)
+
+
+def _require(headers: Named, pattern: re.Pattern[bytes], wanted: str) -> None:
+    given = headers.get(b"content-type", b"")
+    if not pattern.match(given):
+        raise Problem(
+            "media-type",
+            f"Say that the body is JSON: Content-Type: {wanted}",
+            headers=[(b"accept-post", wanted.encode())],
+            wanted=wanted,
+            got=given.decode("latin-1"),
+        )
+
+
+def too_large(most: int) -> Problem:
+    """Return the refusal of a body of more than so many bytes."""
+    return Problem("too-large", f"Send at most {most} bytes", limit=most)
+
+
+async def chunks_of(receive: Receive) -> AsyncIterator[bytes]:
+    """Iterate over the parts of a body; ``ClientGone`` when it is never completed."""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if body:
+            yield body
+        if not message.get("more_body", False):
+            return
+
+
+async def body_of(headers: Named, receive: Receive, most: int) -> bytes:
+    """Return the body; ``Problem`` as soon as it is known to be too large."""
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and (len(length) > 18 or int(length) > most):
+        raise too_large(most)
+    parts: list[bytes] = []
+    size = 0
+    async for part in chunks_of(receive):
+        size += len(part)
+        if size > most:
+            raise too_large(most)
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def require_shallow(data: bytes, most: int) -> None:
+    """Raise ``Problem`` when JSON is nested more deeply than that."""
+    if data.count(b"[") + data.count(b"{") <= most:
+        return
+    depth = 0
+    for found in _STRUCTURE.finditer(data):
+        sign = found.group()
+        if sign in b"[{":
+            depth += 1
+            if depth > most:
+                raise Problem("too-deep", f"Nest at most {most} brackets", limit=most)
+        elif sign in b"]}":
+            depth -= 1
+
+
+# --- headers --------------------------------------------------------------------------------------
+
+
+def key_of(headers: Named) -> str | None:
+    """Return the idempotency key, with or without the quotes of a structured field."""
+    key = text_of(headers, b"idempotency-key")
+    if key is None:
+        return None
+    if len(key) > 1 and key[0] == key[-1] == '"':
+        key = key[1:-1]
+    return require_key(key, "Idempotency-Key")
+
+
+def require_key(key: str, field: str) -> str:
+    """Return an idempotency key, or raise ``Invalid``."""
+    if not _KEY.match(key):
+        raise Invalid(
+            "That is no idempotency key; a UUID is one",
+            field=field,
+            rule="1 to 255 printable ASCII characters",
+        )
+    return key
+
+
+def preferences(headers: Named) -> dict[str, str]:
+    """Return what the client prefers (RFC 7240): ``wait=2, handling=strict``."""
+    found: dict[str, str] = {}
+    for one in (text_of(headers, b"prefer") or "").split(","):
+        name, _, value = one.partition(";")[0].partition("=")
+        found.setdefault(name.strip().lower(), value.strip().strip('"'))
+    return found
+
+
+def wait_of(preferred: dict[str, str], most: float) -> float | None:
+    """Return how many seconds the client will wait; None where it does not say."""
+    seconds = preferred.get("wait", "")
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds, re.ASCII):
+        return None
+    return min(float(seconds), most)
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+async def respond(
+    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
+) -> None:
+    """Send a whole answer."""
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def respond_problem(send: Send, error: BaseException) -> None:
+    """Answer with the problem details of an error."""
+    status, told, headers = problem_of(error)
+    described: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
+    await respond(send, status, encoded(told), [*described, *headers])
+
+
+def path_parameter(scope: Scope, name: str) -> str:
+    """Return a part of the path."""
+    parameters: dict[str, Any] = scope["path_params"]
+    return str(parameters[name])

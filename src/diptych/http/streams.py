@@ -1,0 +1,153 @@
+"""Server-sent events: to one client, until it goes away, is too slow, or the service stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Final
+
+from diptych.errors import Invalid
+from diptych.http.messages import EVENTS, Named, text_of
+from diptych.http.problems import encoded, problem_of
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from diptych.http.door import Door
+
+ALIVE: Final = b": alive\n\n"
+RETRY: Final = b"retry: 1000\n\n"
+"""How long a browser waits before it connects again, milliseconds."""
+
+_HEADERS: Final = [
+    (b"content-type", EVENTS.encode()),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep events back
+]
+
+_logger = logging.getLogger("diptych.http")
+
+AFTER: Final = "diptych-after"
+
+
+def is_stream(headers: Named) -> bool:
+    """Whether the client asks for a stream, and for nothing else that it could be given."""
+    accepted = headers.get(b"accept", b"").lower()
+    return EVENTS.encode() in accepted and b"application/json" not in accepted
+
+
+def resumed(headers: Named, parameter: str | None) -> str | None:
+    """Return the token to go on from.
+
+    Browsers send ``Last-Event-ID`` by themselves, and can set no header: hence the parameter.
+    """
+    return (
+        text_of(headers, b"last-event-id") or text_of(headers, AFTER.encode()) or parameter or None
+    )
+
+
+def frame(token: object, data: bytes) -> bytes:
+    """Return an event: JSON has no line breaks, so its data is one line."""
+    return b"id: %s\ndata: %s\n\n" % (str(token).encode(), data)
+
+
+class Stream:
+    """One open stream."""
+
+    def __init__(self, door: Door, frames: AsyncGenerator[bytes]) -> None:
+        self._door = door
+        self._frames = frames
+        self._gone: asyncio.Task[None] | None = None
+
+    def end(self) -> None:
+        """End it, as if the client had gone."""
+        if self._gone is not None:
+            self._gone.cancel()
+
+    async def run(self, scope: Scope, receive: Receive, send: Send, *, at_once: bool) -> None:
+        """Send frames until the end. ``at_once``: the first one, or its error, is the answer."""
+        try:
+            with self._door.streaming(self):
+                first = await self._first() if at_once else b""
+                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+                self._gone = asyncio.create_task(_gone(receive), name="diptych-stream")
+                if await self._sent(send, RETRY + first):
+                    await self._follow(send, self._gone)
+        finally:
+            if self._gone is not None:
+                self._gone.cancel()
+                await asyncio.gather(self._gone, return_exceptions=True)
+            await self._frames.aclose()
+
+    async def _first(self) -> bytes:
+        with self._door.in_time() as timeout:
+            async with timeout:
+                return await anext(self._frames, b"")
+
+    async def _follow(self, send: Send, gone: asyncio.Task[None]) -> None:
+        following = _next(self._frames)
+        end = time.monotonic() + self._door.limits.stream
+        try:
+            while not self._door.closing and time.monotonic() < end:
+                done, _ = await asyncio.wait(
+                    (following, gone),
+                    timeout=self._door.limits.heartbeat,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                if gone in done:
+                    break
+                news, last = (ALIVE, False) if not done else _taken(following)
+                if not await self._sent(send, news):
+                    return
+                if last:
+                    break
+                if done:
+                    following = _next(self._frames)
+        finally:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        await send({"type": "http.response.body", "body": b""})
+
+    async def _sent(self, send: Send, data: bytes) -> bool:
+        """Send; False when the client has not taken it in time, or is no longer there."""
+        try:
+            async with asyncio.timeout(self._door.limits.send):
+                await send({"type": "http.response.body", "body": data, "more_body": True})
+        except TimeoutError:
+            _logger.info("A client took nothing for %s s: dropped", self._door.limits.send)
+            return False
+        except OSError:
+            return False
+        return True
+
+
+def _next(frames: AsyncGenerator[bytes]) -> asyncio.Task[bytes]:
+    async def following() -> bytes:
+        return await anext(frames, b"")
+
+    return asyncio.create_task(following(), name="diptych-next")
+
+
+def _taken(following: asyncio.Task[bytes]) -> tuple[bytes, bool]:
+    """Return what is to be sent, and whether it is the last."""
+    error = following.exception()
+    if error is not None:
+        _, told, _ = problem_of(error)
+        return b"event: problem\ndata: %s\n\n" % encoded(told), True
+    return following.result(), not following.result()
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def position_of(text: str) -> int | None:
+    """Return a position that is written as a number; None for anything else."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    if len(text) > 18:
+        raise Invalid("There is no such position", field="after", rule="a token, or a position")
+    return int(text)

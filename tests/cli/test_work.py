@@ -1,0 +1,125 @@
+"""`diptych work` and `diptych status --watch`: processes of their own, until told to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+MAIN = (
+    sys.executable,
+    "-W",
+    "ignore",
+    "-c",
+    "import sys; from diptych.cli import main; sys.exit(main())",
+)
+
+
+@contextmanager
+def running(*words: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [*MAIN, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),  # else readline's COLUMNS would be there, too
+    ) as process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def seen(process: subprocess.Popen[str], holds: Callable[[Any], bool]) -> Any:
+    """Read lines of JSON until one of them holds."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = json.loads(line)
+        if holds(found):
+            return found
+    raise AssertionError(process.stderr.read() if process.stderr else "it has ended")
+
+
+def ended(process: subprocess.Popen[str], by: signal.Signals) -> int:
+    process.send_signal(by)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+def one(found: Any) -> Any:
+    (only,) = found["projections"]
+    return only
+
+
+WORK = ("work", "--json", "--every", "0.05")
+
+
+def test_a_worker_keeps_the_views_current_until_it_is_told_to_end(filled: Cli) -> None:
+    with running(*WORK, "--verify-every", "0.1") as worker:
+        seen(worker, lambda found: one(found)["lag"] == 0 and one(found)["workers"] == 1)
+        filled("do", "Place", "order=4", "customer=ada", "total=1")
+        seen(worker, lambda found: one(found)["position"] == 4)
+        proved = seen(worker, lambda found: (one(found)["proved"] or {}).get("position") == 4)
+        assert one(proved)["proved"]["ok"] is True
+        assert one(filled("status", "--json").json)["workers"] == 1
+        assert ended(worker, signal.SIGTERM) == 0
+    assert one(filled("status", "--json").json)["workers"] == 0
+
+
+def test_two_workers_share_and_one_goes_on_alone(filled: Cli) -> None:
+    def spans(found: Any) -> list[int]:
+        return [span["first"] for span in one(found)["spans"]]
+
+    with running(*WORK) as first, running(*WORK) as second:
+        seen(first, lambda found: one(found)["workers"] == 2 and spans(found) == [0, 32])
+        filled("do", "Place", "order=4", "customer=ada", "total=1")
+        seen(second, lambda found: one(found)["position"] == 4)
+        assert ended(second, signal.SIGINT) == 130
+        seen(first, lambda found: one(found)["workers"] == 1 and spans(found) == [0])
+        first.kill()
+        first.communicate()
+    assert filled("verify").status == 0
+
+
+def test_watching_goes_on_until_it_is_told_to_end(filled: Cli) -> None:
+    with running("status", "--watch", "--json", "--every", "0.05") as watch:
+        seen(watch, lambda found: one(found)["state"] == "no worker")
+        filled("ask", "HowMany")
+        seen(watch, lambda found: one(found)["state"] == "current")
+        assert ended(watch, signal.SIGINT) == 130
+    with running("status", "--watch", "--every", "0.05") as watch:
+        assert watch.stdout is not None
+        lines = [next(watch.stdout) for _ in range(9)]
+        assert sum(line.startswith("log ") for line in lines) >= 2
+        assert "events/s" in lines[1]
+        assert ended(watch, signal.SIGINT) == 130
+
+
+@pytest.mark.parametrize(
+    "words", [("work", "--every", "0"), ("status", "--watch", "--every", "-1")]
+)
+def test_a_rate_that_is_none_is_refused(filled: Cli, words: tuple[str, ...]) -> None:
+    assert filled(*words).status == 2
+
+
+def test_a_worker_makes_no_log(cli: Cli, folder: Path) -> None:
+    """A mistaken address is to be noticed."""
+    said = cli("work", "--log", "sqlite:///mistaken.db", "--json")
+    assert (said.status, said.error["code"]) == (2, "no-log")
+    assert not (folder / "mistaken.db").exists()
+
+
+def test_a_time_between_proofs_that_is_none_is_refused(filled: Cli) -> None:
+    said = filled("work", "--verify-every", "0", "--json")
+    assert (said.status, said.error["facts"]["field"]) == (2, "verify_every")

@@ -1,0 +1,111 @@
+"""Clients that are slow, silent or stay for ever do no harm to others."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import uvicorn
+
+from diptych.http import Limits, service
+from diptych.http.serving import bound
+from tests.http.conftest import placing
+from tests.http.reading import following
+from tests.http.shop import app
+
+LIVE = "/queries/OrdersOf?customer=ann"
+
+
+@asynccontextmanager
+async def here(limits: Limits) -> AsyncGenerator[tuple[str, Any]]:
+    """The shop on a real server in this process, and what it holds open."""
+    async with app.open(log="memory:", views="memory:") as running:
+        api = service(running, limits=limits)
+        with bound("127.0.0.1", 0) as sock:
+            config = uvicorn.Config(api, lifespan="off", log_config=None, ws="none")
+            server = uvicorn.Server(config)
+            task = asyncio.create_task(server._serve([sock]))
+            host, port = sock.getsockname()[:2]
+            await until(lambda: server.started)
+            try:
+                yield f"http://{host}:{port}", api
+            finally:
+                api.stop()
+                server.should_exit = server.force_exit = True
+                await task
+
+
+def open_streams(api: Any) -> int:
+    return len(api._door._streams)
+
+
+async def until(check: Any) -> None:
+    while not check():
+        await asyncio.sleep(0.01)
+
+
+async def test_a_client_that_takes_nothing_is_dropped_and_others_go_on() -> None:
+    async with (
+        here(Limits(send=0.3)) as (url, api),
+        httpx.AsyncClient(base_url=url, timeout=30) as client,
+    ):
+        request = f"GET {LIVE} HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n\r\n"
+        with socket.socket() as deaf:
+            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            deaf.connect(("127.0.0.1", httpx.URL(url).port))
+            deaf.sendall(request.encode())
+            await until(lambda: open_streams(api) == 1)
+            async with following(client, LIVE) as events:
+                number = 0
+                while open_streams(api) != 1 or not number:
+                    for _ in range(50):
+                        number += 1
+                        assert (
+                            await client.post("/commands/Place", json=placing(number))
+                        ).is_success
+                    await anext(events)
+                async for answer in events:
+                    if len(answer.data["value"]) == number:
+                        break
+
+
+async def test_a_stream_without_news_says_that_it_is_alive() -> None:
+    async with (
+        here(Limits(heartbeat=0.05)) as (url, _),
+        httpx.AsyncClient(base_url=url) as client,
+        following(client, "/events") as events,
+    ):
+        reading = asyncio.create_task(anext(events))  # type: ignore[arg-type]
+        await until(lambda: events.comments >= 2)
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
+async def test_a_stream_ends_after_its_time_and_when_its_client_goes() -> None:
+    async with here(Limits(stream=0.2, heartbeat=0.05)) as (url, api):
+        async with httpx.AsyncClient(base_url=url) as client, following(client, LIVE) as events:
+            assert len([one async for one in events]) == 1
+        await until(lambda: open_streams(api) == 0)
+    async with here(Limits()) as (url, api):
+        async with httpx.AsyncClient(base_url=url) as client, following(client, LIVE) as events:
+            await anext(events)
+            assert open_streams(api) == 1
+        await until(lambda: open_streams(api) == 0)
+        running = api._door.running
+        await until(lambda: not running._live._topics)
+
+
+async def test_streams_are_bounded() -> None:
+    async with (
+        here(Limits(streams=1)) as (url, _),
+        httpx.AsyncClient(base_url=url) as client,
+        following(client, LIVE) as events,
+    ):
+        await anext(events)
+        refused = await client.get(LIVE, headers={"Accept": "text/event-stream"})
+        assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+        assert (await client.get(LIVE)).status_code == 200

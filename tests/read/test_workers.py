@@ -1,0 +1,277 @@
+"""Workers share the slices of projections, and take over from those who go, die or are paused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from diptych.errors import DefinitionError
+from diptych.log import Log
+from diptych.logs.memory import MemoryLog
+from diptych.read import engine as engine_module
+from diptych.read.crew import Crew, host, is_alive
+from diptych.read.port import Change, Worker
+from diptych.read.projections import Keyed, fold_events, projection
+from diptych.read.verify import verify
+from tests.read.world import (
+    Account,
+    Journal,
+    Moved,
+    Noted,
+    Order,
+    World,
+    accounts,
+    all_recorded,
+    append,
+    journals,
+    keyed,
+    order,
+    orders,
+    placed,
+)
+
+pytestmark = pytest.mark.usefixtures("backend")
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers look at each other more often than once a second."""
+    monkeypatch.setattr(engine_module, "BEAT_SECONDS", 0.02)
+
+
+def all_projections() -> list[Any]:
+    return [orders(), accounts(), journals()]
+
+
+@asynccontextmanager
+async def worker(
+    path: Path, log: Log, *, lease: float = 60.0, **options: Any
+) -> AsyncGenerator[World]:
+    world = World(all_projections(), log=log, path=path, **options)
+    world.engine.crew = Crew(world.store, world.projections, lease=lease)
+    async with world:
+        await world.engine.start()
+        yield world
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await holds():
+            await asyncio.sleep(0.01)
+
+
+async def shared(workers: Sequence[World], name: str = "order") -> bool:
+    """Whether each slice of a projection is followed by one of these, and all alike."""
+    spans = [(f.span.start, f.span.end) for one in workers for f in one.engine.spans.of(name)]
+    sizes = [end - start for start, end in spans]
+    stored = [(c.slice, c.end) for c in (await workers[0].store.checkpoints())[name]]
+    even = len(sizes) == len(workers) and max(sizes) - min(sizes) <= 1
+    return sorted(spans) == stored and sum(sizes) == 64 and even
+
+
+async def sound(world: World) -> None:
+    """All there is in the log has been applied, once, in order."""
+    records = await all_recorded(world.log)
+    assert keyed(await world.rows(Order), "order") == fold_events(orders(), records, {})
+    assert keyed(await world.rows(Account), "name") == fold_events(accounts(), records, {})
+    notes = [r.event.text for r in records if isinstance(r.event, Noted)]
+    assert await world.rows(Journal) == [Journal(1, "".join(notes))]
+    verdicts = await verify(world.log, world.codec, world.store, world.projections)
+    assert all(v.ok for v in verdicts), verdicts
+
+
+async def some(log: Log, n: int) -> int:
+    return await append(log, *placed(n), Moved(f"k{n % 9}", f"k{n % 5}", n), Noted(f"{n}"))
+
+
+async def test_workers_share_and_one_who_goes_leaves_all_to_the_other(tmp_path: Path) -> None:
+    log = MemoryLog()
+    async with worker(tmp_path / "v.db", log) as one:
+        async with worker(tmp_path / "v.db", log) as two:
+            await until(lambda: shared([one, two]))
+            head = 0
+            for n in range(40):
+                head = await some(log, n)
+            for world in (one, two):
+                names = ["order", "account", "journal"]
+                assert await world.engine.wait_for(names, head, time.monotonic() + 60)
+                await world.engine.catch_up()
+            await sound(one)
+            async with worker(tmp_path / "v.db", log) as three:
+                await until(lambda: shared([one, two, three]))
+                await until(lambda: shared([one, two, three], "account"))
+        await until(lambda: shared([one]))
+        await some(log, 41)
+        await one.engine.catch_up()
+        await sound(one)
+
+
+async def test_a_worker_that_dies_is_taken_over_when_its_lease_is_over(tmp_path: Path) -> None:
+    """Nothing tells of its end; a query for its slices waits no longer than that."""
+    log = MemoryLog()
+    async with worker(tmp_path / "v.db", log, lease=0.4) as one:
+        two = World(all_projections(), log=log, path=tmp_path / "v.db")
+        async with two:
+            await two.engine.start()
+            await until(lambda: shared([one, two]))
+            for task in (two.engine._task, two.engine._beating):
+                assert task is not None
+                task.cancel()
+            head = await some(log, 1)
+            for n in range(2, 20):
+                head = await some(log, n)
+            assert await one.engine.wait_for(["order"], head, time.monotonic() + 60)
+            await until(lambda: shared([one]))
+            await one.engine.catch_up()
+            await sound(one)
+
+
+async def test_a_process_of_this_host_that_is_gone_is_taken_over_at_once(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    assert not is_alive(gone.pid)
+    assert is_alive(os.getpid())
+    names = ("account", "journal", "order")
+    log = MemoryLog()
+    async with World(all_projections(), log=log, path=tmp_path / "v.db") as before:
+        await before.store.beat(Worker("dead", host(), gone.pid, names), 3600)
+        await before.store.beat(Worker("elsewhere", "another host", gone.pid, names), 3600)
+    async with worker(tmp_path / "v.db", log, lease=3600) as one:
+        assert [w.id for w in one.engine.crew.workers if w.id != one.engine.crew.me.id] == [
+            "elsewhere"
+        ]
+
+
+class Paused:
+    """A store whose next step is held up, as its worker is, until it is let go."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.held = asyncio.Event()
+        self.go = asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    async def apply(self, changes: Sequence[Change]) -> list[bool]:
+        self.held.set()
+        await self.go.wait()
+        moved: list[bool] = await self.real.apply(changes)
+        return moved
+
+
+@pytest.mark.parametrize("round_", range(3))
+async def test_a_worker_paused_past_its_lease_harms_nothing(tmp_path: Path, round_: int) -> None:
+    """Its step comes when others have long done it: it is not made a second time."""
+    log = MemoryLog()
+    async with (
+        worker(tmp_path / "v.db", log, lease=0.3) as one,
+        worker(tmp_path / "v.db", log, lease=0.3) as two,
+    ):
+        await until(lambda: shared([one, two]))
+        paused = Paused(two.store)
+        two.engine.spans.store = cast(Any, paused)
+        beating, two.engine._beating = two.engine._beating, None
+        assert beating is not None
+        beating.cancel()
+        head = 0
+        for n in range(30):
+            head = await some(log, n)
+        await asyncio.wait_for(paused.held.wait(), 60)
+        assert await one.engine.wait_for(["order", "account"], head, time.monotonic() + 60)
+        await until(lambda: shared([one]))
+        paused.go.set()
+        two.engine._beating = asyncio.create_task(two.engine._beat())
+        for n in range(30, 60):
+            head = await some(log, n)
+        await until(lambda: shared([one, two]))
+        for world in (one, two):
+            assert await world.engine.wait_for(
+                ["order", "account", "journal"], head, time.monotonic() + 60
+            )
+        await sound(one)
+
+
+async def test_workers_that_come_and_go_lose_and_double_nothing(tmp_path: Path) -> None:
+    """Some end well, some just end; events come all the time, and small pages are cut anywhere."""
+    log = MemoryLog()
+    rng = random.Random(4)
+    path = tmp_path / "v.db"
+    async with worker(path, log, lease=0.3, page=7) as stays:
+
+        async def comes_and_goes(seed: int) -> None:
+            mine = random.Random(seed)
+            for _ in range(4):
+                world = World(all_projections(), log=log, path=path, page=mine.randint(1, 9))
+                async with world:
+                    await world.engine.start()
+                    await asyncio.sleep(mine.uniform(0, 0.15))
+                    if mine.random() < 0.5:
+                        for task in (world.engine._task, world.engine._beating):
+                            assert task is not None
+                            task.cancel()
+                        world.engine.crew.present = False
+
+        guests = asyncio.gather(*[comes_and_goes(n) for n in range(3)])
+        n = 0
+        while not guests.done():
+            await some(log, n)
+            n += 1
+            await asyncio.sleep(rng.uniform(0, 0.01))
+        await guests
+        head = await log.head()
+        names = ["order", "account", "journal"]
+        assert await stays.engine.wait_for(names, head, time.monotonic() + 60)
+        await until(lambda: shared([stays]))
+        await sound(stays)
+
+
+async def test_slices_are_chosen_per_projection() -> None:
+    few = projection(order, Order, slices=5)
+    async with World([few]) as world:
+        await world.append(*placed(*range(50)))
+        await world.engine.catch_up()
+        (checkpoint,) = (await world.store.checkpoints())["order"]
+        assert checkpoint.slices == 5
+        (status,) = await world.engine.status()
+        assert [(s.first, s.last, s.position, s.lag) for s in status.spans] == [(0, 4, 50, 0)]
+        assert [v.ok for v in await verify(world.log, world.codec, world.store, [few])] == [True]
+
+
+@pytest.mark.parametrize("slices", [0, -1, 1.5, "8", 5000, True])
+def test_slices_that_are_none_are_refused(slices: Any) -> None:
+    with pytest.raises(DefinitionError, match="slices="):
+        projection(order, Order, slices=slices)
+    with pytest.raises(DefinitionError, match="one slice"):
+        projection(order, Order, slices=2, inline=True)
+
+
+names = st.lists(st.text(min_size=1), min_size=1, max_size=9, unique=True)
+
+
+@given(names, st.integers(1, 70))
+def test_shares_are_even_and_leave_nothing_out(ids: list[str], slices: int) -> None:
+    """All workers compute the same, each from the same list."""
+    one: Keyed = projection(order, Order, slices=slices)
+    workers = [Worker(id_, "", 1, (one.name,)) for id_ in sorted(ids)]
+    shares: list[range] = []
+    for me in workers:
+        crew = Crew(None, [one])  # type: ignore[arg-type]
+        crew.me, crew.workers = me, workers
+        shares.append(crew.share(one))
+        edges = {share.start for share in shares} | {shares[-1].stop}
+        assert slices == 1 or set(crew.cuts(one)) >= edges - {0, slices}
+    assert [n for share in shares for n in share] == list(range(slices))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
