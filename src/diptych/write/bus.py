@@ -405,9 +405,8 @@ class CommandBus:
             if isinstance(outcome, Appended):
                 if outcome.replayed:
                     lost.append(entry)
-                    kept = outcome.rejection
-                    answer = self._receipt(entry, outcome) if kept is None else rejection_of(kept)
-                    self._answering.give(entry, answer)
+                    kept = outcome.rejection and rejection_of(outcome.rejection)
+                    self._answering.give(entry, kept or self._receipt(entry, outcome))
                 else:
                     self._settle_one(entry, outcome)
                 continue
