@@ -176,8 +176,10 @@ async def measure(
         for task in following:
             task.cancel()
         await asyncio.gather(*following, return_exceptions=True)
-        for one in (*readers, *senders):
-            one.close()
+        for reader in readers:
+            reader.close()
+        for sender in senders:
+            sender.close()
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -55,10 +56,13 @@ async def test_kill_9_under_load_loses_nothing_and_does_nothing_twice(
                 await send(client, f"{number}-{count}")
                 count += 1
 
+    def has(wanted: int) -> bool:
+        return len(answered) >= wanted
+
     clients = [asyncio.create_task(work(number)) for number in range(CLIENTS)]
     for kill in range(1, KILLS + 1):
         async with enough:
-            await enough.wait_for(lambda wanted=kill * BETWEEN: len(answered) >= wanted)
+            await enough.wait_for(partial(has, kill * BETWEEN))
         await asyncio.to_thread(server.stop, signal.SIGKILL)
         server = await asyncio.to_thread(serve, port=port)
     stopping.set()

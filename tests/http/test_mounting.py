@@ -48,7 +48,8 @@ def in_starlette() -> Any:
 async def started(host: Any) -> AsyncGenerator[httpx.AsyncClient]:
     """A client of an application whose lifespan runs, as a server would run it."""
     opening = host.lifespan() if isinstance(host, Litestar) else host.router.lifespan_context(host)
-    transport = httpx.ASGITransport(host)
+    whole: Any = host
+    transport = httpx.ASGITransport(whole)
     async with (
         opening,
         httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,

@@ -79,7 +79,7 @@ async def test_a_stream_without_news_says_that_it_is_alive() -> None:
         httpx.AsyncClient(base_url=url) as client,
         following(client, "/events") as events,
     ):
-        reading = asyncio.create_task(anext(events))  # type: ignore[arg-type]
+        reading = asyncio.ensure_future(anext(events))
         await until(lambda: events.comments >= 2)
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)

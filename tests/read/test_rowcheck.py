@@ -38,9 +38,9 @@ async def built(*projections: Keyed) -> World:
 
 
 async def judged(world: World, which: int = 0, **options: Any) -> RowVerdict:
-    return await verify_rows(
-        world.log, world.codec, world.store, world.projections[which], **options
-    )
+    one = world.projections[which]
+    assert isinstance(one, Keyed)
+    return await verify_rows(world.log, world.codec, world.store, one, **options)
 
 
 @pytest.mark.parametrize("rows_at_a_time", [7, 100_000])

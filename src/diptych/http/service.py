@@ -174,17 +174,7 @@ def _place_of(scope: Scope) -> dict[str, str]:
 
 def routes_of(door: Door) -> Sequence[Route]:
     """Return the addresses of a role."""
-    found: list[Route] = [
-        Route("/health/live", _app(Live()), methods=["GET"]),
-        Route("/health/ready", _app(Ready(door)), methods=["GET"]),
-    ]
-    if door.role != "workers":
-        found += [
-            Route("/openapi.json", _app(Description(door, openapi)), methods=["GET"]),
-            Route("/asyncapi.json", _app(Description(door, asyncapi)), methods=["GET"]),
-            Route("/reference", _app(Page()), methods=["GET"]),
-            Route("/reference/{file}", _app(Page()), methods=["GET"]),
-        ]
+    found: list[Route] = []  # looked through in this order: what is asked most comes first
     if door.role in ("commands", "all"):
         found += [
             Route("/commands/{name}", _app(OneCommand(door)), methods=["POST"]),
@@ -194,6 +184,17 @@ def routes_of(door: Door) -> Sequence[Route]:
         found += [
             Route("/queries/{name}", _app(OneQuery(door)), methods=["GET"]),
             Route("/events", _app(EventStream(door)), methods=["GET"]),
+        ]
+    found += [
+        Route("/health/live", _app(Live()), methods=["GET"]),
+        Route("/health/ready", _app(Ready(door)), methods=["GET"]),
+    ]
+    if door.role != "workers":
+        found += [
+            Route("/openapi.json", _app(Description(door, openapi)), methods=["GET"]),
+            Route("/asyncapi.json", _app(Description(door, asyncapi)), methods=["GET"]),
+            Route("/reference", _app(Page()), methods=["GET"]),
+            Route("/reference/{file}", _app(Page()), methods=["GET"]),
         ]
     return found
 
