@@ -38,13 +38,9 @@ def new_metadata(
             if text is not None:
                 require_text(name, text)
     command_id = new_id()
-    return Metadata(
-        time=datetime.now(UTC),
-        command_id=command_id,
-        correlation_id=correlation_id or command_id,
-        causation_id=causation_id,
-        **known_of(actor),
-    )
+    known = {} if actor is None else known_of(actor)
+    correlation_id = correlation_id or command_id
+    return Metadata(datetime.now(UTC), command_id, correlation_id, causation_id, **known)
 
 
 def known_of(actor: Actor | None) -> dict[str, Any]:
