@@ -370,11 +370,7 @@ class CommandBus:
             entry.index = index
         appends = [entry.append(_rejection_json(entry)) for entry in batch]
         span, began = self._measures.writing(batch), perf_counter()
-        try:
-            self._writing = asyncio.ensure_future(self._log.append(appends))
-        except DiptychError as error:
-            self._writing = asyncio.get_running_loop().create_future()
-            self._writing.set_exception(error)
+        self._writing = asyncio.ensure_future(self._log.append(appends))
 
         def done(writing: asyncio.Future[list[Outcome]]) -> None:
             if not writing.cancelled():

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from diptych.errors import Closed, LogUnusable, NoLog
+from diptych.errors import Closed, DiptychError, LogUnusable, NoLog
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -22,7 +22,7 @@ from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
-from diptych.sql.gathering import Gathering
+from diptych.sql.gathering import Gathering, failed
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
 from diptych.sql.ranges import is_point
@@ -108,8 +108,11 @@ class PostgresLog:
 
         When the caller is cancelled, the batch is stored or not as a whole.
         """
-        self._require_open()
-        require_sound(batch)
+        try:
+            self._require_open()
+            require_sound(batch)
+        except DiptychError as error:
+            return failed(error)
         return self._appends.ask(batch)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:

@@ -23,7 +23,7 @@ from diptych.log import (
 from diptych.logs.sqlite.reading import Request, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
-from diptych.sql.gathering import Gathering
+from diptych.sql.gathering import Gathering, failed
 from diptych.sql.ranges import FOREVER, findable
 from diptych.sql.sqlite import Database, is_missing, patiently
 
@@ -104,8 +104,11 @@ class SqliteLog:
 
         When the caller is cancelled, the batch is stored or not as a whole.
         """
-        self._require_open()
-        require_sound(batch)
+        try:
+            self._require_open()
+            require_sound(batch)
+        except DiptychError as error:
+            return failed(error)
         return self._appends.ask(batch)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
