@@ -228,6 +228,12 @@ class ProjectionFailed(DiptychError):
     code = "projection-failed"
 
 
+class ProjectionPaused(DiptychError):
+    """Somebody has paused a projection: it makes no step until it is resumed."""
+
+    code = "projection-paused"
+
+
 class StaleAnswer(DiptychError):
     """The read side did not reach the token in time, and the caller asked for nothing less."""
 

@@ -59,6 +59,10 @@ def test_status_as_json(filled: Cli) -> None:
             "proved": None,
             "state": "current",
             "error": None,
+            "parked_keys": 0,
+            "parked_events": 0,
+            "skipped": 0,
+            "paused": None,
             "fresh_within": None,
             "late": False,
         }

@@ -150,8 +150,10 @@ async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     """A planted bug: the fold passes over an event, and so do rows and digest."""
     real = fold.fold_used
 
-    def skipping(one: Any, cache: Any, span: Any, used: Sequence[fold.Used]) -> fold.Folding:
-        return real(one, cache, span, [u for u in used if u[0].position != ORDER[2]])
+    def skipping(
+        one: Any, cache: Any, span: Any, used: Sequence[fold.Used], parking: Any
+    ) -> fold.Folding:
+        return real(one, cache, span, [u for u in used if u[0].position != ORDER[2]], parking)
 
     monkeypatch.setattr("diptych.read.pages.fold_used", skipping)
     world = await built(30)
@@ -163,9 +165,11 @@ async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
 async def test_a_doubling_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     real = fold.fold_used
 
-    def doubling(one: Any, cache: Any, span: Any, used: Sequence[fold.Used]) -> fold.Folding:
+    def doubling(
+        one: Any, cache: Any, span: Any, used: Sequence[fold.Used], parking: Any
+    ) -> fold.Folding:
         twice = [[u, u] if u[0].position == ORDER[2] else [u] for u in used]
-        return real(one, cache, span, list(itertools.chain(*twice)))
+        return real(one, cache, span, list(itertools.chain(*twice)), parking)
 
     monkeypatch.setattr("diptych.read.pages.fold_used", doubling)
     world = await built(30)

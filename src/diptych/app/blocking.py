@@ -22,7 +22,9 @@ from diptych.app.running import open_log as opening_log
 from diptych.errors import BlocksEventLoop, Closed, LogUnusable, TimedOut
 from diptych.log import Log
 from diptych.messages import Actor
+from diptych.read.parked_keys import ParkedKeys
 from diptych.read.queries import Events, Views
+from diptych.read.steering import Steering
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,6 +141,24 @@ class BlockingViews(_Facade[Views]):
     rows = _blocking(Views.rows)
 
 
+class BlockingParkedKeys(_Facade[ParkedKeys]):
+    """What projections could not apply: `ParkedKeys`, with calls that wait."""
+
+    keys = _blocking(ParkedKeys.keys)
+    show = _blocking(ParkedKeys.show)
+    retry = _blocking(ParkedKeys.retry)
+    skip = _blocking(ParkedKeys.skip)
+
+
+class BlockingSteering(_Facade[Steering]):
+    """Pauses, resumes and rewinds: `Steering`, with calls that wait."""
+
+    pauses = _blocking(Steering.pauses)
+    pause = _blocking(Steering.pause)
+    resume = _blocking(Steering.resume)
+    rewind = _blocking(Steering.rewind)
+
+
 class BlockingEvents(_Facade[Events]):
     """The log, decoded: `Events`, with calls that wait."""
 
@@ -190,6 +210,16 @@ class BlockingRunning(_Opened[Running]):
     def events_for(self, actor: Actor | str | None) -> BlockingEvents:
         """The log, decoded, as far as this actor may read it: what clients are given."""
         return BlockingEvents(self._thread, self._inner.events_for(actor), self._seconds)
+
+    @property
+    def parked(self) -> BlockingParkedKeys:
+        """What projections could not apply: looked at, retried, skipped."""
+        return BlockingParkedKeys(self._thread, self._inner.parked, self._seconds)
+
+    @property
+    def steering(self) -> BlockingSteering:
+        """Pauses, resumes and rewinds projections."""
+        return BlockingSteering(self._thread, self._inner.steering, self._seconds)
 
     @property
     def log(self) -> BlockingLog:

@@ -21,9 +21,11 @@ from diptych.messages import Actor, Command, Query
 from diptych.read.engine import Engine
 from diptych.read.freshness import ReadMeasures
 from diptych.read.live import LiveQueries
+from diptych.read.parked_keys import ParkedKeys
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
+from diptych.read.steering import Steering
 from diptych.telemetry import attach
 from diptych.telemetry.metrics import Telemetry
 from diptych.telemetry.prometheus import exposition
@@ -41,7 +43,8 @@ class Running:
     """An open application. Made by ``App.open``; lives on one event loop.
 
     ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
-    rules. ``telemetry`` holds the figures that ``metrics`` tells.
+    rules. ``telemetry`` holds the figures that ``metrics`` tells. ``parked`` is what projections
+    could not apply; ``steering`` pauses, resumes and rewinds them.
     """
 
     def __init__(
@@ -63,6 +66,8 @@ class Running:
         )
         self._live = LiveQueries(log, definitions.codec, self._queries, engines, allow)
         self.telemetry = telemetry
+        self.parked = ParkedKeys(log, definitions.codec, engines)
+        self.steering = Steering(log, definitions.codec, engines)
 
     # --- commands ---------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ from diptych.errors import (
     NoViews,
     OutcomeUnknown,
     Overloaded,
+    ProjectionPaused,
     Rejected,
     StaleAnswer,
     Unavailable,
@@ -63,6 +64,7 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     Unavailable: AGAIN,
     StaleAnswer: AGAIN,
     CheckpointMoved: AGAIN,
+    ProjectionPaused: AGAIN,
     Closed: AGAIN,
 }
 """Errors that are not named here are faults."""

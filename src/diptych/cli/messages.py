@@ -146,7 +146,7 @@ def ask(
     if stuck:
         from diptych.cli.failures import warn
 
-        warn(f"a projection stands still: {stuck}")
+        warn(f"a projection stands still: {stuck}" if answer.stale else stuck)
     return OK
 
 
@@ -181,6 +181,10 @@ async def _answer(
         stuck = ""
         if answer.stale:
             stuck = next((s.error for s in await running.status() if s.error), "")
+        elif keys := [key for key in await running.parked.keys() if key.events]:
+            from diptych.cli.screen import counted
+
+            stuck = f"{counted(len(keys), 'key')} parked: see `diptych parked list`"
         return answer, head, stuck
 
 

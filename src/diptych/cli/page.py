@@ -29,6 +29,8 @@ COMMANDS: Final = (
     Command("work", "work:work", "Keep the views current; share the work with others."),
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "verify:verify", "Prove that the views applied each event exactly once."),
+    Command("parked", "parked:parked", "What cannot be applied: list, show, retry, skip."),
+    Command("projections", "projections:projections", "Pause, resume and rewind projections."),
 )
 
 OPTIONS: Final = {
@@ -44,7 +46,7 @@ FLAGS: Final = {"json", "debug"}
 STATUS: Final = """\
 Exit status
   0    done
-  1    the answer is no: rejected, or verify found a difference
+  1    the answer is no: rejected, or verify found a difference or parked keys
   2    wrong usage or invalid input
   3    try again: conflict, overloaded, unavailable, stale
   4    a fault

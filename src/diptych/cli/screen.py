@@ -84,6 +84,11 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: 1 event, 2 events."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def facts(console: Console, title: str, style: str, rows: Mapping[str, Any]) -> None:
     """Print a title and, below it, names and values in two columns."""
     kind, colon, rest = title.partition(":")

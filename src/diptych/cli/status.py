@@ -128,7 +128,7 @@ class Screen:
                 "inline" if one.inline else "async",
                 str(one.position),
                 str(one.lag),
-                seconds(one.lag_seconds) if one.lag else "-",
+                seconds(one.lag_seconds) if one.lag or one.parked_keys else "-",
                 *(self._rate(one) if self._watching else ()),
                 *([_promise(one)] if promised else ()),
                 str(one.count),
@@ -139,7 +139,12 @@ class Screen:
         errors = [
             Text.assemble((f"{one.projection}: ", "red"), one.error) for one in found if one.error
         ]
-        return Group(title, table, *errors)
+        told = [
+            Text.assemble((f"{one.projection}: ", "yellow"), text)
+            for one in found
+            if (text := _told(one))
+        ]
+        return Group(title, table, *told, *errors)
 
     def _rate(self, one: Status) -> tuple[str, str]:
         """Return events a second since the last look, and how long the rest takes at that rate."""
@@ -158,11 +163,27 @@ _STYLES = {"current": "green", "behind": "yellow"}
 
 
 def _state(one: Status) -> str:
-    if one.state in ("failed", "refused"):
+    if one.state in ("failed", "refused", "paused"):
         return one.state
     if not one.lag:
-        return "current"
+        return "parked" if one.parked_keys else "current"
     return "behind" if one.workers or one.inline else "no worker"
+
+
+def _told(one: Status) -> str:
+    """Say what operators have done, or have to do."""
+    from diptych.cli.screen import counted, harmless, moment
+
+    said: list[str] = []
+    if one.paused is not None:
+        since = moment(one.paused.since.replace(microsecond=0))
+        said.append(f"paused by {one.paused.actor} since {since}: {one.paused.why}")
+    if one.parked_keys:
+        of = counted(one.parked_keys, "key")
+        said.append(f"{counted(one.parked_events, 'event')} of {of} parked")
+    if one.skipped:
+        said.append(f"{counted(one.skipped, 'event')} skipped")
+    return harmless("; ".join(said))
 
 
 def _proved(one: Status) -> Text:
@@ -203,6 +224,10 @@ def _status_data(one: Status) -> dict[str, Any]:
         "proved": one.proved,
         "state": _state(one),
         "error": one.error,
+        "parked_keys": one.parked_keys,
+        "parked_events": one.parked_events,
+        "skipped": one.skipped,
+        "paused": one.paused,
         "fresh_within": None if one.freshness is None else one.freshness.within,
         "late": _late(one),
     }

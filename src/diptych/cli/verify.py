@@ -30,8 +30,8 @@ def verify(
     """Prove that the views applied each event exactly once, up to where they are.
 
     Reads the log and compares. Names the positions that are missing or were applied twice, and
-    ends with status 1 when there are any. An effect is one event applied to one key, so an event
-    may have several, or none. What was proved is kept with the views.
+    ends with status 1 when there are any, or parked keys. An effect is one event applied to one
+    key, so an event may have several, or none. What was proved is kept with the views.
 
     With --rows it proves the rows instead: it names those that are missing, should not be, or
     differ, and the columns. Handlers have no fold, so they are passed over.
@@ -49,7 +49,7 @@ def verify(
             return await running.verify(*projections, since=since)
 
     found = run(look())
-    right = all(one.ok for one in found)
+    right = all(one.ok and not _parked(one) for one in found)
     if options.json:
         write_json({"ok": right, "projections": found})
         return OK if right else NO
@@ -62,6 +62,8 @@ def verify(
     table = make_table({"projection": False} | columns | {"took": True, "result": False})
     for one in found:
         told = Text("ok", "green") if one.ok else Text("differs", "bold red")
+        if one.ok and _parked(one):
+            told = Text("parked", "yellow")
         table.add_row(one.projection, *_numbers(one), f"{one.seconds:.2f} s", told)
     console.print(table if found else Text("no projections", "dim"))
     for one in found:
@@ -69,6 +71,8 @@ def verify(
             name = (f"{one.projection}: ", "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
             _print_faults(console, one)
+        for text in _beside(one):
+            console.print(Text(f"{one.projection}: {text}", "yellow"), soft_wrap=True)
     return OK if right else NO
 
 
@@ -78,6 +82,30 @@ def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
     if isinstance(one, Verdict):
         return str(one.position), str(one.count)
     return str(one.rows), str(one.differing)
+
+
+def _parked(one: Verdict | RowVerdict) -> int:
+    from diptych.read.verify import Verdict
+
+    return one.parked if isinstance(one, Verdict) else 0
+
+
+def _beside(one: Verdict | RowVerdict) -> list[str]:
+    """Say what is not applied, and yet no fault."""
+    from diptych.cli.screen import counted, harmless
+    from diptych.read.verify import Verdict
+
+    if not isinstance(one, Verdict):
+        return []
+    said: list[str] = []
+    if one.parked:
+        said.append(f"{counted(one.parked, 'effect')} parked: see `diptych parked list`")
+    if one.skipped:
+        said.append(f"{counted(one.skipped, 'effect')} skipped")
+    if one.unknown:
+        types = ", ".join(f"{name}: {count}" for name, count in sorted(one.unknown.items()))
+        said.append(harmless(f"unknown types of events: {types}"))
+    return said
 
 
 MOST_FAULTS = 20

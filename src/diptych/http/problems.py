@@ -32,6 +32,7 @@ from diptych.errors import (
     OutcomeUnknown,
     Overloaded,
     ProjectionFailed,
+    ProjectionPaused,
     Rejected,
     RuleFailed,
     ServerUnusable,
@@ -111,6 +112,7 @@ FAULTS: Final[tuple[type[DiptychError], ...]] = (
     NoViews,
     ViewLost,
     ProjectionFailed,
+    ProjectionPaused,
     ServerUnusable,
     BlocksEventLoop,
 )

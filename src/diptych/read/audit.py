@@ -6,6 +6,7 @@ once for all projections, as far as their keys need it, and hashed once.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from msgspec import Struct
 
 from diptych.codec import Codec
 from diptych.log import StoredEvent
-from diptych.messages import type_hints
+from diptych.read.parking import Parking, part_of
 from diptych.read.port import Checkpoint
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proof import BLOCK_SHIFT, MASK, KeyHashes, Tally, hash_event, unpack
@@ -54,6 +55,10 @@ class Audit:
         self.after = list(after) or [0] * len(self.reach)
         self.stored = [tally for span in spans for tally in unpack(span.tallies)]
         self.unreadable: list[int] = []
+        self.parked = 0
+        self.skipped = 0
+        self._excused: set[tuple[int, int]] = set()
+        self._parking = Parking(projection, codec)
         self.types = {codec.of(event).name: event for event in projection.events}
         self._codec = codec
         self._hashes = KeyHashes(len(self.reach))
@@ -124,16 +129,38 @@ class Audit:
         self._sum(block, sums)
 
     def _keys(self, stored: StoredEvent, event: Any) -> Sequence[Any]:
+        keys = self._keys_if_any(stored, event)
+        if keys is None:
+            self.unreadable.append(stored.position)
+        return keys or ()
+
+    def _keys_if_any(self, stored: StoredEvent, event: Any) -> Sequence[Any] | None:
+        """Return the keys of an event, or of what there is of it; None where none can be had."""
+        if not isinstance(self.projection, Keyed):
+            return (None,)
         try:
             if isinstance(event, Exception):
-                raise event
-            keys = self.keys_of(event)
+                keys: Sequence[Any] = (self._parking.key_of(stored, event),)
+            else:
+                keys = self.keys_of(event)
             for key in keys:
                 _ = self._hashes[key]
         except Exception:
-            self.unreadable.append(stored.position)
-            return ()
+            return None
         return keys
+
+    def excuse(self, stored: StoredEvent, keyed: set[int], passed: set[int]) -> None:
+        """Do not expect an event on keys of these hashes, nor on any of these slices."""
+        found = self.effects([stored])
+        for key, place, digest in zip(found.keys, found.slices, found.hashes, strict=True):
+            number, _ = self._hashes[key]
+            if number not in keyed and place not in passed:
+                continue
+            self._excused.add((stored.position, number))
+            if self.after[place] < stored.position <= self.reach[place]:
+                block = stored.position >> BLOCK_SHIFT
+                self._blocks[block] = _less(self._blocks.get(block, 0), digest)
+                self._slices[place] = _less(self._slices[place], digest)
 
     def _sum(self, block: int, sums: Sequence[int]) -> None:
         self._blocks[block] = self._blocks.get(block, 0) + sum(sums)
@@ -150,14 +177,16 @@ class Audit:
         for stored in events:
             if stored.type not in self.types:
                 continue
+            event: Any
             try:
-                event: Any = self._codec.events[stored.type].decode(stored.data)
-                keys = self.keys_of(event)
-            except Exception:
-                continue
+                event = self._codec.events[stored.type].decode(stored.data)
+            except Exception as error:
+                event = error
             mark = hash_event(stored.position, stored.id)
-            for key in keys:
+            for key in self._keys_if_any(stored, event) or ():
                 number, place = self._hashes[key]
+                if (stored.position, number) in self._excused:
+                    continue
                 found.events.append(stored)
                 found.keys.append(key)
                 found.slices.append(place)
@@ -169,10 +198,17 @@ def _tally(total: int) -> Tally:
     return Tally(total // _ONE, total & MASK)
 
 
+def _less(total: int, digest: int) -> int:
+    tally = _tally(total).minus(Tally(1, digest))
+    return tally.digest | tally.count * _ONE
+
+
 class Reader:
     """Takes pages of the log apart for several audits."""
 
     def __init__(self, codec: Codec, audits: Sequence[Audit]) -> None:
+        self.unknown: Counter[str] = Counter()
+        self._known = codec.events
         self._takers: dict[str, list[Audit]] = {}
         for audit in audits:
             for type_ in audit.types:
@@ -193,6 +229,8 @@ class Reader:
                     groups[place] = [stored]
                 else:
                     group.append(stored)
+            elif stored.type not in self._known:
+                self.unknown[stored.type] += 1
         for (block, type_), group in groups.items():
             marks = [hash_event(stored.position, stored.id) for stored in group]
             decoded = _decoded(self._decode[type_], group)
@@ -207,16 +245,8 @@ def _decoder(codec: Codec, type_: str, audits: Sequence[Audit]) -> Callable[[Any
     needs = [audit.needs(type_) for audit in audits]
     if None in needs:
         return registered.decode
-    event: Any = registered.cls
-    hints = type_hints(event)
-    encoded = dict(zip(event.__struct_fields__, event.__struct_encode_fields__, strict=True))
-    names = sorted({name for need in needs if need is not None for name in need})
-    part = msgspec.defstruct(
-        event.__name__,
-        [(name, hints[name]) for name in names],
-        rename={name: encoded[name] for name in names},
-    )
-    return msgspec.json.Decoder(part).decode
+    names = {name for need in needs if need is not None for name in need}
+    return msgspec.json.Decoder(part_of(codec, type_, names)).decode
 
 
 def _decoded(decode: Callable[[Any], Any], group: Sequence[StoredEvent]) -> list[Any]:

@@ -16,11 +16,12 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from diptych.codec import Codec
-from diptych.errors import Closed, LogUnusable, ProjectionFailed, Unavailable
+from diptych.errors import Closed, LogUnusable, Unavailable
 from diptych.log import Log, StoredEvent
 from diptych.read.crew import BEAT_SECONDS, Crew
+from diptych.read.failing import failure_of, unwritable
 from diptych.read.fold import Used
-from diptych.read.follower import Follower
+from diptych.read.follower import RESTING, STOPPED, Follower
 from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
 from diptych.read.pages import decode_page, event_before, fold_page
@@ -149,10 +150,10 @@ class Engine:
         await self.doubt()
         await self._refresh_inline(force=True)
         for follower in self.spans:
-            if follower.state == "failed" and not self.running:
+            if follower.state in ("failed", "paused") and not self.running:
                 follower.state = "running"
         while behind := await self._behind(head):
-            able = [f for f in behind if f.state not in ("failed", "refused")]
+            able = [f for f in behind if f.state not in STOPPED]
             if behind and not able:
                 await self._written()
                 raise next(f.error for f in behind if f.error is not None)
@@ -223,7 +224,7 @@ class Engine:
             for f in self.spans
             if f.state != "refused"
             and not f.projection.inline
-            and not (f.state in ("failed", "standby") and f.retry_at > now)
+            and not (f.state in RESTING and f.retry_at > now)
         ]
 
     async def _turn(self, able: Sequence[Follower], until: int | None, *, settle: bool) -> bool:
@@ -311,15 +312,20 @@ class Engine:
                 return follower.advance(upto, None)
             return None
         folded = await fold_page(one, follower, self.store, used)
+        poisoned = folded.failed or any(held.error for held in folded.held)
+        if poisoned and await self._overtaken(follower):
+            return None
         if folded.failed:
             assert folded.error is not None
-            if await self._overtaken(follower):
-                return None
             self._fail(follower, folded.failed, folded.error)
             before = event_before(events, folded.failed)
             if before is None or before.position <= follower.position:
                 return None
             upto = before
+        for _ in (held for held in folded.held if held.error):
+            self.measures.failed(follower.name)
+        aside = {held.stored.position for held in folded.held}
+        used = [each for each in used if each[0].position not in aside] if aside else used
         return self.measures.noted(follower.advance(upto, folded), used)
 
     async def _overtaken(self, follower: Follower) -> bool:
@@ -359,7 +365,7 @@ class Engine:
             if len(steps) > 1:  # find out whose it is
                 return any([await self._commit([step]) for step in steps])
             follower, _, change = steps[0]
-            self._unwritable(follower, change, error)
+            await self._unwritable(follower, change, error)
             return True
         now = time.monotonic()
         for (follower, _, change), went in zip(steps, moved, strict=True):
@@ -373,12 +379,15 @@ class Engine:
         self._waiting.notify()
         return any(moved)
 
-    def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
-        """Narrow down to the event whose row cannot be written."""
+    async def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
+        """Narrow down to the event whose row cannot be written; then have its key parked."""
         follower.forget()
         effects = change.after.count - change.before.count
         if follower.limit == 1:
-            self._fail(follower, change.after.position, error)
+            condemned = await unwritable(self.store, change)
+            if not condemned or follower.parking.condemned:
+                self._fail(follower, change.after.position, error)
+            follower.parking.condemned = condemned
         else:
             follower.limit = max(1, min(effects, follower.limit or effects) // 2)
 
@@ -402,19 +411,9 @@ class Engine:
         return await self._written() or wrote
 
     def _fail(self, follower: Follower, position: int, error: Exception) -> None:
-        if not isinstance(error, ProjectionFailed):
-            failure = ProjectionFailed(
-                "The projection cannot apply this event; it stands still before it and tries again "
-                "from time to time. Correct the function and restart",
-                projection=follower.name,
-                position=position,
-                why=f"{type(error).__name__}: {error}",
-                at=follower.projection.at,
-            )
-            failure.__cause__ = error
-            error = failure
         self.measures.failed(follower.name)
-        follower.fail(position, error, time.monotonic())
+        failure = failure_of(follower.projection, position, error)
+        follower.fail(position, failure, time.monotonic())
 
     # --- resting and waking -----------------------------------------------------------------------
 
@@ -426,7 +425,7 @@ class Engine:
         able = self._able()
         timeout = INLINE_SECONDS
         for follower in self.spans:
-            if follower.state in ("failed", "standby"):
+            if follower.state in RESTING:
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)

@@ -16,6 +16,7 @@ from msgspec import Struct
 from diptych.codec import metadata_of
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
+from diptych.read.parking import Held, Parking, StopBefore, is_passing
 from diptych.read.projections import Keyed
 from diptych.read.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
 
@@ -72,7 +73,8 @@ class Folded(Struct):
     """What folding some events comes to.
 
     ``rows`` are all rows touched (None: absent now); ``put`` and ``deleted`` what must be written.
-    ``failed`` is the position of the event that could not be folded; the rest comes before it.
+    ``held`` are effects that were not applied. ``failed`` is the position of an event at which
+    folding must stop and be tried again; the rest comes before it.
     """
 
     rows: dict[Any, Any]
@@ -81,15 +83,9 @@ class Folded(Struct):
     blocks: dict[int, Tally]
     slices: dict[int, Tally]
     events: int
+    held: Sequence[Held] = ()
     failed: int = 0
     error: Exception | None = None
-
-
-class _Failed(Exception):
-    def __init__(self, index: int, error: Exception) -> None:
-        super().__init__()
-        self.index = index
-        self.error = error
 
 
 class Span:
@@ -102,16 +98,19 @@ class Span:
         self.whole = (self.start, self.end) == (0, slices)
 
 
-def fold_used(one: Keyed, cache: RowCache, span: Span, used: Sequence[Used]) -> Folding:
-    """Fold the events that a projection uses; stop before the first that cannot be folded.
+def fold_used(
+    one: Keyed, cache: RowCache, span: Span, used: Sequence[Used], parking: Parking
+) -> Folding:
+    """Fold the events that a projection uses.
 
-    Keys of slices outside the span are passed over.
+    Keys of slices outside the span are passed over. From an effect that fails on, those of its key
+    are held. At what will pass by itself, folding stops before that event.
     """
     failed, error = 0, None
     while True:
         try:
-            folded = yield from _fold(one, cache, span, used)
-        except _Failed as failure:
+            folded = yield from _fold(one, cache, span, used, parking)
+        except StopBefore as failure:
             # Folds are pure: what came before the failure is simply folded again without it.
             failed, error = used[failure.index][0].position, failure.error
             used = used[: failure.index]
@@ -120,41 +119,86 @@ def fold_used(one: Keyed, cache: RowCache, span: Span, used: Sequence[Used]) -> 
         return folded
 
 
-def _fold(one: Keyed, cache: RowCache, span: Span, used: Sequence[Used]) -> Folding:
-    keys, which = yield from _keys(one, used)
-    hashed = _hashed(span, keys, which)
+def _fold(
+    one: Keyed, cache: RowCache, span: Span, used: Sequence[Used], parking: Parking
+) -> Folding:
+    found = yield from _effects(one, span, used, parking)
     if not span.whole:
         start, end = span.start, span.end
-        mine = [start <= number < end for _, number in hashed]
-        keys, which = list(compress(keys, mine)), list(compress(which, mine))
-        hashed = list(compress(hashed, mine))
-    known, missing = cache.find(dict.fromkeys(keys))
+        found.keep([start <= number < end for _, number in found.hashed])
+    if parking.numbers or parking.condemned or found.errors:
+        _hold(found, used, parking)
+    known, missing = cache.find(dict.fromkeys(found.keys))
     if missing:
         loaded = yield missing
         for key in missing:
             known[key] = loaded.get(key)
     rows = dict(known)
-    yield from _rows(one, used, keys, which, rows)
+    yield from _rows(one, used, found, rows, parking)
+    which, hashed = found.which, found.hashed
     hashes = [(used[i][2] * number) & MASK for i, (number, _) in zip(which, hashed, strict=True)]
     blocks = tally_blocks([used[i][0].position for i in which], hashes)
     slices = tally_slices([number for _, number in hashed], hashes)
     put = [row for key, row in rows.items() if row is not None and row is not known[key]]
     deleted = [key for key, row in rows.items() if row is None and known[key] is not None]
-    return Folded(rows, put, deleted, blocks, slices, len(used))
+    return Folded(rows, put, deleted, blocks, slices, len(used), found.held)
 
 
-def _hashed(span: Span, keys: list[Any], which: Sequence[int]) -> list[tuple[int, int]]:
-    hashes = span.hashes
-    hashes.trim()
-    try:
-        return list(map(hashes.__getitem__, keys))
-    except Exception as error:
-        for index, key in zip(which, keys, strict=True):
-            try:
-                _ = hashes[key]
-            except Exception as again:
-                raise _Failed(index, again) from again
-        raise _Failed(which[0], error) from error
+class _Found(Struct):
+    """The effects of events, column by column, and what of them was held."""
+
+    keys: list[Any]
+    which: Sequence[int]
+    hashed: list[tuple[int, int]]
+    errors: dict[int, Exception]
+    held: list[Held]
+
+    def keep(self, wanted: Iterable[bool]) -> None:
+        """Keep these effects only."""
+        chosen = list(wanted)
+        self.keys = list(compress(self.keys, chosen))
+        self.which = list(compress(self.which, chosen))
+        self.hashed = list(compress(self.hashed, chosen))
+
+    def hold(self, place: int, used: Sequence[Used], error: Exception | None) -> None:
+        """Note that an effect is not applied."""
+        stored = used[self.which[place]][0]
+        self.held.append(Held(stored, self.keys[place], *self.hashed[place], error))
+
+
+def _effects(
+    one: Keyed, span: Span, used: Sequence[Used], parking: Parking
+) -> Generator[None, Any, _Found]:
+    """Return the key of each effect, its hash and slice, and the index of its event."""
+    span.hashes.trim()
+    if not any(isinstance(event, Exception) for _, event, _ in used):
+        try:
+            keys, which = yield from _keys(one, used)
+            return _Found(keys, which, list(map(span.hashes.__getitem__, keys)), {}, [])
+        except Exception:  # one by one, then
+            pass
+    found = _Found([], [], [], {}, [])
+    which = found.which = list[int]()
+    for index, (stored, event, _) in enumerate(used):
+        try:
+            if isinstance(event, Exception):
+                keys = [parking.key_of(stored, event)]
+                found.errors[index] = event
+            else:
+                keys = list(one.keys_of(event))
+            hashed = [span.hashes[key] for key in keys]
+        except Exception as error:
+            if is_passing(error):
+                raise StopBefore(index, error) from error
+            parking.require_room(found.held, index, error)
+            found.held.append(Held(stored, None, 0, span.start, error, span.end - span.start))
+            continue
+        found.keys += keys
+        found.hashed += hashed
+        which += [index] * len(keys)
+        if not index % CHUNK:
+            yield None
+    return found
 
 
 def _keys(
@@ -167,49 +211,49 @@ def _keys(
     began = perf_counter()
     for start in range(0, len(used), CHUNK):
         part = used[start : start + CHUNK]
-        try:
-            if key is not None:
-                listed += [key(event) for _, event, _ in part]
-            else:
-                for index, (_, event, _) in enumerate(part, start):
-                    for touched in keys_of(event):
-                        listed.append(touched)
-                        which.append(index)
-        except Exception as error:
-            raise _failure(one, used, start, error) from error
+        if key is not None:
+            listed += [key(event) for _, event, _ in part]
+        else:
+            for index, (_, event, _) in enumerate(part, start):
+                for touched in keys_of(event):
+                    listed.append(touched)
+                    which.append(index)
         if perf_counter() - began > PAUSE_SECONDS:
             yield None
             began = perf_counter()
     return listed, which if key is None else range(len(used))
 
 
-def _failure(one: Keyed, used: Sequence[Used], start: int, error: Exception) -> _Failed:
-    """Return which event of a chunk has no key."""
-    for index in range(start, len(used)):
-        event = used[index][1]
-        if isinstance(event, Exception):
-            return _Failed(index, event)
-        try:
-            one.keys_of(event)
-        except Exception as again:
-            return _Failed(index, again)
-    return _Failed(start, error)
+def _hold(found: _Found, used: Sequence[Used], parking: Parking) -> None:
+    """Hold the effects of keys that are parked, or are to be."""
+    numbers = set(parking.numbers)
+    wanted: list[bool] = []
+    for place, (index, (number, _)) in enumerate(zip(found.which, found.hashed, strict=True)):
+        error = None
+        if number not in numbers:
+            doomed = parking.condemned.get((used[index][0].position, number))
+            error = found.errors.get(index) or doomed
+            if error is not None:
+                parking.require_room(found.held, index, error)
+                numbers.add(number)
+        wanted.append(number not in numbers)
+        if number in numbers:
+            found.hold(place, used, error)
+    if found.held:
+        found.keep(wanted)
 
 
 def _rows(
-    one: Keyed,
-    used: Sequence[Used],
-    keys: Sequence[Any],
-    which: Sequence[int],
-    rows: dict[Any, Any],
+    one: Keyed, used: Sequence[Used], found: _Found, rows: dict[Any, Any], parking: Parking
 ) -> Generator[None, Any, None]:
     function, view, key_of = one.function, one.view, one.definition.key_of
     plain = one.plain
     began = perf_counter()
-    for start in range(0, len(keys), CHUNK):
+    start = 0
+    while start < len(found.keys):
         index = start
-        chunk = keys[start : start + CHUNK]
-        events = [used[i] for i in which[start : start + CHUNK]]
+        chunk = found.keys[start : start + CHUNK]
+        events = [used[i] for i in found.which[start : start + CHUNK]]
         try:
             for key, (stored, event, _) in zip(chunk, events, strict=True):
                 if plain:
@@ -222,10 +266,24 @@ def _rows(
                 rows[key] = row
                 index += 1
         except Exception as error:
-            raise _Failed(which[index], error) from error
+            if is_passing(error):
+                raise StopBefore(found.which[index], error) from error
+            parking.require_room(found.held, found.which[index], error)
+            _hold_from(found, used, index, error)
+        start = index
         if perf_counter() - began > PAUSE_SECONDS:
             yield None
             began = perf_counter()
+
+
+def _hold_from(found: _Found, used: Sequence[Used], first: int, error: Exception) -> None:
+    """Hold an effect that failed, and all later ones of its key."""
+    key, wanted = found.hashed[first], [True] * len(found.keys)
+    for place in range(first, len(found.keys)):
+        if found.hashed[place] == key:
+            found.hold(place, used, error if place == first else None)
+            wanted[place] = False
+    found.keep(wanted)
 
 
 def recorded(stored: StoredEvent, event: Any) -> Recorded:

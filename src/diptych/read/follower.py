@@ -6,17 +6,27 @@ import random
 from typing import Final, Literal
 
 from diptych.codec import Codec, metadata_of
-from diptych.errors import ForeignCheckpoint
+from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
 from diptych.read.fold import Folded, RowCache, Span
-from diptych.read.port import Change, Checkpoint, Tally, ViewStore, Writes
+from diptych.read.parking import Parking
+from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proof import BLOCK_SHIFT, MODULUS, add_packed
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""
 
-State = Literal["new", "running", "standby", "failed", "refused"]
+PAUSE_SECONDS: Final = 1.0
+"""How often a follower that is paused looks whether it may go on."""
+
+State = Literal["new", "running", "standby", "failed", "paused", "refused"]
+
+STOPPED: Final = ("failed", "paused", "refused")
+"""The states of those who cannot go on now."""
+
+RESTING: Final = ("failed", "paused", "standby")
+"""Those of followers that try again after a while."""
 
 
 class Follower:
@@ -36,6 +46,7 @@ class Follower:
     ) -> None:
         self.projection = projection
         self.types = frozenset(codec.of(t).name for t in projection.events)
+        self.parking = Parking(projection, codec)
         self.cache = RowCache(cache_rows)
         self.checkpoint = checkpoint or Checkpoint(projection.name, "", slices=projection.slices)
         self.span = Span(projection.slices, self.checkpoint.slice, self.checkpoint.end)
@@ -51,6 +62,7 @@ class Follower:
         self.attempts = 0
         self.retry_at = 0.0
         self.limit: int | None = None
+        self.paused: Pause | None = None
         self.written_at = 0.0
 
     @property
@@ -82,11 +94,23 @@ class Follower:
         else:
             return False
         await refuse_foreign(checkpoint, log)
+        # Read after the checkpoint: what changes them changes it, and then no step will match it.
+        await self._look_at_desk(store, checkpoint)
         number = checkpoint.position >> BLOCK_SHIFT
         self.block = await store.block(self.name, checkpoint.slice, number)
         self.checkpoint = self.tip = checkpoint
         self.lost = False
         return True
+
+    async def _look_at_desk(self, store: ViewStore, checkpoint: Checkpoint) -> None:
+        name = self.name
+        self.parking.know((await store.desk.keys()).get(name, ()), self.span.start, self.span.end)
+        if not isinstance(self.projection, Keyed):
+            found = await store.desk.parked(name) if self.parking.some else ()
+            self.parking.skipped = frozenset(
+                one.position for one in found if one.position > checkpoint.position
+            )
+        self.paused = (await store.desk.pauses()).get(name)
 
     def forget(self) -> None:
         """Forget what is only true as long as nobody else moves the checkpoint."""
@@ -126,6 +150,7 @@ class Follower:
             before.slice,
             before.slices,
             tallies,
+            before.revision,
         )
         last = after.position >> BLOCK_SHIFT
         if last in blocks:
@@ -134,14 +159,18 @@ class Follower:
             self.block = Tally()
         self.tip = after
         self.seen = None
+        parked: tuple[Parked, ...] = ()
         if folded is not None:
             self.cache.keep(folded.rows)
-        return Change(before, after, blocks, writes)
+            if folded.held:
+                parked = self.parking.park(folded.held)
+        return Change(before, after, blocks, writes, parked)
 
     def committed(self, change: Change, now: float) -> None:
         """Note that a step has been committed."""
         self.checkpoint = change.after
         self.written_at = now
+        self.parking.condemned.clear()
         if self.limit is not None:
             self.limit = self.limit * 2 if self.limit < 1000 else None
         if self.state == "failed" and change.after.position < self.failed_position:
@@ -168,6 +197,19 @@ class Follower:
         self.state = "standby"
         self.attempts = min(self.attempts + 1, 6)
         self.retry_at = now + random.uniform(0.5, 1.0) * 0.05 * 2**self.attempts
+
+    def rest(self, pause: Pause, now: float) -> None:
+        """Make no step until the projection is resumed; look for that now and then."""
+        self.forget()
+        self.state = "paused"
+        self.error = ProjectionPaused(
+            "The projection is paused; `diptych projections resume` lets it go on",
+            projection=self.name,
+            by=pause.actor,
+            since=pause.since.isoformat(timespec="seconds"),
+            why=pause.why,
+        )
+        self.retry_at = now + PAUSE_SECONDS * random.uniform(0.5, 1.0)
 
     def refuse(self, error: ForeignCheckpoint) -> None:
         """Do not run at all: the checkpoint is not of this log."""

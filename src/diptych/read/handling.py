@@ -34,6 +34,8 @@ async def handle_page(
     Where it raises, everything before that event is kept, and ``fail`` is told.
     """
     progress = False
+    skipped = follower.parking.skipped
+    used = [one for one in used if one[0].position not in skipped] if skipped else used
     while True:
         part, used = used[:HANDLER_EVENTS], used[HANDLER_EVENTS:]
         upto = part[-1][0] if used else events[-1]

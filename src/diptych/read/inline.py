@@ -129,16 +129,17 @@ class _Inline(Generic[S, G]):
             if stored.type in follower.types
         ]
         folded = (yield from _folded(one, follower, used)) if used else None
-        if folded is not None and folded.failed:
+        failed, error = _failed(folded)
+        if failed:
             if remembered:  # it may have failed on rows that are not those of the database
                 return False
             raise ProjectionFailed(
                 "An inline projection's function raised, so the append did not take place",
                 projection=follower.name,
-                position=folded.failed,
-                why=f"{type(folded.error).__name__}: {folded.error}",
+                position=failed,
+                why=f"{type(error).__name__}: {error}",
                 at=one.at,
-            ) from folded.error
+            ) from error
         change: Change = follower.advance(events[-1], folded)
         moved: bool = yield "apply", (change,)
         return moved
@@ -150,8 +151,17 @@ class _Inline(Generic[S, G]):
             return undecodable(self._codec, stored)
 
 
+def _failed(folded: Folded | None) -> tuple[int, Exception | None]:
+    """Return the first event that could not be folded; nothing is parked within an append."""
+    if folded is None:
+        return 0, None
+    held = [(one.stored.position, one.error) for one in folded.held if one.error is not None]
+    failed = [(folded.failed, folded.error)] if folded.failed else []
+    return min(held + failed, key=lambda found: found[0], default=(0, None))
+
+
 def _folded(one: Keyed, follower: Follower, used: Sequence[Used]) -> _Asking[Folded]:
-    folding = fold_used(one, follower.cache, follower.span, used)
+    folding = fold_used(one, follower.cache, follower.span, used, follower.parking)
     try:
         asked = next(folding)
         while True:

@@ -69,7 +69,7 @@ async def fold_page(
     one: Keyed, follower: Follower, store: ViewStore, used: Sequence[Used]
 ) -> Folded:
     """Fold the events of a page that a projection uses, letting the loop breathe."""
-    folding = fold_used(one, follower.cache, follower.span, used)
+    folding = fold_used(one, follower.cache, follower.span, used, follower.parking)
     try:
         asked = next(folding)
         while True:

@@ -16,8 +16,9 @@ from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
+from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.proof import Tally, pack, total_of, unpack
+from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class Checkpoint(Struct, frozen=True):
 
     The span begins with ``slice`` and has ``slices`` of them. ``event_id`` and ``time`` are those
     of the event at ``position``; position 0 has neither. ``count`` and ``digest`` are the sums of
-    the slices' own, packed in ``tallies`` (`proof.pack`).
+    the slices' own, packed in ``tallies`` (`proof.pack`). ``revision`` grows with whatever changes
+    what the followers of the span must know: keys retried or skipped, a pause, a rewind.
     """
 
     projection: str
@@ -46,6 +48,7 @@ class Checkpoint(Struct, frozen=True):
     slice: int = 0
     slices: int = 1
     tallies: bytes = bytes(24)
+    revision: int = 0
 
     @property
     def end(self) -> int:
@@ -103,6 +106,7 @@ class Change(Struct, frozen=True):
     """A projection's step: only if its checkpoint is still ``before``, all of it or nothing.
 
     ``blocks`` are the new tallies (not the differences) of the blocks that the step touched.
+    ``parked`` are put, in place of those of the same `Parked.place`; ``unparked`` are such places.
     ``applied`` is there to be measured; stores pass it over.
     """
 
@@ -110,6 +114,8 @@ class Change(Struct, frozen=True):
     after: Checkpoint
     blocks: dict[int, Tally]
     writes: tuple[Writes, ...] = ()
+    parked: tuple[Parked, ...] = ()
+    unparked: tuple[Place, ...] = ()
     applied: Applied | None = None
 
 
@@ -216,6 +222,11 @@ class AsyncInsideStore(Protocol):
 
 class ViewStore(Protocol):
     """What an adapter offers."""
+
+    @property
+    def desk(self) -> Desk:
+        """What operators look at and change: parked keys, pauses."""
+        ...
 
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
@@ -346,6 +357,7 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
         count=total.count,
         digest=total.digest,
         tallies=left.tallies + right.tallies,
+        revision=max(left.revision, right.revision),
     )
 
 
@@ -388,15 +400,21 @@ def require_tables(
 
 
 __all__ = [
+    "BLOCK_SHIFT",
     "DECIMAL_COLLATION",
     "AsyncInsideStore",
     "Change",
     "Checkpoint",
     "Definition",
+    "Desk",
     "Found",
     "InsideStore",
     "Kept",
     "Layout",
+    "Parked",
+    "ParkedKey",
+    "Pause",
+    "Place",
     "Proof",
     "Session",
     "Storage",

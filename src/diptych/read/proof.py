@@ -59,8 +59,17 @@ def hash_event(position: int, event_id: str) -> int:
 
 def hash_key(key: Any) -> int:
     """Return a key's part of the hash of its effects; keys that are equal have the same."""
-    digest = blake2b(_encode(_canonical(key)), digest_size=16).digest()
-    return int.from_bytes(digest, "little") | 1
+    return hash_text(_encode(_canonical(key)))
+
+
+def key_text(key: Any) -> str:
+    """Return a key in canonical JSON."""
+    return _encode(_canonical(key)).decode()
+
+
+def hash_text(canonical: bytes) -> int:
+    """Return the hash of a key that is given in canonical JSON."""
+    return int.from_bytes(blake2b(canonical, digest_size=16).digest(), "little") | 1
 
 
 def slice_of(key: Any, slices: int) -> int:

@@ -19,6 +19,7 @@ from diptych.errors import ProjectionFailed
 from diptych.log import Log, StoredEvent
 from diptych.read.fold import recorded
 from diptych.read.pages import undecodable
+from diptych.read.parking import Aside, Parking
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Keyed
 from diptych.read.proof import hash_key
@@ -133,6 +134,8 @@ class _Check:
         self.compared = 0
         self.faults: list[RowFault] = []
         self.unsettled: list[Any] = []
+        self._parking = Parking(one, codec)
+        self._aside = Aside(())
 
     async def count(self) -> int:
         """Return how many rows there are."""
@@ -151,6 +154,7 @@ class _Check:
             return number % _SHARES < self._most and (number >> 32) % parts == part
 
         reach = _Reach(await self._spans())
+        self._aside = Aside(await self._store.desk.parked(self._one.name))
         expected: dict[Any, Any] = {}
         await self._fold(expected, mine, [0] * reach.slices, reach.positions)
         doubtful: dict[Any, None] = {}
@@ -178,6 +182,7 @@ class _Check:
         """
         kept = {key: expected[key] for key in doubtful if key in expected}
         open_ = dict(doubtful)
+        revisions = reach.revisions
         for _ in range(LOOKS):
             before = _Reach(await self._spans())
             found = {key: await self._store.get(self._one.view, key) for key in open_}
@@ -188,7 +193,7 @@ class _Check:
                 row = read.rows[0] if read.rows else None
                 if kept.get(key) == row:
                     open_.pop(key)
-                elif before.of(key) == after.of(key):
+                elif before.of(key) == after.of(key) and revisions == after.revisions:
                     open_.pop(key)
                     names = self._one.definition.names
                     self.faults.append(_fault(names, key, kept.get(key), row))
@@ -204,7 +209,7 @@ class _Check:
         until: Sequence[int],
     ) -> None:
         """Fold the events of some keys, of each slice those in (after, until]."""
-        one, slices = self._one, len(until)
+        slices = len(until)
         at, end = min(after), max(until)
         while at < end:
             page = await self._log.read(after=at, until=end, limit=PAGE)
@@ -213,9 +218,12 @@ class _Check:
                 decode = self._decode.get(stored.type)
                 if decode is None:
                     continue
-                event = self._decoded(decode, stored)
-                for key in one.keys_of(event):
-                    place = (hash_key(key) >> 64) % slices
+                event, keys = self._keys(decode, stored)
+                for key in keys:
+                    number = hash_key(key)
+                    place = (number >> 64) % slices
+                    if self._aside.has(stored.position, number, place):
+                        continue
                     if mine(key) and after[place] < stored.position <= until[place]:
                         self._apply(rows, key, stored, event)
             await asyncio.sleep(0)
@@ -224,6 +232,8 @@ class _Check:
         one = self._one
         record = recorded(stored, event) if one.asks_record else None
         try:
+            if isinstance(event, Exception):
+                raise event
             row = one.fold(rows.get(key), event, key, record)
         except Exception as error:
             raise ProjectionFailed(
@@ -238,11 +248,20 @@ class _Check:
         else:
             rows[key] = row
 
-    def _decoded(self, decode: Callable[[Any], Any], stored: StoredEvent) -> Any:
+    def _keys(self, decode: Callable[[Any], Any], stored: StoredEvent) -> tuple[Any, Sequence[Any]]:
+        """Return an event and its keys; what is parked may have neither."""
+        event: Any = None
         try:
-            return decode(stored.data)
+            try:
+                event = decode(stored.data)
+            except Exception:
+                event = undecodable(self._codec, stored)
+                return event, [self._parking.key_of(stored, event)]
+            return event, self._one.keys_of(event)
         except Exception:
-            raise undecodable(self._codec, stored) from None
+            if stored.position in self._aside.without_key:
+                return event, ()
+            raise
 
     async def _spans(self) -> list[Checkpoint]:
         return (await self._store.checkpoints())[self._one.name]
@@ -274,6 +293,7 @@ class _Reach:
     def __init__(self, spans: Sequence[Checkpoint]) -> None:
         self.positions = [span.position for span in spans for _ in range(span.slices)]
         self.slices = len(self.positions)
+        self.revisions = [span.revision for span in spans for _ in range(span.slices)]
 
     def of(self, key: Any) -> int:
         """Return how far the slice of a key is."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from diptych.codec import Codec
@@ -107,8 +108,11 @@ class Spans:
             return
         if not there:
             self.stale = True
-        elif follower.state in ("standby", "new"):
+        elif follower.paused is not None:
+            follower.rest(follower.paused, time.monotonic())
+        elif follower.state in ("standby", "new", "paused"):
             follower.state = "running"
+            follower.error = None
 
     async def look(self) -> list[Follower]:
         """Read how far all are; return followers whose checkpoint has gone back, or is no more."""

@@ -11,7 +11,7 @@ from diptych.codec import metadata_of
 from diptych.log import Log
 from diptych.read.crew import LEASE_SECONDS
 from diptych.read.freshness import Freshness, ReadMeasures
-from diptych.read.port import Checkpoint, Proof, ViewStore
+from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
 from diptych.read.spans import Spans
 
 
@@ -40,10 +40,11 @@ class Status(Struct, frozen=True):
     """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
-    ``lag_seconds`` is the age of the oldest event not yet applied; 0.0 when there is none.
-    ``state``: new, running, standby (another worker does it), failed, refused. ``freshness``: how
-    it keeps its ``fresh_within``, None where it has none. ``workers``: how many processes share it
-    just now. ``proved``: what was last proved, None where nothing was.
+    ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
+    is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
+    ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
+    ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
+    processes share it just now. ``proved``: what was last proved, None where nothing was.
     """
 
     projection: str
@@ -60,9 +61,13 @@ class Status(Struct, frozen=True):
     freshness: Freshness | None = None
     workers: int = 0
     proved: Proved | None = None
+    parked_keys: int = 0
+    parked_events: int = 0
+    skipped: int = 0
+    paused: Pause | None = None
 
 
-STATES: Final = ("refused", "failed", "standby", "new", "running")
+STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
 """What a projection can be in, the gravest first."""
 
 
@@ -75,6 +80,7 @@ async def status_of(
     proofs = await store.proofs()
     workers = await store.workers(LEASE_SECONDS)
     head = await log.head()
+    keys, pauses = await store.desk.keys(), await store.desk.pauses()
     ages: dict[int, float] = {}
     found: list[Status] = []
     for name, one in spans.projections.items():
@@ -89,14 +95,21 @@ async def status_of(
             )
         last = min(parts, key=lambda part: part.position)
         worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
+        state = "standby" if worst is None else worst.state
+        pause = pauses.get(name)
+        if pause is not None and state != "refused":
+            state = "paused"
+        parked = [key for key in keys.get(name, ()) if key.events]
+        measures.parked(name, len(parked))
+        oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
             Status(
                 name,
                 last.position,
                 head,
                 last.lag,
-                last.lag_seconds,
-                "standby" if worst is None else worst.state,
+                max(last.lag_seconds, 0.0 if oldest is None else _age(oldest)),
+                state,
                 None if worst is None or worst.error is None else str(worst.error),
                 worst.failed_position if worst is not None and worst.state == "failed" else 0,
                 one.inline,
@@ -105,6 +118,10 @@ async def status_of(
                 measures.freshness(name),
                 sum(name in worker.projections for worker in workers),
                 _proved(proofs.get(name)),
+                len(parked),
+                sum(key.events for key in parked),
+                sum(key.skipped for key in keys.get(name, ())),
+                pause,
             )
         )
     return found
@@ -122,5 +139,8 @@ async def age_after(log: Log, position: int) -> float:
     page = await log.read(after=position, limit=1)
     if not page.events:
         return 0.0
-    since = metadata_of(page.events[0]).time
-    return max((datetime.now(UTC) - since).total_seconds(), 0.0)
+    return _age(metadata_of(page.events[0]).time)
+
+
+def _age(time: datetime) -> float:
+    return max((datetime.now(UTC) - time).total_seconds(), 0.0)

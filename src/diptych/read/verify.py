@@ -22,8 +22,9 @@ from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
 from diptych.read.audit import Audit, Effects, Reader
 from diptych.read.blame import Unit, explain
+from diptych.read.excused import excuse
 from diptych.read.follower import refuse_foreign
-from diptych.read.port import Checkpoint, Proof, ViewStore, pack, unpack
+from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
 from diptych.read.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
@@ -45,6 +46,10 @@ class Fault(Struct, frozen=True):
 class Verdict(Struct, frozen=True, kw_only=True):
     """What was found. ``ok``: complete up to ``position``, and nothing twice.
 
+    But for as many effects as are ``parked`` or were ``skipped``: these are not applied, and it is
+    known which (`diptych parked list`). ``unknown``: how many events that were read are of types
+    that the application does not know; no projection uses them.
+
     ``missing``: positions that were skipped; ``doubled``: applied once too often (thrice: named
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
     and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
@@ -62,6 +67,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     faults: list[Fault] = []
     unresolved: list[tuple[int, int]] = []
     reason: str = ""
+    parked: int = 0
+    skipped: int = 0
+    unknown: dict[str, int] = {}
 
 
 async def verify(
@@ -96,8 +104,9 @@ async def _verify(
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
     looked: list[_Look] = []
+    parked: dict[str, list[Parked]] = {}
     for one in projections:
-        spans, blocks = await store.proof(one.name)
+        spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
             if not spans:
                 raise ForeignCheckpoint("The projection has no checkpoint", projection=one.name)
@@ -114,14 +123,34 @@ async def _verify(
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
-    await _read(log, codec, [look.audit for look in looked])
+    unknown = await _read(log, codec, [look.audit for look in looked])
     for look in looked:
-        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
+        await excuse(log, look.audit, parked[look.audit.projection.name])
+        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began, unknown)
         await store.prove(look.proof(verdict))
     return verdicts
 
 
-async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
+async def _stored(
+    store: ViewStore, name: str
+) -> tuple[list[Checkpoint], dict[int, Tally], list[Parked]]:
+    """Return spans, blocks and what is parked, as they were at one moment.
+
+    What was parked by steps since then lies behind the spans; all else raises a revision.
+    """
+    while True:
+        spans, blocks = await store.proof(name)
+        parked = await store.desk.parked(name)
+        if _revisions((await store.checkpoints()).get(name, [])) == _revisions(spans):
+            return spans, blocks, parked
+
+
+def _revisions(spans: Sequence[Checkpoint]) -> list[int]:
+    return [span.revision for span in spans for _ in range(span.slices)]
+
+
+async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> dict[str, int]:
+    """Read the log for audits; return how many events it has of types that nobody knows."""
     until = max((position for audit in audits for position in audit.reach), default=0)
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
@@ -136,6 +165,7 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
         )
         for _ in reader.take(page.events):
             await asyncio.sleep(0)
+    return dict(reader.unknown)
 
 
 class _Look:
@@ -159,7 +189,7 @@ class _Look:
         else:
             self.audit = Audit(one, codec, spans)
 
-    async def verdict(self, log: Log, began: float) -> Verdict:
+    async def verdict(self, log: Log, began: float, unknown: dict[str, int]) -> Verdict:
         """Compare; where blocks differ, name the positions."""
         faults: list[Fault] = []
         unresolved: list[tuple[int, int]] = []
@@ -179,6 +209,9 @@ class _Look:
             faults=faults,
             unresolved=unresolved,
             reason=reason,
+            parked=self.audit.parked,
+            skipped=self.audit.skipped,
+            unknown=unknown,
         )
 
     def proof(self, verdict: Verdict) -> Proof:

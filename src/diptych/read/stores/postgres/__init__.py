@@ -22,6 +22,7 @@ from diptych.read.port import (
     Worker,
     definition_of,
 )
+from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
     Steps,
     checkpoints_of,
@@ -56,6 +57,7 @@ class PostgresViews:
         self.database = database
         self.owned = owned
         self.steps = Steps(database.schema)
+        self.desk = PostgresDesk(self)
         self._plans: Plans | None = None
         self._waker = Waker(database, f"diptych_views_{database.schema}", self._hear)
         self._steps = 0

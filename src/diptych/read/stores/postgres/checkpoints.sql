@@ -7,14 +7,14 @@ WHERE NOT EXISTS (SELECT FROM {schema}.diptych_checkpoints AS c WHERE c.projecti
 
 -- name: insert
 INSERT INTO {schema}.diptych_checkpoints
-    (projection, slice, slices, log, position, event_id, count, digest, time, tallies)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    (projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 
 -- name: delete
 DELETE FROM {schema}.diptych_checkpoints WHERE projection = $1 AND slice = $2
 
 -- name: read
-SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision
 FROM {schema}.diptych_checkpoints ORDER BY projection, slice
 
 -- One cutter at a time. In a statement of its own: what waits for rows that somebody deletes does
@@ -24,7 +24,7 @@ SELECT pg_advisory_xact_lock(hashtextextended($1, $2))
 
 -- For who moves or cuts them within a longer transaction: until then nobody else does.
 -- name: hold
-SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision
 FROM {schema}.diptych_checkpoints WHERE projection = $1 ORDER BY slice FOR UPDATE
 
 -- name: positions
@@ -36,7 +36,7 @@ FROM (SELECT projection, min(position) AS position
 SELECT
     (SELECT coalesce(json_agg(json_build_array(
         projection, slice, slices, log, position, event_id, count, digest, time,
-        encode(tallies, 'hex')) ORDER BY slice)::text, '[]')
+        encode(tallies, 'hex'), revision) ORDER BY slice)::text, '[]')
      FROM {schema}.diptych_checkpoints WHERE projection = $1),
     (SELECT coalesce(json_agg(json_build_array(b.block, b.count, b.digest))::text, '[]')
      FROM {schema}.diptych_blocks AS b WHERE b.projection = $1)
@@ -78,9 +78,10 @@ DELETE FROM {schema}.diptych_workers WHERE worker = $1
 -- name: move
 moved{n} AS (
     UPDATE {schema}.diptych_checkpoints
-    SET position = {}, event_id = {}, count = {}, digest = {}, time = {}, tallies = {}
+    SET position = {}, event_id = {}, count = {}, digest = {}, time = {}, tallies = {},
+        revision = {}
     WHERE projection = {} AND slice = {} AND slices = {} AND log = {} AND position = {}
-        AND count = {} AND digest = {}
+        AND count = {} AND digest = {} AND revision = {}
     RETURNING projection, slice
 )
 

@@ -10,11 +10,12 @@ from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
-from itertools import count
+from itertools import chain, count
 from typing import Any, Final
 
 import asyncpg
 import msgspec
+from msgspec import structs
 
 from diptych.errors import Invalid
 from diptych.read.port import (
@@ -32,6 +33,8 @@ from diptych.sql.postgres import Connection
 
 _PACKAGE = __name__.rpartition(".")[0]
 SQL: Final = named_statements(_PACKAGE, "checkpoints.sql")
+_DESK: Final = named_statements(_PACKAGE, "desk.sql")
+_PARTS: Final = {name: _DESK[name] for name in ("put_parked", "unpark")}
 
 MOST_STEPS: Final = 300
 """Shapes of steps whose SQL is kept."""
@@ -197,7 +200,7 @@ class Steps:
 
     def __init__(self, schema: str) -> None:
         self.schema = schema
-        self.sql = {name: text.replace("{schema}", schema) for name, text in SQL.items()}
+        self.sql = {name: text.replace("{schema}", schema) for name, text in (SQL | _PARTS).items()}
         self._rows: dict[type[View], Rows] = {}
         self._statements: dict[Any, str] = {}
 
@@ -217,9 +220,8 @@ class Steps:
         values: list[Any] = []
         shape: list[Any] = [durable]
         for change in changes:
-            values += _move_values(change)
-            if change.blocks:
-                values += _block_values(change)
+            beside = _beside(change)
+            values += chain.from_iterable(beside.values())
             written: list[tuple[type[View], bool, bool]] = []
             for writes in change.writes:
                 layout = self.rows_of(writes.view).layout
@@ -228,7 +230,7 @@ class Steps:
                 if writes.rows:
                     values += layout.to_columns(writes.rows)
                 written.append((writes.view, bool(writes.deleted), bool(writes.rows)))
-            shape.append((bool(change.blocks), *written))
+            shape.append((tuple(beside), *written))
         key = tuple(shape)
         sql = self._statements.get(key)
         if sql is None:
@@ -241,10 +243,8 @@ class Steps:
         durable, *changes = shape
         parts: list[str] = []
         results: list[str] = []
-        for n, (blocks, *written) in enumerate(changes):
-            parts.append(self._part("move", n))
-            if blocks:
-                parts.append(self._part("put_blocks", n))
+        for n, (names, *written) in enumerate(changes):
+            parts += [self._part(name, n) for name in names]
             beside = f"moved{n} CROSS JOIN "
             for view, deleted, put in written:
                 rows = self.rows_of(view)
@@ -261,6 +261,19 @@ class Steps:
         return self.sql[name].replace("{n}", str(number))
 
 
+def _beside(change: Change) -> dict[str, list[Any]]:
+    """Return the parts of a step that are not rows, with their values."""
+    found = {"move": _move_values(change)}
+    if change.blocks:
+        found["put_blocks"] = _block_values(change)
+    if change.parked:
+        rows = [structs.astuple(one)[1:] for one in change.parked]
+        found["put_parked"] = [list(column) for column in zip(*rows, strict=True)]
+    if change.unparked:
+        found["unpark"] = [list(column) for column in zip(*change.unparked, strict=True)]
+    return found
+
+
 def _move_values(change: Change) -> list[Any]:
     before, after = change.before, change.after
     return [
@@ -270,6 +283,7 @@ def _move_values(change: Change) -> list[Any]:
         f"{after.digest:032x}",
         after.time,
         after.tallies,
+        after.revision,
         before.projection,
         before.slice,
         before.slices,
@@ -277,6 +291,7 @@ def _move_values(change: Change) -> list[Any]:
         before.position,
         before.count,
         f"{before.digest:032x}",
+        before.revision,
     ]
 
 
@@ -304,7 +319,7 @@ def refused_rows() -> Generator[None]:
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Return a checkpoint from its row."""
-    projection, slice_, slices, log, position, event_id, count, digest, time, tallies = row
+    projection, slice_, slices, log, position, event_id, count, digest, time, tallies, rev = row
     return Checkpoint(
         projection,
         log,
@@ -316,6 +331,7 @@ def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
         slice_,
         slices,
         bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
+        rev,
     )
 
 
@@ -352,9 +368,16 @@ async def recut(
             await connection.execute(sql["delete"], projection, span.slice)
     for span in after:
         if span not in before:
-            await connection.execute(
-                sql["insert"],
-                *(projection, span.slice, span.slices, span.log, span.position, span.event_id),
-                *(span.count, f"{span.digest:032x}", span.time, span.tallies),
-            )
+            await insert_span(connection, sql, span, span.revision)
     return after
+
+
+async def insert_span(
+    connection: Connection, sql: Mapping[str, str], span: Checkpoint, revision: int
+) -> None:
+    """Insert a checkpoint, within a transaction."""
+    await connection.execute(
+        sql["insert"],
+        *(span.projection, span.slice, span.slices, span.log, span.position, span.event_id),
+        *(span.count, f"{span.digest:032x}", span.time, span.tallies, revision),
+    )

@@ -1,6 +1,7 @@
 -- How far the slices of each projection are, and the proof of what they have applied. A row is a
 -- span: `slices` neighbours from `slice` on that stand level. count and digest (128 bits in hex) are
 -- the sums of those of each slice, in tallies: 24 bytes each. time: that of the event there.
+-- revision: see diptych_parked and diptych_pauses, whose every change raises it.
 -- name: diptych_checkpoints
 CREATE TABLE {schema}.diptych_checkpoints (
     projection text COLLATE "C" NOT NULL,
@@ -13,6 +14,7 @@ CREATE TABLE {schema}.diptych_checkpoints (
     digest text COLLATE "C" NOT NULL,
     time timestamp with time zone,
     tallies bytea STORAGE PLAIN NOT NULL,
+    revision bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (projection, slice)
 ) WITH (fillfactor = 50)
 
@@ -51,5 +53,38 @@ CREATE TABLE {schema}.diptych_proofs (
     reason text NOT NULL,
     reach bigint[] NOT NULL,
     tallies bytea NOT NULL,
+    PRIMARY KEY (projection)
+)
+
+-- Effects that were not applied. key: canonical JSON; '' where an event has none: then as many slices
+-- as said have passed it over.
+-- name: diptych_parked
+CREATE TABLE {schema}.diptych_parked (
+    projection text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    slice bigint NOT NULL,
+    slices bigint NOT NULL,
+    event_id text COLLATE "C" NOT NULL,
+    event text COLLATE "C" NOT NULL,
+    time timestamp with time zone NOT NULL,
+    since timestamp with time zone NOT NULL,
+    kind text NOT NULL,
+    error text NOT NULL,
+    attempts bigint NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    actor text NOT NULL,
+    why text NOT NULL,
+    decided timestamp with time zone,
+    PRIMARY KEY (projection, key, position, slice)
+)
+
+-- Projections that are not to go on.
+-- name: diptych_pauses
+CREATE TABLE {schema}.diptych_pauses (
+    projection text COLLATE "C" NOT NULL,
+    since timestamp with time zone NOT NULL,
+    actor text NOT NULL,
+    why text NOT NULL,
     PRIMARY KEY (projection)
 )

@@ -24,6 +24,7 @@ from diptych.read.port import (
     require_tables,
 )
 from diptych.read.stores.sqlite import rows as sql
+from diptych.read.stores.sqlite.desk import SqliteDesk, park
 from diptych.read.stores.sqlite.rows import Rows, flat
 from diptych.sql.sqlite import Database, Session, transaction
 
@@ -49,6 +50,7 @@ class SqliteViews:
     def __init__(self, database: Database, *, owned: bool = True) -> None:
         self.database = database
         self.owned = owned
+        self.desk = SqliteDesk(self)
         self._rows: dict[type[View], Rows] = {}
         self._plans: Plans | None = None
         self._reading: Runner | None = None
@@ -276,13 +278,21 @@ class SqliteViews:
 
 def apply_prepared(connection: sqlite3.Connection, change: Change, values: _Prepared) -> bool:
     """Make a step within the caller's transaction, unless the checkpoint has moved."""
-    if not sql.move(connection, change):
+    if not move(connection, change):
         return False
     for rows, put, gone in values:
         if gone:
             rows.remove(connection, gone)
         if put:
             rows.put(connection, put)
+    return True
+
+
+def move(connection: sqlite3.Connection, change: Change) -> bool:
+    """Move a checkpoint, and what is parked, unless somebody else has moved it."""
+    if not sql.move(connection, change):
+        return False
+    park(connection, change.after.projection, change.parked, change.unparked)
     return True
 
 
@@ -328,7 +338,7 @@ class SqliteTransaction:
 
     async def move(self, change: Change) -> None:
         """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
-        if not await self._held.run(lambda c: sql.move(c, change)):
+        if not await self._held.run(lambda c: move(c, change)):
             raise CheckpointMoved(
                 "Another worker moved this checkpoint first",
                 projection=change.before.projection,

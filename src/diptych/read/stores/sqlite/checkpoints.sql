@@ -9,25 +9,26 @@ WHERE NOT EXISTS (SELECT 1 FROM diptych_checkpoints WHERE projection = ?1)
 
 -- name: insert
 INSERT INTO diptych_checkpoints
-    (projection, slice, slices, log, position, event_id, count, digest, time, tallies)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: delete
 DELETE FROM diptych_checkpoints WHERE projection = ? AND slice = ?
 
 -- name: read
-SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision
 FROM diptych_checkpoints ORDER BY projection, slice
 
 -- name: read_one
-SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies
+SELECT projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision
 FROM diptych_checkpoints WHERE projection = ? ORDER BY slice
 
 -- name: move
 UPDATE diptych_checkpoints
-SET position = ?, event_id = ?, count = ?, digest = ?, time = ?, tallies = ?
+SET position = ?, event_id = ?, count = ?, digest = ?, time = ?, tallies = ?,
+    revision = ?
 WHERE projection = ? AND slice = ? AND slices = ? AND log = ? AND position = ? AND count = ?
-    AND digest = ?
+    AND digest = ? AND revision = ?
 
 -- name: positions
 SELECT json_group_object(projection, position)
@@ -36,7 +37,8 @@ FROM (SELECT projection, min(position) AS position FROM diptych_checkpoints GROU
 -- name: proof
 SELECT
     (SELECT json_group_array(json_array(
-        projection, slice, slices, log, position, event_id, count, digest, time, hex(tallies)
+        projection, slice, slices, log, position, event_id, count, digest, time, hex(tallies),
+        revision
     )) FROM (SELECT * FROM diptych_checkpoints WHERE projection = ?1 ORDER BY slice)),
     (SELECT json_group_array(json_array(block, count, digest)) FROM diptych_blocks
      WHERE projection = ?1)

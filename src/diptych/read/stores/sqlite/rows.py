@@ -179,7 +179,7 @@ def flat(columns: Sequence[Sequence[Any]]) -> list[Any]:
 
 def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
     """Return a checkpoint from its row."""
-    projection, slice_, slices, log, position, event_id, count, digest, time, tallies = row
+    projection, slice_, slices, log, position, event_id, count, digest, time, tallies, rev = row
     return Checkpoint(
         projection,
         log,
@@ -191,6 +191,7 @@ def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
         slice_,
         slices,
         bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
+        rev,
     )
 
 
@@ -210,6 +211,7 @@ def move(connection: sqlite3.Connection, change: Change) -> bool:
             f"{after.digest:032x}",
             _moment(after),
             after.tallies,
+            after.revision,
             before.projection,
             before.slice,
             before.slices,
@@ -217,6 +219,7 @@ def move(connection: sqlite3.Connection, change: Change) -> bool:
             before.position,
             before.count,
             f"{before.digest:032x}",
+            before.revision,
         ),
     )
     if cursor.rowcount != 1:
@@ -258,15 +261,20 @@ def recut(
             connection.execute(SQL["delete"], (projection, span.slice))
     for span in after:
         if span not in before:
-            values = (span.position, span.event_id, span.count, f"{span.digest:032x}")
-            connection.execute(
-                SQL["insert"],
-                (
-                    *(projection, span.slice, span.slices, span.log),
-                    *(*values, _moment(span), span.tallies),
-                ),
-            )
+            insert_span(connection, span, span.revision)
     return after
+
+
+def insert_span(connection: sqlite3.Connection, span: Checkpoint, revision: int) -> None:
+    """Insert a checkpoint, within a transaction."""
+    values = (span.position, span.event_id, span.count, f"{span.digest:032x}", _moment(span))
+    connection.execute(
+        SQL["insert"],
+        (
+            *(span.projection, span.slice, span.slices, span.log),
+            *(*values, span.tallies, revision),
+        ),
+    )
 
 
 def read_block(connection: sqlite3.Connection, projection: str, slice_: int, number: int) -> Tally:

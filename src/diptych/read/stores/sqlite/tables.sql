@@ -1,6 +1,7 @@
 -- How far the slices of each projection are, and the proof of what they have applied. A row is a
 -- span: `slices` neighbours from `slice` on that stand level. count and digest (128 bits in hex) are
 -- the sums of those of each slice, in tallies: 24 bytes each. time: that of the event there.
+-- revision: see diptych_parked and diptych_pauses, whose every change raises it.
 CREATE TABLE IF NOT EXISTS diptych_checkpoints (
     projection TEXT NOT NULL,
     slice INTEGER NOT NULL,
@@ -12,6 +13,7 @@ CREATE TABLE IF NOT EXISTS diptych_checkpoints (
     digest TEXT NOT NULL,
     time TEXT,
     tallies BLOB NOT NULL,
+    revision INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (projection, slice)
 ) WITHOUT ROWID;
 
@@ -46,4 +48,34 @@ CREATE TABLE IF NOT EXISTS diptych_proofs (
     reason TEXT NOT NULL,
     reach TEXT NOT NULL,
     tallies BLOB NOT NULL
+) WITHOUT ROWID;
+
+-- Effects that were not applied. key: canonical JSON; '' where an event has none: then as many slices
+-- as said have passed it over. Times: ISO 8601, UTC.
+CREATE TABLE IF NOT EXISTS diptych_parked (
+    projection TEXT NOT NULL,
+    key TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    slice INTEGER NOT NULL,
+    slices INTEGER NOT NULL,
+    event_id TEXT NOT NULL,
+    event TEXT NOT NULL,
+    time TEXT NOT NULL,
+    since TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    error TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    why TEXT NOT NULL,
+    decided TEXT,
+    PRIMARY KEY (projection, key, position, slice)
+) WITHOUT ROWID;
+
+-- Projections that are not to go on. since: ISO 8601, UTC.
+CREATE TABLE IF NOT EXISTS diptych_pauses (
+    projection TEXT NOT NULL PRIMARY KEY,
+    since TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    why TEXT NOT NULL
 ) WITHOUT ROWID;

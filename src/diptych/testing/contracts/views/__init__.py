@@ -5,6 +5,7 @@ async def make_store(self) -> ViewStore:
 return MyViews(...)
 """
 
+from diptych.testing.contracts.views.desk import DeskContract
 from diptych.testing.contracts.views.queries import QueryContract
 from diptych.testing.contracts.views.rows import RowContract
 from diptych.testing.contracts.views.sessions import SessionContract
@@ -14,7 +15,13 @@ from diptych.testing.contracts.views.steps import StepContract
 
 
 class ViewStoreContract(
-    RowContract, StepContract, SpanContract, QueryContract, SortContract, SessionContract
+    RowContract,
+    StepContract,
+    SpanContract,
+    DeskContract,
+    QueryContract,
+    SortContract,
+    SessionContract,
 ):
     """What every view store does. Subclass it and say how to make one: see `StoreMaker`."""
 

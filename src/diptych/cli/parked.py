@@ -1,0 +1,167 @@
+"""``diptych parked``: the events that projections cannot apply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+from cyclopts import App, Parameter
+
+from diptych.cli.asking import sure
+from diptych.cli.failures import NO, OK, UsageError
+from diptych.cli.options import Given
+from diptych.cli.steering import Acting, login, work
+
+if TYPE_CHECKING:
+    from diptych.app.running import Running
+    from diptych.read.desk import Parked, ParkedKey
+    from diptych.read.retrying import Retried
+
+parked = App(name="parked", help="Look at, retry and skip events that projections cannot apply.")
+
+Projection: TypeAlias = Annotated[str, Parameter(help="Which projection.")]
+Key: TypeAlias = Annotated[
+    str, Parameter(help='Which key, as `parked list` shows it; "": events without one.')
+]
+
+
+@parked.command(name="list")
+def list_(
+    *projections: Annotated[str, Parameter(help="Of which projections [default: all].")],
+    options: Given,
+) -> int:
+    """Show the keys that wait behind an event which cannot be applied, and what was raised.
+
+    `skipped` are events that were passed over for good. Ends with status 1 when any key waits.
+    """
+    from diptych.cli.screen import cell, screen, seconds, write_json
+    from diptych.cli.tables import make_table
+
+    found = work(options, lambda running: running.parked.keys(*projections))
+    waiting = any(one.events for one in found)
+    if options.json:
+        write_json({"parked": found})
+        return NO if waiting else OK
+    table = make_table(
+        {"projection": False, "key": False, "events": True, "skipped": True, "first": True}
+        | {"event": False, "tried": True, "age": True, "error": False}
+    )
+    for one in found:
+        error = f"{one.kind}: {one.error}" if one.kind else ""
+        first = str(one.position) if one.events else ""
+        tried = str(one.attempts) if one.events else ""
+        age = seconds(_age(one)) if one.events else ""
+        values = (one.projection, one.key or "(none)", str(one.events), str(one.skipped), first)
+        table.add_row(*map(cell, (*values, one.event, tried, age, error)))
+    screen().print(table if found else "nothing is parked")
+    return NO if waiting else OK
+
+
+@parked.command
+def show(projection: Projection, key: Key, /, *, options: Given) -> None:
+    """Show the events of a key that wait or were skipped, in their order."""
+    from diptych.cli.screen import cell, moment, screen, write_json
+    from diptych.cli.tables import make_table
+
+    found = work(options, lambda running: running.parked.show(projection, key))
+    if options.json:
+        write_json({"parked": found})
+        return
+    table = make_table(
+        {"position": True, "event": False, "time": False, "tried": True, "state": False}
+        | {"what": False}
+    )
+    for one in found:
+        table.add_row(
+            str(one.position),
+            cell(one.event),
+            moment(one.time, precise=False),
+            str(one.attempts),
+            one.state,
+            cell(_what(one)),
+        )
+    screen().print(table)
+
+
+def _what(one: Parked) -> str:
+    if one.state == "skipped":
+        return f"{one.actor}: {one.why}"
+    return f"{one.kind}: {one.error}" if one.kind else "waits for those before it"
+
+
+@parked.command
+def retry(
+    projection: Annotated[str | None, Parameter(help="Which projection.")] = None,
+    key: Annotated[str | None, Parameter(help="Which key [default: all of it].")] = None,
+    /,
+    *,
+    all_: Annotated[bool, Parameter(name="--all", help="Of all projections.", negative="")] = False,
+    options: Given,
+) -> int:
+    """Apply what is parked, in its order, with the code at hand, until something fails again.
+
+    Works beside workers that run. Ends with status 1 when something stays parked.
+    """
+    from diptych.cli.screen import cell, screen, write_json
+    from diptych.cli.tables import make_table
+
+    if (projection is None) != all_:
+        raise UsageError("Say which projection, or --all", hint="diptych parked retry --all")
+    found: list[Retried] = work(options, lambda running: running.parked.retry(projection, key))
+    left = any(one.left for one in found)
+    if options.json:
+        write_json({"retried": found})
+        return NO if left else OK
+    table = make_table(
+        {"projection": False, "key": False, "applied": True, "left": True, "error": False}
+    )
+    for one in found:
+        table.add_row(
+            *map(cell, (one.projection, one.key or "(none)")),
+            *(str(one.applied), str(one.left), cell(one.error)),
+        )
+    screen().print(table if found else "nothing is parked")
+    return NO if left else OK
+
+
+@parked.command
+def skip(
+    projection: Projection,
+    key: Annotated[str | None, Parameter(help="Which key; a handler has none.")] = None,
+    /,
+    *,
+    why: Annotated[str, Parameter(help="The reason; it is kept.")],
+    position: Annotated[
+        int | None, Parameter(help="Which event of the key [default: the first].")
+    ] = None,
+    actor: Acting = None,
+    yes: Annotated[bool, Parameter(help="Do it without asking.", negative="")] = False,
+    options: Given,
+) -> int:
+    """Pass over one event for good; what waits behind it is applied by `retry`.
+
+    It is kept with who did it and why; `verify` expects it no more. Of a handler: the event that it
+    stands before.
+    """
+    from diptych.cli.screen import harmless, write_json
+
+    of = f" of key {key}" if key is not None else ""
+    event = "its first parked event" if position is None else f"the event at {position}"
+    if not sure([f"{projection}{of}: {event} will never be applied"], yes=yes):
+        return NO
+    who = login(actor)
+
+    async def done(running: Running) -> Parked:
+        return await running.parked.skip(projection, key, actor=who, why=why, position=position)
+
+    skipped = work(options, done)
+    if options.json:
+        write_json({"skipped": skipped})
+    else:
+        print(harmless(f"{skipped.event} at position {skipped.position} is skipped"))
+    return OK
+
+
+def _age(one: ParkedKey) -> float:
+    from datetime import UTC, datetime
+
+    return 0.0 if one.time is None else max((datetime.now(UTC) - one.time).total_seconds(), 0.0)

@@ -1,0 +1,127 @@
+"""``diptych projections pause``, ``resume`` and ``rewind``."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypeVar
+
+from cyclopts import Parameter
+
+from diptych.cli.asking import sure
+from diptych.cli.failures import NO, OK, UsageError
+from diptych.cli.options import Given, Options
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from diptych.app.running import Running
+
+T = TypeVar("T")
+
+Name: TypeAlias = Annotated[str, Parameter(help="Which projection.")]
+Acting: TypeAlias = Annotated[
+    str | None, Parameter(name="--actor", help="Who does it [default: the login name].")
+]
+
+
+def pause(
+    name: Name,
+    /,
+    *,
+    why: Annotated[str, Parameter(help="The reason; it is kept, and shown by `status`.")],
+    actor: Acting = None,
+    options: Given,
+) -> None:
+    """Stop a projection: when this returns, no worker anywhere changes its rows any more.
+
+    It stays so, whatever is restarted, until `resume`. Queries answer from what is there.
+    """
+    who = login(actor)
+    done = work(options, lambda running: running.steering.pause(name, actor=who, why=why))
+    _told(options, {"paused": done}, f"{name} is paused")
+
+
+def resume(name: Name, /, *, options: Given) -> int:
+    """Let a projection go on; workers take it up within a second. Status 1: it was not paused."""
+    done = work(options, lambda running: running.steering.resume(name))
+    said = f"{name} goes on" if done else f"{name} was not paused"
+    _told(options, {"resumed": done}, said)
+    return OK if done else NO
+
+
+def rewind(
+    name: Name,
+    /,
+    *,
+    to: Annotated[
+        str, Parameter(help="A position, or a time: after the last event until then.")
+    ] = "0",
+    yes: Annotated[bool, Parameter(help="Do it without asking.", negative="")] = False,
+    options: Given,
+) -> int:
+    """Put a projection back, to have events applied again.
+
+    The rows of a fold are deleted, and folded anew from the first event whatever the position, as
+    they depend on all their events; queries answer meanwhile from what is there. The rows of a
+    handler stay; it handles again the events behind the position. Skips behind it are forgotten.
+    """
+    target = _target(to)
+    what = f"put {name} back to {to}: its rows are deleted and folded anew, or, of a handler, its "
+    if not sure([what + "events handled again"], yes=yes):
+        return NO
+    done = work(options, lambda running: running.steering.rewind(name, target))
+    _told(options, {"rewound": done}, f"{name} is put back from {done.before} to {done.position}")
+    return OK
+
+
+def _target(text: str) -> int | datetime:
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise UsageError(
+            "--to is a position, or a time with its offset",
+            hint="--to 1000, or --to 2026-01-31T12:00:00Z",
+            got=text,
+        )
+    return found
+
+
+def login(actor: str | None) -> str:
+    """Return who acts: as said, or the login name."""
+    if actor:
+        return actor
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        raise UsageError("Say who does it", hint="--actor NAME") from None
+
+
+def work(options: Options, what: Callable[[Running], Awaitable[T]]) -> T:
+    """Do something with the application, opened without workers."""
+    from diptych.cli.loading import load
+    from diptych.cli.running import opened, run
+
+    app = load(options.app)
+
+    async def done() -> T:
+        async with opened(app, options, create="nothing") as running:
+            return await what(running)
+
+    return run(done())
+
+
+def _told(options: Options, data: object, text: str) -> None:
+    from diptych.cli.screen import harmless, write_json
+
+    if options.json:
+        write_json(data)
+    else:
+        print(harmless(text))

@@ -1,0 +1,109 @@
+"""`diptych parked` and `diptych projections pause`, `resume`, `rewind`."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import SHOP, Cli
+
+
+@pytest.fixture
+def poisoned(filled: Cli) -> Cli:
+    """Views with one order that cannot be applied, and another event of it behind."""
+    for customer in ("poison", "ada"):
+        filled("do", "Place", f"order={customer}", f"customer={customer}", "total=1")
+    filled("ask", "HowMany")
+    return filled
+
+
+def mend(folder: Path) -> None:
+    """Put the fold right."""
+    text = SHOP.replace('if event.customer == "poison"', 'if event.customer == "other"')
+    assert text != SHOP
+    (folder / "cli_mended.py").write_text(text)
+
+
+def test_what_is_parked_is_listed_and_shown(poisoned: Cli) -> None:
+    said = poisoned("parked", "list", "--json")
+    assert said.status == 1
+    (key,) = said.json["parked"]
+    assert (key["projection"], key["key"], key["events"]) == ("summary", '"poison"', 1)
+    assert (key["position"], key["kind"], key["attempts"]) == (4, "ValueError", 1)
+    said = poisoned("parked", "list")
+    assert said.status == 1
+    assert "ValueError: the fold is broken" in said.out
+    assert poisoned("parked", "list", "other", "--json").error["code"] == "invalid"
+    said = poisoned("parked", "show", "summary", "poison")
+    assert said.status == 0
+    assert "ValueError: the fold is broken" in said.out
+    (event,) = poisoned("parked", "show", "summary", "poison", "--json").json["parked"]
+    assert (event["position"], event["state"]) == (4, "queued")
+    assert poisoned("parked", "show", "summary", "ada", "--json").error["facts"]["field"] == "key"
+
+
+def test_status_and_verify_tell_of_parked_keys(poisoned: Cli) -> None:
+    said = poisoned("status")
+    assert "1 event of 1 key parked" in said.out
+    assert said.out.splitlines()[3].split()[-1] == "parked"
+    (told,) = poisoned("status", "--json").json["projections"]
+    assert (told["state"], told["parked_keys"], told["parked_events"]) == ("parked", 1, 1)
+    assert told["lag_seconds"] >= 0
+    said = poisoned("verify")
+    assert said.status == 1
+    assert "1 effect parked" in said.out
+    assert said.out.splitlines()[2].split()[-1] == "parked"
+    told = poisoned("verify", "--json").json
+    assert (told["ok"], told["projections"][0]["ok"]) == (False, True)
+    assert told["projections"][0]["parked"] == 1
+
+
+def test_a_retry_applies_what_can_be_applied(poisoned: Cli, folder: Path) -> None:
+    said = poisoned("parked", "retry", "--all")
+    assert said.status == 1
+    assert "ValueError: the fold is broken" in said.out
+    mend(folder)
+    mended = ("--app", "cli_mended:app")
+    said = poisoned("parked", "retry", "summary", "poison", *mended, "--json")
+    assert (said.status, said.json["retried"][0]["applied"]) == (0, 1)
+    assert poisoned("ask", "HowMany", *mended).out.splitlines()[0] == "5"
+    assert poisoned("parked", "list", *mended) == (0, "nothing is parked\n", "")
+    assert poisoned("parked", "retry", "--all", *mended) == (0, "nothing is parked\n", "")
+    assert poisoned("verify", *mended).status == 0
+    assert poisoned("parked", "retry", "--json").error["hint"] == "diptych parked retry --all"
+
+
+def test_a_skip_asks_first_and_is_kept(poisoned: Cli) -> None:
+    skip = ("parked", "skip", "summary", "poison", "--why", "a test")
+    asked = poisoned(*skip, "--json")
+    assert (asked.status, asked.error["code"]) == (2, "not-confirmed")
+    assert poisoned("parked", "list").status == 1
+    said = poisoned(*skip, "--actor", "ada", "--yes")
+    assert (said.status, said.out) == (0, "Placed at position 4 is skipped\n")
+    assert poisoned("parked", "list").status == 0
+    assert "ada: a test" in poisoned("parked", "show", "summary", "poison").out
+    said = poisoned("verify")
+    assert (said.status, "1 effect skipped" in said.out) == (0, True)
+    assert "1 event skipped" in poisoned("status").out
+
+
+def test_pause_and_resume(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    pause = ("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
+    assert filled(*pause) == (0, "summary is paused\n", "")
+    said = filled("status")
+    assert "paused by ada since" in said.out
+    assert filled("status", "--json").json["projections"][0]["state"] == "paused"
+    assert filled("projections", "resume", "summary") == (0, "summary goes on\n", "")
+    assert filled("projections", "resume", "summary") == (1, "summary was not paused\n", "")
+
+
+def test_rewind_asks_first(filled: Cli) -> None:
+    filled("ask", "HowMany")
+    rewind = ("projections", "rewind", "summary")
+    assert filled(*rewind, "--json").error["code"] == "not-confirmed"
+    assert filled(*rewind, "--to", "soon", "--yes", "--json").error["code"] == "usage"
+    assert filled(*rewind, "--to", "2026-01-31T12:00:00Z", "--yes").status == 0
+    said = filled(*rewind, "--yes", "--json")
+    assert (said.status, said.json["rewound"]["position"]) == (0, 0)
+    assert filled("ask", "HowMany").out.splitlines()[0] == "3"
+    assert filled("verify").status == 0
