@@ -33,7 +33,7 @@ def early_answers() -> None:
             first = head + 1 if one.events else 0
             head += len(one.events)
             outcomes.append(Appended(first, head, rejection=one.rejection))
-        task = asyncio.create_task(append(log, batch))
+        task = asyncio.ensure_future(append(log, batch))
         tasks.add(task)
         return outcomes
 
