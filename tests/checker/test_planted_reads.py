@@ -203,6 +203,7 @@ async def test_an_unfenced_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
                 f"{after.digest:032x}",
                 None if after.time is None else after.time.isoformat(),
                 after.tallies,
+                after.revision,
                 before.projection,
                 before.slice,
             ),

@@ -17,6 +17,8 @@ class Troubled:
         self._log = log
         self._rng = rng
         self._fails = fails
+        self.remote = False
+        self.reads = 0
         self.batches: list[int] = []
         self.refused: list[str] = []
 
@@ -46,6 +48,7 @@ class Troubled:
         until: int | None = None,
         limit: int = 1000,
     ) -> Page:
+        self.reads += 1
         await self._dawdle()
         page = await self._log.read(query, after=after, until=until, limit=limit)
         await self._dawdle()

@@ -94,7 +94,7 @@ class Running:
         ``Conflict``, ``KeyReused``, ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``,
         ``DecisionFailed``, ``RuleFailed``.
         """
-        return await self.submit(
+        return await self._bus.submit(
             command,
             key=key,
             actor=actor,

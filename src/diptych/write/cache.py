@@ -38,7 +38,10 @@ class Link(Struct, eq=False, gc=False):
 
 
 class Slot(Struct, eq=False, gc=False):
-    """One instance of a decision model. ``queue``: the commands that wait for it, in order."""
+    """One instance of a decision model. ``queue``: the commands that wait for it, in order.
+
+    ``guessed``: it counts as loaded, as it is most likely new, and no append has proved that yet.
+    """
 
     key: tuple[str, Tags]
     model: Model
@@ -49,11 +52,17 @@ class Slot(Struct, eq=False, gc=False):
     queue: deque[Entry] | None = None
     loaded: bool = False
     loading: bool = False
+    guessed: bool = False
 
     @property
     def state(self) -> Any:
         """The state with everything that has been decided here, committed or not."""
         return self.tail[-1].state if self.tail else self.base_state
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been found or decided here yet."""
+        return not (self.base or self.tail or self.loaded)
 
     @property
     def idle(self) -> bool:
@@ -78,17 +87,13 @@ class Slot(Struct, eq=False, gc=False):
         if not self.queue:
             self.queue = None
 
-    def push(self, entry: Entry, events: tuple[Event, ...], state: Any, *, checked: bool) -> None:
-        """Put a decision's effect on top."""
-        self.tail.append(Link(entry, events, state, checked))
-
     def settle(self, entry: Entry, last: int) -> None:
         """Take note that an entry's events were committed, the last of them at ``last``."""
         for index, link in enumerate(self.tail):  # it is the first, or near it
             if link.entry is entry:
                 if link.checked:
                     # Its condition has proved that nothing else happened up to it.
-                    self.base, self.base_state = last, link.state
+                    self.base, self.base_state, self.guessed = last, link.state, False
                     del self.tail[: index + 1]
                 return
 
@@ -99,7 +104,7 @@ class Slot(Struct, eq=False, gc=False):
             if outcome is None or outcome.last > position:
                 break
             self.base_state = self.tail.pop(0).state
-        self.base = max(self.base, position)
+        self.base, self.guessed = max(self.base, position), False
 
     def drop(self, entry: Entry) -> None:
         """Take an entry's effect out again: it was not committed."""
@@ -126,12 +131,12 @@ class Slot(Struct, eq=False, gc=False):
             if stored.position > self.base:
                 state = evolve(state, event)
                 ids.add(stored.id)
-        self.base, self.base_state = max(self.base, upto), state
+        self.base, self.base_state, self.guessed = max(self.base, upto), state, False
         # What was read includes those of our own events that were committed by then.
         self.tail = [
             link
             for link in self.tail
-            if link.entry.event_ids.isdisjoint(ids)
+            if ids.isdisjoint(link.entry.event_ids)
             and (link.entry.outcome is None or link.entry.outcome.last > self.base)
         ]
         self.refold()

@@ -46,6 +46,9 @@ if TYPE_CHECKING:
 HEARING_SECONDS: Final = 0.25
 """How often one who waits looks by himself, as notifications may be lost."""
 
+LOCK_SECONDS: Final = 1
+"""How long one waits for a checkpoint that another worker holds."""
+
 DEAF_SECONDS: Final = 0.05
 """The same while none can be heard: the connection is being made, or there is a pooler."""
 
@@ -137,6 +140,11 @@ class PostgresViews:
 
         async def job(connection: Connection) -> list[Checkpoint]:
             async with connection.transaction():
+                # Nobody is to wait for one who has been paused in between.
+                await connection.execute(
+                    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'"
+                )
                 return await recut(
                     connection, self.steps.sql, self.database.schema, projection, cuts
                 )
@@ -259,11 +267,11 @@ class PostgresViews:
         ended = ""
         try:
             async with self.database.lease() as connection:
-                # Like all that is written here, it does not wait for the disk; and a handler
-                # takes the time that it takes.
+                # Like all that is written here, it does not wait for the disk; and not for long for
+                # a checkpoint that another worker holds: that one may have been paused.
                 await connection.execute(
                     "BEGIN; SET LOCAL synchronous_commit = off; "
-                    "SET LOCAL idle_in_transaction_session_timeout = 0"
+                    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
                 )
                 try:
                     yield PostgresTransaction(self, connection)
