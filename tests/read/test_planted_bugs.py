@@ -150,7 +150,8 @@ class Apart(PostgresViews):
         found = await super().all(statement)
         await asyncio.sleep(0)
         checkpoints = await self.checkpoints()
-        return Found(found.rows, {name: c[0].position for name, c in checkpoints.items()})
+        positions = {name: spans[0].position for name, spans in checkpoints.items()}
+        return Found(found.rows, positions, found.turn)
 
 
 def test_positions_read_after_the_rows_are_found(url: str) -> None:
