@@ -251,9 +251,9 @@ def test_columns_that_are_not_compared_are_found(url: str, monkeypatch: pytest.M
     """Bug: a view that has changed goes on in the table of the old one."""
     make = schema._make_table
 
-    async def careless(connection: Any, name: str, definition: Any, there: Any) -> None:
+    async def careless(connection: Any, name: str, definition: Any, table: str, there: Any) -> None:
         if there is None:
-            await make(connection, name, definition, there)
+            await make(connection, name, definition, table, there)
 
     monkeypatch.setattr(schema, "_make_table", careless)
     assert fails(Contract(url), "a_table_of_other_columns_is_refused")

@@ -161,7 +161,7 @@ class LongNames(View, table="a" * 60, indexes=(("first", "second"), ("first",)))
 
 async def test_long_names_of_indexes_are_shortened_apart(url: str) -> None:
     definition = definition_of(LongNames)
-    names = [index_name(definition, fields) for fields in definition.indexes]
+    names = [index_name(definition.table_name, fields) for fields in definition.indexes]
     assert len(set(names)) == 2
     assert all(len(name) <= 63 for name in names)
     async with new_store(url) as store:
@@ -377,7 +377,7 @@ async def test_a_database_that_is_away_is_unavailable_and_work_resumes_by_itself
         log = MemoryLog()
         store = PostgresViews(Database(f"{through}?schema=t{next(numbers)}", patience=0.1))
         world = World([orders()], log=log)
-        world.store = world.engine.spans.store = store
+        world.store = world.engine.spans.store = world.engine.versions.store = store
         async with world:
             await world.engine.start()
             await world.engine.catch_up()

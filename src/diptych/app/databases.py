@@ -27,6 +27,10 @@ Create: TypeAlias = Literal["all", "views", "nothing"]
 """What opening may make where it is not there yet."""
 
 
+Rebuild: TypeAlias = Literal["auto", "manual"]
+"""Whether versions of projections that were never there before are built without being asked."""
+
+
 _RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 from zlib import crc32
+
+from msgspec import structs
 
 from diptych.messages import new_id
 from diptych.read.port import ViewStore, Worker
@@ -41,10 +43,14 @@ class Crew:
         self._store = store
         self._lease = lease
         self._alive = alive or is_alive
-        names = tuple(sorted(one.name for one in projections if not one.inline))
-        self.me = Worker(new_id(), host(), os.getpid(), names)
+        self.me = Worker(new_id(), host(), os.getpid(), _names(projections))
         self.workers: list[Worker] = [self.me]
         self.present = False
+
+    def follow(self, projections: Iterable[Projection]) -> None:
+        """Have a share of these from now on, and of no others."""
+        before, self.me = self.me, structs.replace(self.me, projections=_names(projections))
+        self.workers = [self.me if one == before else one for one in self.workers]
 
     @property
     def is_first(self) -> bool:
@@ -95,6 +101,10 @@ class Crew:
 
     def _is_gone(self, worker: Worker) -> bool:
         return worker.host == self.me.host and not self._alive(worker.pid)
+
+
+def _names(projections: Iterable[Projection]) -> tuple[str, ...]:
+    return tuple(sorted(one.name for one in projections if not one.inline))
 
 
 def host() -> str:

@@ -24,11 +24,13 @@ from diptych.read.fold import Used
 from diptych.read.follower import RESTING, STOPPED, Follower
 from diptych.read.freshness import ReadMeasures
 from diptych.read.handling import handle_page
+from diptych.read.pace import Pace
 from diptych.read.pages import decode_page, event_before, fold_page
-from diptych.read.port import Change, Kept, ViewStore
+from diptych.read.port import Change, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
 from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
+from diptych.read.versions import Versions
 from diptych.read.waiting import Waiting
 from diptych.telemetry.metrics import Telemetry
 
@@ -68,30 +70,30 @@ class Engine:
         self.codec = codec
         self.page = page
         self.projections = {one.name: one for one in projections}
+        self.versions = Versions(store, codec, projections)
         self.spans = Spans(log, codec, store, projections, cache_rows)
         self.crew = Crew(store, projections)
+        self.pace = Pace()
         self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
         self._writing: asyncio.Task[bool] | None = None
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
-        self._waiting = Waiting(self.spans, self._hurry.set)
+        self.waiting = Waiting(self.spans, self._hurry.set)
         self._inline_at = 0.0
         self._doubted_at = 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self, *, create: bool = True) -> None:
+    async def open(self, *, create: bool = True, rebuild: bool = True) -> None:
         """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
 
-        Without ``create`` nothing is made: ``NoViews`` when something is missing.
+        Without ``create`` nothing is made: ``NoViews`` when something is missing. With ``rebuild``
+        versions that are new are made, to be built beside the live ones.
         """
-        await self.store.open(
-            self.log.identity,
-            {name: Kept(one.views, one.slices) for name, one in self.projections.items()},
-            create=create,
-        )
+        await self.versions.open(self.log.identity, create=create, rebuild=rebuild)
+        self.spans.follow(self.versions.followed)
         await self.spans.all()
         for follower in self.spans:
             await self.spans.reload(follower)
@@ -102,7 +104,7 @@ class Engine:
             with suppress(Unavailable):
                 await self.crew.beat()
             self.spans.stale = True
-            self._waiting.running = True
+            self.waiting.running = True
             self._task = asyncio.create_task(self._run(), name="diptych-engine")
             self._beating = asyncio.create_task(self._beat(), name="diptych-beat")
 
@@ -122,13 +124,8 @@ class Engine:
         for follower in self.spans:
             follower.forget()
         self.spans.stale = True
-        self._waiting.running = False
-        self._waiting.wake()
-
-    @property
-    def waiting(self) -> Waiting:
-        """Who waits for a position, or listens."""
-        return self._waiting
+        self.waiting.running = False
+        self.waiting.wake()
 
     @property
     def store(self) -> ViewStore:
@@ -170,7 +167,7 @@ class Engine:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)
         if not self.running:
             await self._written()
-        others = [name for name in self.projections if not self.spans.is_ours(name)]
+        others = [name for name in self.spans.projections if not self.spans.is_ours(name)]
         while others and not await self.wait_for(others, head, time.monotonic() + 1.0):
             pass
 
@@ -204,18 +201,24 @@ class Engine:
         while True:
             await asyncio.sleep(BEAT_SECONDS)
             with suppress(Unavailable):
-                if await self.crew.beat():
-                    self.spans.stale = True
-                    self._hurry.set()
+                changed = await self.versions.refresh()
+                if await self.crew.beat() or changed:
+                    self.refollow()
+
+    def refollow(self) -> None:
+        """Look soon which versions and shares are to be followed."""
+        self.spans.stale = True
+        self._hurry.set()
 
     async def _respan(self) -> None:
         """Follow the spans that are this worker's share; all of them, where it does not run."""
         await self._written()
+        self.spans.follow(self.versions.followed)
         if self.running:
             await self.spans.share(self.crew)
         else:
             await self.spans.all()
-        self._waiting.notify()
+        self.waiting.notify()
 
     def _able(self) -> list[Follower]:
         now = time.monotonic()
@@ -224,6 +227,7 @@ class Engine:
             for f in self.spans
             if f.state != "refused"
             and not f.projection.inline
+            and self.pace.allows(f.name, now)
             and not (f.state in RESTING and f.retry_at > now)
         ]
 
@@ -240,12 +244,16 @@ class Engine:
             able = [f for f in able if f.state != "refused" and not f.lost]
             if not able:
                 return self.spans.stale
-            start = min(f.position for f in able)
-            page = await self.log.read(after=start, until=until, limit=self.page)
-            if not page.events:
+            groups = self.pace.groups(able, self.versions.built)
+            for group in groups:
+                start = min(f.position for f in group)
+                page = await self.log.read(after=start, until=until, limit=self.page)
+                if page.events:
+                    progress = await self._page(page.events, group, settle=settle)
+                    break
+            else:
                 return await self._settle(able, settle=settle)
-            progress = await self._page(page.events, able, settle=settle)
-        if len(page.events) < self.page // 4 and not settle and not self._waiting:
+        if len(page.events) < self.page // 4 and not (settle or self.waiting or groups[1:]):
             await self._hurried(GATHER_SECONDS)
         return progress
 
@@ -254,6 +262,7 @@ class Engine:
     ) -> bool:
         last = events[-1].position
         members = [f for f in able if f.position < last]
+        self.pace.note({f.name: len(events) for f in members}, time.monotonic())
         used = await decode_page(self.codec, events, members)
         steps: list[_Step] = []
         progress = False
@@ -285,7 +294,7 @@ class Engine:
             if not follower.lost:
                 given = (events, used, self._fail, self.measures)
                 await handle_page(follower, one, self.store, *given)
-                self._waiting.notify()
+                self.waiting.notify()
             return None
         assert isinstance(one, Keyed)
         epoch = follower.epoch
@@ -376,7 +385,7 @@ class Engine:
                 follower.stand_by(now)
                 self.measures.lost(follower.name)
         self.spans.look_level()
-        self._waiting.notify()
+        self.waiting.notify()
         return any(moved)
 
     async def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
@@ -395,7 +404,7 @@ class Engine:
         return (
             follower.position - follower.tip.position >= self.page
             or time.monotonic() - follower.written_at > SETTLE_SECONDS
-            or self._waiting.concerns(follower.name)
+            or self.waiting.concerns(follower.name)
         )
 
     async def _settle(self, able: Sequence[Follower], *, settle: bool) -> bool:
@@ -429,6 +438,7 @@ class Engine:
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)
+        timeout = min(timeout, self.pace.wait(now))
         await self._refresh_inline()
         if not able:
             await self._hurried(timeout)
@@ -481,17 +491,8 @@ class Engine:
 
         ``deadline`` is in seconds of ``time.monotonic()``.
         """
-        return await self._waiting.wait_for(names, position, lambda: deadline - time.monotonic())
-
-    def require_own(self, names: Iterable[str]) -> None:
-        """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
-        for name in names:
-            for follower in self.spans.of(name):
-                if follower.state == "refused" and follower.error is not None:
-                    raise follower.error
-
-    # --- status -----------------------------------------------------------------------------------
+        return await self.waiting.wait_for(names, position, lambda: deadline - time.monotonic())
 
     async def status(self) -> list[Status]:
         """Return the state of every projection, from the checkpoints in the store."""
-        return await status_of(self.log, self.store, self.spans, self.measures)
+        return await status_of(self.log, self.store, self.spans, self.versions, self.measures)

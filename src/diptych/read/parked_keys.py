@@ -33,19 +33,22 @@ class ParkedKeys:
     async def keys(self, *projections: str) -> list[ParkedKey]:
         """Return the keys of which effects are parked or were skipped; of all projections."""
         for name in projections:
-            self._of(name)
-        return [
-            key
-            for engine in self._engines
-            for name, keys in (await engine.store.desk.keys()).items()
-            if name in engine.projections and name in (projections or (name,))
-            for key in keys
-        ]
+            await self._of(name)
+        found: list[ParkedKey] = []
+        for engine in self._engines:
+            keys = await engine.store.desk.keys()
+            for one in engine.versions.tended:
+                if one.title in (projections or (one.title,)):
+                    found += [
+                        msgspec.structs.replace(key, projection=one.title)
+                        for key in keys.get(one.name, ())
+                    ]
+        return found
 
     async def show(self, projection: str, key: str) -> list[Parked]:
         """Return the effects of a key that are parked or were skipped, in their order."""
-        engine, _ = self._of(projection)
-        return await engine.store.desk.parked(projection, await self._key(projection, key))
+        engine, one = await self._of(projection)
+        return await engine.store.desk.parked(one.name, await self._key(projection, key))
 
     async def retry(self, projection: str | None = None, key: str | None = None) -> list[Retried]:
         """Apply what is parked, in its order, as far as it can be: of a key, a projection, or all.
@@ -64,7 +67,7 @@ class ParkedKeys:
             wanted.sort(key=lambda one: one[1] != NO_KEY)
         found: list[Retried] = []
         for name, text in wanted:
-            found.append(await self._retry(name).key(text))
+            found.append(await (await self._retry(name)).key(text))
         return found
 
     async def skip(
@@ -84,12 +87,12 @@ class ParkedKeys:
         for field, given in (("actor", actor), ("why", why)):
             if not given.strip():
                 raise Invalid("A skip is kept with who did it and why", field=field, rule="a text")
-        engine, one = self._of(projection)
+        engine, one = await self._of(projection)
         if isinstance(one, Handler):
             effects = [await self._next(engine, one)]
         else:
             text = await self._key(projection, key or NO_KEY)
-            queue = await engine.store.desk.parked(projection, text, queued=True)
+            queue = await engine.store.desk.parked(one.name, text, queued=True)
             at = min((e.position for e in queue), default=0) if position is None else position
             effects = [effect for effect in queue if effect.position == at]
         if not effects or (position is not None and effects[0].position != position):
@@ -99,20 +102,17 @@ class ParkedKeys:
                 rule="one of those that `parked show` lists",
                 got=position,
             )
-        await self._retry(projection).skip(effects, actor, why)
+        await (await self._retry(projection)).skip(effects, actor, why)
         return effects[0]
 
     # --- finding them -----------------------------------------------------------------------------
 
-    def _retry(self, projection: str) -> Retry:
-        engine, one = self._of(projection)
+    async def _retry(self, projection: str) -> Retry:
+        engine, one = await self._of(projection)
         return Retry(self._log, self._codec, engine.store, one)
 
-    def _of(self, projection: str) -> tuple[Engine, Projection]:
-        known: dict[str, tuple[Engine, Projection]] = {}
-        for engine in self._engines:
-            for name, one in engine.projections.items():
-                known[name] = engine, one
+    async def _of(self, projection: str) -> tuple[Engine, Projection]:
+        known = {name: engine for engine in self._engines for name in engine.projections}
         if projection not in known:
             raise Invalid(
                 "There is no such projection",
@@ -120,7 +120,7 @@ class ParkedKeys:
                 rule="one of " + (", ".join(known) or "none"),
                 got=projection,
             )
-        return known[projection]
+        return known[projection], await known[projection].versions.tend(projection)
 
     async def _key(self, projection: str, key: str) -> str:
         keys = [one.key for one in await self.keys(projection)]

@@ -29,11 +29,23 @@ class Spans:
         self._codec = codec
         self.store = store
         self._cache_rows = cache_rows
-        self.projections = {one.name: one for one in projections}
-        self._of: dict[str, list[Follower]] = {
-            name: [Follower(one, codec, cache_rows)] for name, one in self.projections.items()
-        }
+        self.projections: dict[str, Projection] = {}
+        self._of: dict[str, list[Follower]] = {}
         self._others: dict[str, int] = {}
+        self.stale = True
+        self.follow(projections)
+
+    def follow(self, projections: Iterable[Projection]) -> None:
+        """Follow these from now on, and no others."""
+        listed = {one.name: one for one in projections}
+        if listed == self.projections:
+            return
+        self.projections = listed
+        self._of = {
+            name: self._of.get(name) or [Follower(one, self._codec, self._cache_rows)]
+            for name, one in self.projections.items()
+        }
+        self._others = {name: at for name, at in self._others.items() if name in self._of}
         self.stale = True
 
     def __iter__(self) -> Iterator[Follower]:
@@ -42,24 +54,32 @@ class Spans:
 
     def of(self, name: str) -> list[Follower]:
         """Return the followers of a projection; none where all of it is others' work."""
-        return self._of[name]
+        return self._of.get(name, [])
 
     def position(self, name: str) -> int:
         """Return how far a projection is, as far as is known here: all of its slices."""
-        positions = [follower.checkpoint.position for follower in self._of[name]]
+        positions = [follower.checkpoint.position for follower in self.of(name)]
         if name in self._others:
             positions.append(self._others[name])
-        return min(positions)
+        return min(positions, default=0)
 
     def is_ours(self, name: str) -> bool:
         """Whether this engine follows all slices of a projection."""
-        return name not in self._others
+        return name in self._of and name not in self._others
+
+    def require_own(self, names: Iterable[str]) -> None:
+        """Raise ``ForeignCheckpoint`` for projections whose rows are those of another log."""
+        for name in names:
+            for follower in self.of(name):
+                if follower.state == "refused" and follower.error is not None:
+                    raise follower.error
 
     # --- shares -----------------------------------------------------------------------------------
 
     async def share(self, crew: Crew) -> None:
         """Take up this worker's share: cut what reaches beyond it, join what stands level."""
         self.stale = False
+        crew.follow(self.projections.values())
         for name, one in self.projections.items():
             if one.inline or any(follower.state == "refused" for follower in self._of[name]):
                 continue

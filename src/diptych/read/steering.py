@@ -41,12 +41,13 @@ class Steering:
 
     async def pauses(self) -> dict[str, Pause]:
         """Return the projections that are paused."""
-        return {
-            name: pause
-            for engine in self._engines
-            for name, pause in (await engine.store.desk.pauses()).items()
-            if name in engine.projections
-        }
+        found: dict[str, Pause] = {}
+        for engine in self._engines:
+            pauses = await engine.store.desk.pauses()
+            for one in engine.versions.tended:
+                if one.name in pauses:
+                    found[one.title] = pauses[one.name]
+        return found
 
     async def pause(self, projection: str, *, actor: str, why: str) -> Pause:
         """Stop a projection. When this returns, no worker changes its rows any more.
@@ -54,7 +55,7 @@ class Steering:
         It is kept with who did it and why, until `resume`. Raises ``Invalid``, for an inline
         projection too: its rows are part of the append.
         """
-        engine, one = self._of(projection)
+        engine, one = await self._of(projection)
         for field, given in (("actor", actor), ("why", why)):
             if not given.strip():
                 raise Invalid("A pause is kept with who did it and why", field=field, rule="a text")
@@ -64,7 +65,7 @@ class Steering:
 
     async def resume(self, projection: str) -> bool:
         """Let a projection go on, within a second; False where it was not paused."""
-        engine, one = self._of(projection)
+        engine, one = await self._of(projection)
         return await engine.store.desk.resume(one.name)
 
     async def rewind(self, projection: str, to: int | datetime = 0) -> Rewound:
@@ -75,7 +76,7 @@ class Steering:
         the position are handled again. Skipped events behind it are forgotten. Workers take it up
         within seconds. Raises ``Invalid``.
         """
-        engine, one = self._of(projection)
+        engine, one = await self._of(projection)
         spans = (await engine.store.checkpoints())[one.name]
         before = min(span.position for span in spans)
         position = await self._position(to, before)
@@ -151,7 +152,7 @@ class Steering:
             block,
         )
 
-    def _of(self, projection: str) -> tuple[Engine, Projection]:
+    async def _of(self, projection: str) -> tuple[Engine, Projection]:
         engine = next((e for e in self._engines if projection in e.projections), None)
         if engine is None:
             known = [name for e in self._engines for name in e.projections]
@@ -169,4 +170,4 @@ class Steering:
                 rule="one that is not inline",
                 got=projection,
             )
-        return engine, one
+        return engine, await engine.versions.tend(projection)

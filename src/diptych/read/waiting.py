@@ -91,9 +91,8 @@ class Waiting:
             if not waiter.done() and (self._reached(names, position) or not self.done_here(names)):
                 waiter.set_result(None)
 
-    async def proofs(self) -> dict[str, Proof]:
-        """Return the proof of every projection, from the store where another process moves any."""
-        names = self._spans.projections
+    async def proofs(self, names: Iterable[str]) -> dict[str, Proof]:
+        """Return the proofs of projections, from the store where another process moves any."""
         spans = {name: [follower.checkpoint for follower in self._spans.of(name)] for name in names}
         if not self.done_here(names):
             spans = await self._spans.store.checkpoints()

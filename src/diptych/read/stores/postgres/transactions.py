@@ -99,7 +99,8 @@ class PostgresTransaction:
 
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields)."""
-        rows = self._store.steps.rows_of(view)
+        read = self.owned is None or view not in self.owned
+        rows = self._store.steps.rows_of(view, read=read)
         values = rows.layout.key_values(key)
         found = rows.layout.from_rows(await self._connection.fetch(rows.by_key, *values))
         return found[0] if found else None
