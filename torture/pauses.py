@@ -50,7 +50,7 @@ def hasty() -> None:
     defaults = crew.Crew.__init__.__kwdefaults__
     assert defaults is not None
     defaults["lease"] = LEASE
-    vars(engine)["BEAT_SECONDS"] = LEASE / 5
+    engine.__dict__["BEAT_SECONDS"] = LEASE / 5
 
 
 async def pauses(
