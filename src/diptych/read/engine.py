@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final, TypeAlias
 
 from diptych.codec import Codec
-from diptych.errors import Closed, LogUnusable, Unavailable
+from diptych.errors import Closed, DiptychError, LogUnusable, Unavailable
 from diptych.log import Log, StoredEvent
 from diptych.read.crew import BEAT_SECONDS, Crew
 from diptych.read.failing import failure_of, unwritable
@@ -114,8 +114,7 @@ class Engine:
         for task in tasks:
             if task is not None:
                 task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
+        await asyncio.gather(*filter(None, tasks), return_exceptions=True)
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
@@ -200,7 +199,7 @@ class Engine:
         """Let the other workers know of this one, and learn of changes among them."""
         while True:
             await asyncio.sleep(BEAT_SECONDS)
-            with suppress(Unavailable):
+            with suppress(DiptychError):
                 changed = await self.versions.refresh()
                 if await self.crew.beat() or changed:
                     self.refollow()
@@ -456,8 +455,10 @@ class Engine:
             await asyncio.gather(events, hurry, return_exceptions=True)
 
     async def _hurried(self, timeout: float) -> None:
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._hurry.wait(), timeout)
+        # Not `wait_for`, which before Python 3.12 may swallow a cancellation.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._hurry.wait()
         self._hurry.clear()
 
     async def _refresh_inline(self, *, force: bool = False) -> None:
