@@ -64,6 +64,9 @@ def rows_before_checkpoint() -> None:
     _plant.setattr(SqliteViews, "apply", apart)
 
 
+SLICES = "SELECT slices FROM diptych_checkpoints WHERE projection = ? AND slice = ?"
+
+
 def unfenced_checkpoint() -> None:
     """Move checkpoints without looking where they stand; with the short lease of the run."""
     hasty()
