@@ -108,6 +108,12 @@ async def test_order_of_submission_holds_within_a_boundary() -> None:
         assert order == sorted(order)
 
 
+@pytest.fixture(autouse=True)
+def guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guessing is off by default; here it is tried."""
+    monkeypatch.setattr(guessing, "GUESS_AFTER", 8)
+
+
 @pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
 @pytest.mark.parametrize("seed", range(40))
 async def test_two_processes_and_failing_batches_break_no_rule(

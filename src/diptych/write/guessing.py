@@ -5,12 +5,18 @@ A guess is never trusted: like every state, it is held against the log by the ap
 
 from __future__ import annotations
 
+import sys
+
 from diptych.write.cache import Slot
 from diptych.write.definitions import Need
 from diptych.write.entry import Entry
 
-GUESS_AFTER = 8
-"""After so many first reads in a row that found nothing, a kind of command is decided without."""
+GUESS_AFTER = sys.maxsize
+"""After so many first reads in a row that found nothing, a kind of command is decided without.
+
+Off: with 8, loads that were killed and resumed have come to other numbers now and then. A command
+whose guess was wrong waits to be read, and a later one of its boundary seems to overtake it.
+"""
 
 
 class Guesses:
