@@ -38,10 +38,7 @@ class Link(Struct, eq=False, gc=False):
 
 
 class Slot(Struct, eq=False, gc=False):
-    """One instance of a decision model. ``queue``: the commands that wait for it, in order.
-
-    ``guessed``: it counts as loaded, as it is most likely new, and no append has proved that yet.
-    """
+    """One instance of a decision model. ``queue``: the commands that wait for it, in order."""
 
     key: tuple[str, Tags]
     model: Model
@@ -52,17 +49,11 @@ class Slot(Struct, eq=False, gc=False):
     queue: deque[Entry] | None = None
     loaded: bool = False
     loading: bool = False
-    guessed: bool = False
 
     @property
     def state(self) -> Any:
         """The state with everything that has been decided here, committed or not."""
         return self.tail[-1].state if self.tail else self.base_state
-
-    @property
-    def untouched(self) -> bool:
-        """Whether nothing has been found or decided here yet."""
-        return not (self.base or self.tail or self.loaded)
 
     @property
     def idle(self) -> bool:
@@ -93,7 +84,7 @@ class Slot(Struct, eq=False, gc=False):
             if link.entry is entry:
                 if link.checked:
                     # Its condition has proved that nothing else happened up to it.
-                    self.base, self.base_state, self.guessed = last, link.state, False
+                    self.base, self.base_state = last, link.state
                     del self.tail[: index + 1]
                 return
 
@@ -104,7 +95,7 @@ class Slot(Struct, eq=False, gc=False):
             if outcome is None or outcome.last > position:
                 break
             self.base_state = self.tail.pop(0).state
-        self.base, self.guessed = max(self.base, position), False
+        self.base = max(self.base, position)
 
     def drop(self, entry: Entry) -> None:
         """Take an entry's effect out again: it was not committed."""
@@ -131,7 +122,7 @@ class Slot(Struct, eq=False, gc=False):
             if stored.position > self.base:
                 state = evolve(state, event)
                 ids.add(stored.id)
-        self.base, self.base_state, self.guessed = max(self.base, upto), state, False
+        self.base, self.base_state = max(self.base, upto), state
         # What was read includes those of our own events that were committed by then.
         self.tail = [
             link
