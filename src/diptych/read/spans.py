@@ -33,6 +33,7 @@ class Spans:
         self._of: dict[str, list[Follower]] = {}
         self._others: dict[str, int] = {}
         self.stale = True
+        self._sharing = False
         self.follow(projections)
 
     def follow(self, projections: Iterable[Projection]) -> None:
@@ -78,19 +79,20 @@ class Spans:
 
     async def share(self, crew: Crew) -> None:
         """Take up this worker's share: cut what reaches beyond it, join what stands level."""
-        self.stale = False
+        self.stale, self._sharing = False, True
         crew.follow(self.projections.values())
+        stored = await self.store.checkpoints()
         for name, one in self.projections.items():
             if one.inline or any(follower.state == "refused" for follower in self._of[name]):
                 continue
             mine, cuts = crew.share(one), crew.cuts(one)
-            spans = (await self.store.checkpoints()).get(name, [])
+            spans = stored.get(name, [])
             wanted = await self.store.recut(name, cuts) if _differ(spans, cuts) else spans
             self._take(one, wanted, mine)
 
     async def all(self) -> None:
         """Follow all there is, as it is cut now."""
-        self.stale = False
+        self.stale, self._sharing = False, False
         stored = await self.store.checkpoints()
         for name, one in self.projections.items():
             if spans := stored.get(name):
@@ -112,7 +114,9 @@ class Spans:
             self._others[one.name] = min(others)
 
     def look_level(self) -> None:
-        """Note it when neighbours could be joined."""
+        """Note it when neighbours could be joined; that is for workers to do."""
+        if not self._sharing:
+            return
         for followers in self._of.values():
             if len(followers) > 1 and not any(follower.lost for follower in followers):
                 self.stale |= len({follower.tip.position for follower in followers}) == 1
