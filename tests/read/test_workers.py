@@ -278,7 +278,7 @@ def test_shares_are_even_and_leave_nothing_out(ids: list[str], slices: int) -> N
 
 
 async def test_who_is_no_worker_leaves_the_spans_as_they_are_cut() -> None:
-    """Bringing views to the head by hand joins nothing, and does not stop to look whether it may."""
+    """Bringing views to the head by hand joins nothing, and does not stop to look for it."""
     async with World([orders()], page=5) as world:
         await world.store.recut("order", [20, 40])
         await world.append(*placed(*range(60)))
