@@ -25,7 +25,7 @@ from pathlib import Path
 
 from diptych.app.databases import Where
 from diptych.errors import DiptychError
-from diptych.read import crew, engine
+from diptych.read.following import crew, engine
 from diptych.read.stores.postgres import PostgresViews
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.sql import postgres, sqlite

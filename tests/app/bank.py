@@ -173,7 +173,7 @@ def dying(store: Any, at: int) -> None:
 
 async def main(version: str, url: str, at: int) -> None:
     from diptych.app import databases
-    from diptych.read.engine import Engine
+    from diptych.read.following.engine import Engine
 
     assert Engine.__init__.__kwdefaults__ is not None
     Engine.__init__.__kwdefaults__["page"] = 50  # so that there are more steps to die at

@@ -15,9 +15,9 @@ import pytest
 
 from diptych import Invalid, Running
 from diptych.errors import ProjectionFailed, ViewNotReady
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 from diptych.read.port import Turn
-from diptych.read.versions import UNKNOWN
+from diptych.read.versioning.versions import UNKNOWN
 from diptych.testing.servers import PostgresServer
 from tests.app import bank
 from tests.app.bank import Bank, Pay

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from diptych.read.pace import Pace
+from diptych.read.following.pace import Pace
 
 
 class Named(Struct, frozen=True):

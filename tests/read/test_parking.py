@@ -16,14 +16,14 @@ import pytest
 from diptych.errors import Invalid, ProjectionFailed, ProjectionPaused
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
-from diptych.read import parking
-from diptych.read.desk import NO_KEY
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.parking import parking
+from diptych.read.parking.desk import NO_KEY
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.port import Transaction
 from diptych.read.projections import Keyed, Projection, handler, projection
-from diptych.read.rowcheck import verify_rows
-from diptych.read.steering import Steering
-from diptych.read.verify import Verdict, verify
+from diptych.read.proving.rowcheck import verify_rows
+from diptych.read.proving.verify import Verdict, verify
 from diptych.read.views import Key, View
 from tests.read.world import (
     Journal,
@@ -514,7 +514,7 @@ async def test_a_later_event_of_a_parked_key_that_is_folded_is_found(
 
 async def test_a_retry_that_is_applied_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: what was applied stays parked."""
-    from diptych.read.retrying import Retry
+    from diptych.read.parking.retrying import Retry
 
     real = Retry._change
 

@@ -18,11 +18,11 @@ from diptych.errors import CheckpointMoved, DefinitionError, Invalid, Unavailabl
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import Change, Checkpoint, Kept, Tally
 from diptych.read.projections import fold_events, projection
+from diptych.read.proving.verify import verify
 from diptych.read.select import column, select
 from diptych.read.stores.postgres import PostgresViews
 from diptych.read.stores.postgres.rows import CUT_LOCK
 from diptych.read.stores.postgres.schema import index_name
-from diptych.read.verify import verify
 from diptych.read.views import Key, View, definition_of
 from diptych.sql.postgres import Database
 from diptych.testing.contracts.views.making import (

@@ -14,7 +14,7 @@ import pytest
 
 from diptych.codec import Codec
 from diptych.read.projections import handler, projection
-from diptych.read.version import Parts, differences, parts_of, type_text
+from diptych.read.versioning.version import Parts, differences, parts_of, type_text
 
 SOURCE = '''
 import enum

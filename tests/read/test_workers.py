@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from diptych.errors import DefinitionError
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
-from diptych.read import engine as engine_module
-from diptych.read.crew import Crew, host, is_alive
+from diptych.read.following import engine as engine_module
+from diptych.read.following.crew import Crew, host, is_alive
 from diptych.read.port import Change, Worker
 from diptych.read.projections import Keyed, fold_events, projection
-from diptych.read.verify import verify
+from diptych.read.proving.verify import verify
 from tests.read.world import (
     Account,
     Journal,

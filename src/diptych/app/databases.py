@@ -240,12 +240,12 @@ class Databases:
         store: Any = self.store(self._log)
         if self._log.kind == "postgresql":
             from diptych.logs.postgres import reader_inside
-            from diptych.read.inline import AsyncInline
+            from diptych.read.following.inline import AsyncInline
 
             gaps = reader_inside(self._database(self._log).schema)
             return AsyncInline(codec, identity, inline, store.inside, gaps)
         from diptych.logs.sqlite import read_inside
-        from diptych.read.inline import Inline
+        from diptych.read.following.inline import Inline
 
         return Inline(codec, identity, inline, store.inside, read_inside)
 

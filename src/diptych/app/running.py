@@ -19,15 +19,15 @@ from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.control import Projections
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 from diptych.read.freshness import ReadMeasures
 from diptych.read.live import LiveQueries
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
-from diptych.read.rebuild import Builder
 from diptych.read.status import Status
-from diptych.read.steering import Steering
+from diptych.read.versioning.rebuild import Builder
 from diptych.telemetry import attach
 from diptych.telemetry.metrics import Telemetry
 from diptych.telemetry.prometheus import exposition
@@ -35,8 +35,8 @@ from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from diptych.read.rowcheck import RowVerdict
-    from diptych.read.verify import Since, Verdict
+    from diptych.read.proving.rowcheck import RowVerdict
+    from diptych.read.proving.verify import Since, Verdict
 
 R = TypeVar("R")
 

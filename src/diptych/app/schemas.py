@@ -16,7 +16,7 @@ from diptych.app.databases import ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
 from diptych.errors import Invalid
 from diptych.read.projections import Projection
-from diptych.read.versions import Versions
+from diptych.read.versioning.versions import Versions
 
 
 class Step(Struct, frozen=True):

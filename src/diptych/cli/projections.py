@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from diptych.app.running import Running
     from diptych.read.control import Plan, Switched, VersionStatus
     from diptych.read.port import Difference
-    from diptych.read.rebuild import Progress
+    from diptych.read.versioning.rebuild import Progress
 
 projections = App(
     name="projections", help="Versions of projections: look, rebuild, switch, drop; pause, rewind."

@@ -11,12 +11,12 @@ from typing import Final, Literal
 from msgspec import Struct
 
 from diptych.errors import Invalid
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 from diptych.read.port import Difference, State, Version, definition_of
 from diptych.read.projections import Handler, Projection
-from diptych.read.rebuild import Builder, Progress
-from diptych.read.version import differences, kept_in_place
-from diptych.read.versions import BUILT, parts_in
+from diptych.read.versioning.rebuild import Builder, Progress
+from diptych.read.versioning.version import differences, kept_in_place
+from diptych.read.versioning.versions import BUILT, parts_in
 
 WATCH_SECONDS: Final = 0.2
 LEVEL_SECONDS: Final = 0.5

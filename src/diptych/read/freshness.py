@@ -16,7 +16,7 @@ from msgspec import Struct
 from diptych.codec import metadata_of
 from diptych.errors import outcome_of
 from diptych.log import StoredEvent
-from diptych.read.fold import Used
+from diptych.read.following.fold import Used
 from diptych.read.port import Applied, Change
 from diptych.read.projections import Projection
 from diptych.telemetry import declared

@@ -16,10 +16,10 @@ from diptych.codec import Codec
 from diptych.errors import Unavailable
 from diptych.log import Log, Token
 from diptych.messages import Actor, Query, actor_of, everybody_may
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
+from diptych.read.following.waiting import Proof
 from diptych.read.queries import Answer, Look, Queries
 from diptych.read.status import age_after
-from diptych.read.waiting import Proof
 
 R = TypeVar("R")
 

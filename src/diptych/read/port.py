@@ -16,10 +16,10 @@ from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
-from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.noted import Difference, State, Turn, Version
-from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
+from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
+from diptych.read.proving.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
+from diptych.read.versioning.noted import Difference, State, Turn, Version
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:

@@ -35,8 +35,8 @@ from diptych.messages import (
     everybody_may,
     require_kind,
 )
-from diptych.read.engine import Engine
 from diptych.read.events import Events
+from diptych.read.following.engine import Engine
 from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of

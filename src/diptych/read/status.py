@@ -9,11 +9,11 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.crew import LEASE_SECONDS
+from diptych.read.following.crew import LEASE_SECONDS
+from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
-from diptych.read.spans import Spans
-from diptych.read.versions import Versions
+from diptych.read.versioning.versions import Versions
 
 
 class SpanStatus(Struct, frozen=True):

@@ -21,8 +21,8 @@ from diptych.errors import Invalid, ProjectionFailed
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Actor, Event, Query
-from diptych.read.engine import Engine
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.following.engine import Engine
+from diptych.read.parking.keys import ParkedKeys
 from diptych.read.port import ViewStore
 from diptych.read.queries import Queries
 from diptych.read.select import select

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from diptych.read.follower import Follower
+from diptych.read.following.follower import Follower
 
 
 class Pace:

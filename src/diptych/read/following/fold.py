@@ -16,9 +16,9 @@ from msgspec import Struct
 from diptych.codec import metadata_of
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
-from diptych.read.parking import Held, Parking, StopBefore, is_passing
+from diptych.read.parking.parking import Held, Parking, StopBefore, is_passing
 from diptych.read.projections import Keyed
-from diptych.read.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
+from diptych.read.proving.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
 
 PAUSE_SECONDS: Final = 0.002
 """How long folding holds the event loop before it lets others run."""

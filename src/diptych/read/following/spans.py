@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
-from diptych.read.crew import Crew
-from diptych.read.follower import Follower
+from diptych.read.following.crew import Crew
+from diptych.read.following.follower import Follower
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Projection
 

@@ -8,13 +8,13 @@ from typing import Final
 
 from diptych.errors import CheckpointMoved, Unavailable
 from diptych.log import StoredEvent
-from diptych.read.fold import Folded, Used, recorded
-from diptych.read.follower import Follower
+from diptych.read.following.fold import Folded, Used, recorded
+from diptych.read.following.follower import Follower
+from diptych.read.following.pages import event_before
 from diptych.read.freshness import ReadMeasures
-from diptych.read.pages import event_before
 from diptych.read.port import ViewStore
 from diptych.read.projections import Handler
-from diptych.read.proof import MASK, hash_key, tally_blocks, tally_slices
+from diptych.read.proving.proof import MASK, hash_key, tally_blocks, tally_slices
 
 HANDLER_EVENTS: Final = 200
 """Events in one transaction of a handler, at most: it holds the writing thread."""

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Final
 from msgspec import Struct, structs
 
 from diptych.errors import Closed, DiptychError, ProjectionFailed
-from diptych.read.engine import PAGE, Engine
+from diptych.read.following.engine import PAGE, Engine
 from diptych.read.port import Checkpoint, State
 from diptych.read.projections import Keyed, Projection
-from diptych.read.versions import BUILT, kept_of
+from diptych.read.versioning.versions import BUILT, kept_of
 
 if TYPE_CHECKING:
-    from diptych.read.rowcheck import RowVerdict
-    from diptych.read.verify import Since, Verdict
+    from diptych.read.proving.rowcheck import RowVerdict
+    from diptych.read.proving.verify import Since, Verdict
 
 LOOK_SECONDS: Final = 0.2
 NEAR: Final = 2 * PAGE
@@ -150,7 +150,7 @@ class Builder:
                 self._indexed.add(one.name)
 
     async def _prove(self, ready: Sequence[Projection]) -> None:
-        from diptych.read.verify import verify
+        from diptych.read.proving.verify import verify
 
         engine, problems = self.engine, self.engine.versions.problems
         verdicts = await verify(engine.log, engine.codec, engine.store, ready, since="last")
@@ -181,7 +181,7 @@ class Builder:
 
     async def verify(self, names: Sequence[str], *, since: Since) -> dict[str, Verdict]:
         """Verify this program's versions of projections; nothing else can it say of others."""
-        from diptych.read.verify import Verdict, verify
+        from diptych.read.proving.verify import Verdict, verify
 
         engine, versions = self.engine, self.engine.versions
         own = {name: one for name in names if (one := versions.projection(name)) is not None}
@@ -209,7 +209,7 @@ class Builder:
 
     async def verify_rows(self, names: Sequence[str], *, sample: float) -> dict[str, RowVerdict]:
         """Compare the rows of versions that are live with what this program's folds make."""
-        from diptych.read.rowcheck import RowVerdict, verify_rows
+        from diptych.read.proving.rowcheck import RowVerdict, verify_rows
 
         engine, versions = self.engine, self.engine.versions
         verdicts: dict[str, RowVerdict] = {}

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias
 
 from msgspec import Struct
 
-from diptych.read.proof import MODULUS
+from diptych.read.proving.proof import MODULUS
 
 MOST_UNITS: Final = 1100
 """Beyond this the searches over pairs take too long; a block has at most 1024 events."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from diptych.errors import ProjectionFailed, Unavailable
 from diptych.read.port import Change, ViewStore, definition_of
 from diptych.read.projections import Projection
-from diptych.read.proof import hash_key
+from diptych.read.proving.proof import hash_key
 
 
 class _Undo(Exception):

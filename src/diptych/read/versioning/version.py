@@ -21,8 +21,8 @@ from msgspec import NODEFAULT, Struct
 
 from diptych.codec import Codec
 from diptych.messages import type_hints
-from diptych.read import source
 from diptych.read.projections import Handler, Keyed, Projection
+from diptych.read.versioning import source
 from diptych.read.views import definition_of
 from diptych.signatures import members
 

@@ -11,11 +11,11 @@ import msgspec
 from diptych.codec import Codec, metadata_of
 from diptych.errors import Invalid
 from diptych.log import EventQuery, Log
-from diptych.read.desk import NO_KEY, Parked, ParkedKey
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
+from diptych.read.parking.desk import NO_KEY, Parked, ParkedKey
+from diptych.read.parking.retrying import Retried, Retry
 from diptych.read.projections import Handler, Projection
-from diptych.read.proof import key_text
-from diptych.read.retrying import Retried, Retry
+from diptych.read.proving.proof import key_text
 
 
 class ParkedKeys:

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
-_OWN: Final = str(Path(__file__).parent.parent)
+_OWN: Final = str(Path(__file__).parents[2])
 _INSTALLED: Final = tuple(
     {sysconfig.get_paths()[name] for name in ("purelib", "platlib", "stdlib", "platstdlib")}
 )

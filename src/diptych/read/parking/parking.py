@@ -17,9 +17,9 @@ from diptych.codec import Codec, metadata_of
 from diptych.errors import ProjectionFailed, Unavailable
 from diptych.log import StoredEvent
 from diptych.messages import type_hints
-from diptych.read.desk import NO_KEY, Parked, ParkedKey
+from diptych.read.parking.desk import NO_KEY, Parked, ParkedKey
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import hash_text, key_text
+from diptych.read.proving.proof import hash_text, key_text
 
 MOST_KEYS: Final = 1000
 """Keys (and events without one) that a span parks. With more it is the function that is at fault,

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 from diptych.log import Log, StoredEvent
-from diptych.read.audit import Audit
-from diptych.read.desk import NO_KEY, Parked
-from diptych.read.proof import BLOCK_SHIFT, hash_text
+from diptych.read.parking.desk import NO_KEY, Parked
+from diptych.read.proving.audit import Audit
+from diptych.read.proving.proof import BLOCK_SHIFT, hash_text
 
 
 async def excuse(log: Log, audit: Audit, parked: Sequence[Parked]) -> None:

@@ -8,11 +8,11 @@ from typing import Final, Literal
 from diptych.codec import Codec, metadata_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
-from diptych.read.fold import Folded, RowCache, Span
-from diptych.read.parking import Parking
+from diptych.read.following.fold import Folded, RowCache, Span
+from diptych.read.parking.parking import Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import BLOCK_SHIFT, MODULUS, add_packed
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""

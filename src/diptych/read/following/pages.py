@@ -9,11 +9,11 @@ from typing import Any
 
 from diptych.codec import Codec
 from diptych.log import StoredEvent
-from diptych.read.fold import PAUSE_SECONDS, Folded, Used, fold_used
-from diptych.read.follower import Follower
+from diptych.read.following.fold import PAUSE_SECONDS, Folded, Used, fold_used
+from diptych.read.following.follower import Follower
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed
-from diptych.read.proof import hash_event
+from diptych.read.proving.proof import hash_event
 
 
 async def decode_page(

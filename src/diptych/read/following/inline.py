@@ -17,12 +17,12 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar
 from diptych.codec import Codec
 from diptych.errors import CheckpointMoved, ForeignCheckpoint, ProjectionFailed
 from diptych.log import StoredEvent
-from diptych.read.fold import Folded, Used, fold_used
-from diptych.read.follower import Follower
-from diptych.read.pages import undecodable
+from diptych.read.following.fold import Folded, Used, fold_used
+from diptych.read.following.follower import Follower
+from diptych.read.following.pages import undecodable
 from diptych.read.port import AsyncInsideStore, Change, Checkpoint, InsideStore, Tally
 from diptych.read.projections import Keyed
-from diptych.read.proof import BLOCK_SHIFT, hash_event
+from diptych.read.proving.proof import BLOCK_SHIFT, hash_event
 
 GapReader: TypeAlias = Callable[[Any, int, int], list[StoredEvent]]
 """(connection, after, until) -> the next events in (after, until], read in the open transaction."""

@@ -12,13 +12,13 @@ from msgspec import Struct, structs
 from diptych.codec import Codec, metadata_of
 from diptych.errors import Invalid
 from diptych.log import Log
-from diptych.read.audit import Audit, Reader
-from diptych.read.desk import Pause
-from diptych.read.engine import Engine
-from diptych.read.excused import excuse
+from diptych.read.following.engine import Engine
+from diptych.read.parking.desk import Pause
+from diptych.read.parking.excused import excuse
 from diptych.read.port import BLOCK_SHIFT, Checkpoint, Tally, pack
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import total_of
+from diptych.read.proving.audit import Audit, Reader
+from diptych.read.proving.proof import total_of
 
 PAGE: Final = 2000
 

@@ -18,20 +18,20 @@ from typing import Final, TypeAlias
 from diptych.codec import Codec
 from diptych.errors import Closed, DiptychError, LogUnusable, Unavailable
 from diptych.log import Log, StoredEvent
-from diptych.read.crew import BEAT_SECONDS, Crew
-from diptych.read.failing import failure_of, unwritable
-from diptych.read.fold import Used
-from diptych.read.follower import RESTING, STOPPED, Follower
+from diptych.read.following.crew import BEAT_SECONDS, Crew
+from diptych.read.following.fold import Used
+from diptych.read.following.follower import RESTING, STOPPED, Follower
+from diptych.read.following.handling import handle_page
+from diptych.read.following.pace import Pace
+from diptych.read.following.pages import decode_page, event_before, fold_page
+from diptych.read.following.spans import Spans
+from diptych.read.following.waiting import Waiting
 from diptych.read.freshness import ReadMeasures
-from diptych.read.handling import handle_page
-from diptych.read.pace import Pace
-from diptych.read.pages import decode_page, event_before, fold_page
+from diptych.read.parking.failing import failure_of, unwritable
 from diptych.read.port import Change, ViewStore
 from diptych.read.projections import Handler, Keyed, Projection, check_projections
-from diptych.read.spans import Spans
 from diptych.read.status import Status, status_of
-from diptych.read.versions import Versions
-from diptych.read.waiting import Waiting
+from diptych.read.versioning.versions import Versions
 from diptych.telemetry.metrics import Telemetry
 
 PAGE: Final = 2000

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from diptych.read.proof import MODULUS
-from diptych.read.spans import Spans
+from diptych.read.following.spans import Spans
+from diptych.read.proving.proof import MODULUS
 
 LONGEST_SECONDS: Final = 1.0
 """How long a query waits at most before it looks anew who is to do the work."""

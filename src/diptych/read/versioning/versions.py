@@ -22,7 +22,7 @@ from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unava
 from diptych.log import Log
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
-from diptych.read.version import Parts, kept_in_place, parts_of
+from diptych.read.versioning.version import Parts, kept_in_place, parts_of
 
 UNKNOWN: Final = "unknown"
 """The version of tables that were there before versions were noted, and are not this program's."""

@@ -15,10 +15,10 @@ from msgspec import Struct
 
 from diptych.codec import Codec
 from diptych.log import StoredEvent
-from diptych.read.parking import Parking, part_of
+from diptych.read.parking.parking import Parking, part_of
 from diptych.read.port import Checkpoint
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import BLOCK_SHIFT, MASK, KeyHashes, Tally, hash_event, unpack
+from diptych.read.proving.proof import BLOCK_SHIFT, MASK, KeyHashes, Tally, hash_event, unpack
 
 _ONE: Final = 1 << 192
 """Counts are kept above the sum of hashes, in one number: one addition an effect."""

@@ -17,12 +17,12 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import ProjectionFailed
 from diptych.log import Log, StoredEvent
-from diptych.read.fold import recorded
-from diptych.read.pages import undecodable
-from diptych.read.parking import Aside, Parking
+from diptych.read.following.fold import recorded
+from diptych.read.following.pages import undecodable
+from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Keyed
-from diptych.read.proof import hash_key
+from diptych.read.proving.proof import hash_key
 from diptych.read.select import select
 
 MOST_ROWS: Final = 100_000

@@ -20,13 +20,13 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
-from diptych.read.audit import Audit, Effects, Reader
-from diptych.read.blame import Unit, explain
-from diptych.read.excused import excuse
-from diptych.read.follower import refuse_foreign
+from diptych.read.following.follower import refuse_foreign
+from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
-from diptych.read.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
+from diptych.read.proving.audit import Audit, Effects, Reader
+from diptych.read.proving.blame import Unit, explain
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
 PAGE: Final = 2000
 

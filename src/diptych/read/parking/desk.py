@@ -14,7 +14,7 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from diptych.read.port import Checkpoint
-    from diptych.read.proof import Tally
+    from diptych.read.proving.proof import Tally
     from diptych.read.views import View
 
 Place: TypeAlias = tuple[str, int, int]
