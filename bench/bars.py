@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from bench.figures import OURS, Results
 from bench.peers import events_peer, uma
-from bench.scenarios import asking, catch_up, commands, growth, reading
+from bench.scenarios import asking, catch_up, commands, doors, growth, reading
 from bench.setup import Sizes
 
 
@@ -196,6 +196,28 @@ def _required(backend: str, sizes: Sizes) -> list[Required]:
                 at_most=True,
             )
         )
+    over = ratio(10, backend, COMMANDS, doors.HANDLER)
+    if backend == "postgresql":
+        found += [
+            Required(
+                10, f"10 commands over HTTP, {label}: at least 0.5 times a bare handler", 0.5, over
+            ),
+            Required(
+                10,
+                f"10 commands over HTTP, {label}: p99 at half of that at most 60 ms",
+                60,
+                figure(10, backend, doors.LATENCY),
+                at_most=True,
+            ),
+        ]
+    found.append(
+        Required(
+            11,
+            f"11 query by key over HTTP, {label}: at least 0.6 times a bare handler",
+            0.6,
+            ratio(11, backend, doors.QUERIES, doors.HANDLER),
+        )
+    )
     large = max(sizes.events, sizes.largest)
     for work in growth.WORKS:
         found.append(

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from bench.figures import Backend, Contest, Entrant, Figures, Missing, NotHere, Results, Row
 from bench.places import Databases, Place, PostgresDatabases, SqliteFiles, place
-from bench.scenarios import asking, catch_up, commands, growth, memory, readable, reading
+from bench.scenarios import asking, catch_up, commands, doors, growth, memory, readable, reading
 from bench.setup import Setup, Sizes
 from diptych.errors import ServerUnusable
 from diptych.testing.servers import postgres
@@ -27,6 +27,8 @@ SCENARIOS: Final[dict[int, Scenario]] = {
     6: reading.contests,
     7: asking.contests,
     9: memory.contests,
+    10: doors.command_contests,
+    11: doors.query_contests,
     8: growth.contests,  # the last one: the logs grow by it
 }
 

@@ -32,6 +32,8 @@ class Sizes(Struct, frozen=True, kw_only=True):
     largest: int = 1_000_000
     window: int = 20_000
     asked: int = 3_000
+    connections: int = 64
+    requests: int = 40_000
     steady_seconds: float = 5.0
 
 

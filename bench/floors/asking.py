@@ -7,8 +7,8 @@ which costs no hop to another thread, as aiosqlite would.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
 
 from sqlalchemy import (
     Column,
@@ -24,6 +24,10 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from bench import loader
+
+SUBJECT: Final = "SQLAlchemy alone"
 
 _metadata = MetaData()
 SUMMARIES = Table(
@@ -47,6 +51,12 @@ def by_index(customer: str) -> Select[Any]:
     return select(SUMMARIES).where(SUMMARIES.c.customer == customer)
 
 
+def rows(orders: int) -> Iterator[tuple[str, str, int, str]]:
+    """Yield the rows of so many orders, all complete."""
+    for number in range(orders):
+        yield loader.order_of(number), loader.customer_of(number), 3, "confirmed"
+
+
 def _sync(url: str) -> Engine:
     return create_engine(url)
 
@@ -55,7 +65,7 @@ def _async(url: str) -> AsyncEngine:
     return create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:", 1))
 
 
-async def fill(url: str, rows: Sequence[tuple[str, str, int, str]]) -> None:
+async def fill(url: str, rows: Iterable[tuple[str, str, int, str]]) -> None:
     """Make the table and put rows into it."""
     values: list[dict[str, object]] = [
         {"order": order, "customer": customer, "items": items, "status": status}

@@ -15,7 +15,7 @@ from bench.orders import SummariesOf, SummaryOf, opened
 from bench.places import Place
 from bench.setup import Setup
 
-FLOOR = "SQLAlchemy alone"
+FLOOR: Final = asking.SUBJECT
 Way: TypeAlias = Literal["by primary key", "by index"]
 UNIT: Final = "µs/query"
 WAYS: Final[tuple[Way, ...]] = ("by primary key", "by index")
@@ -73,11 +73,7 @@ async def floor(setup: Setup, backend: Backend, way: Way, _place: Place) -> Figu
     """Run the same selects by SQLAlchemy."""
 
     async def build(url: str, events: int) -> None:
-        rows = [
-            (loader.order_of(number), loader.customer_of(number), 3, "confirmed")
-            for number in range(events // 4)
-        ]
-        await asking.fill(url, rows)
+        await asking.fill(url, asking.rows(events // 4))
 
     table = await setup.prepared(backend, FLOOR, _events(setup), build)
     numbers = _numbers(setup)
