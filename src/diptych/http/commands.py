@@ -11,33 +11,31 @@ import msgspec
 from msgspec import Raw, Struct
 
 from diptych.errors import Invalid, Overloaded, UnknownMessage
+from diptych.http.call import GUARDED, NO_STORE
 from diptych.http.messages import (
     JSON,
     LINES,
     ClientGone,
-    Named,
     body_of,
     chunks_of,
-    headers_of,
     key_of,
-    path_parameter,
     require_json,
     require_key,
     require_lines,
     require_shallow,
-    respond,
     too_large,
 )
-from diptych.http.problems import encoded, problem_of
+from diptych.http.problems import Headers, encoded, problem_of
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Receive, Send
 
     from diptych.app.running import Running
+    from diptych.http.call import Call
     from diptych.http.door import Door
 
-NO_STORE: Final = (b"cache-control", b"no-store")
+_ALWAYS: Final[Headers] = [JSON, NO_STORE, *GUARDED]
 
 
 class Accepted(Struct, frozen=True):
@@ -91,23 +89,25 @@ class OneCommand:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         door = self._door
         running = door.require_running()
-        headers = headers_of(scope)
-        actor = await door.actor_of(scope)
+        headers = call.headers
+        actor = None if door.authenticate is None else await door.actor_of(call.scope)
         require_json(headers)
         key = key_of(headers)
-        body = await body_of(headers, receive, door.limits.body)
-        name = path_parameter(scope, "name")
-        command = parse_command(running, name, body, door.limits.depth)
-        with door.in_time() as timeout:
-            async with timeout:
-                receipt = await running.submit(command, key=key, actor=actor)
+        body = await body_of(headers, call.receive, door.limits.body)
+        command = parse_command(running, call.name, body, door.limits.depth)
+        answering = running.submit(command, key=key, actor=actor)
+        door.watch.begin(answering)
+        try:
+            receipt = await answering
+        finally:
+            door.watch.end(answering)
         answer = accepted(receipt)
         token = (b"diptych-token", answer.token.encode())
-        await respond(send, 200, _encode(answer), [JSON, token, NO_STORE])
+        await call.answer(200, _encode(answer), [*_ALWAYS, token])
 
 
 _Waiting: TypeAlias = tuple[int, "bytes | asyncio.Future[Receipt]"]
@@ -123,18 +123,16 @@ class Batch:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         running = self._door.require_running()
-        headers = headers_of(scope)
-        actor = await self._door.actor_of(scope)
-        require_lines(headers)
+        actor = await self._door.actor_of(call.scope)
+        require_lines(call.headers)
         work = _BatchWork(self._door, running, actor)
-        started = [(b"content-type", LINES.encode()), NO_STORE]
-        await send({"type": "http.response.start", "status": 200, "headers": started})
-        answering = asyncio.create_task(work.answer(send), name="diptych-batch")
+        await call.start(200, [(b"content-type", LINES.encode()), NO_STORE, *GUARDED])
+        answering = asyncio.create_task(work.answer(call.send), name="diptych-batch")
         try:
-            await work.read(headers, receive)
+            await work.read(call.receive)
             await answering
         except ClientGone:
             pass  # what was submitted stands
@@ -155,7 +153,7 @@ class _BatchWork:
 
     # --- reading ----------------------------------------------------------------------------------
 
-    async def read(self, headers: Named, receive: Receive) -> None:
+    async def read(self, receive: Receive) -> None:
         """Submit all lines; a client that does not read its answers yet is no reason to stop."""
         number = 0
         try:

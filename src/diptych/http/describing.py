@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from diptych.http.messages import JSON, headers_of, respond
+from diptych.http.call import CAREFUL, GUARDED
+from diptych.http.messages import JSON
 from diptych.http.problems import Problem
 from diptych.http.queries import etag_of, is_known
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
+    from diptych.http.call import Call
     from diptych.http.door import Door, Role
 
 PAGES: Final = {
@@ -39,9 +39,9 @@ class Description:
         self._describe = describe
         self._made: dict[str, tuple[bytes, bytes]] = {}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
-        root = str(scope.get("root_path", ""))
+        root = call.root
         if root not in self._made:
             told = self._describe(self._door.definitions, self._door.role)
             if "openapi" in told:
@@ -49,23 +49,22 @@ class Description:
             body = msgspec.json.encode(told)
             self._made = {root: (body, etag_of(body))}
         body, tag = self._made[root]
-        headers = [JSON, _NO_CACHE, (b"etag", tag)]
-        if is_known(headers_of(scope).get(b"if-none-match", b""), tag):
-            await send({"type": "http.response.start", "status": 304, "headers": headers})
-            await send({"type": "http.response.body", "body": b""})
+        headers = [JSON, _NO_CACHE, (b"etag", tag), *GUARDED]
+        if is_known(call.headers.get(b"if-none-match", b""), tag):
+            await call.unchanged(headers)
             return
-        await respond(send, 200, body, headers)
+        await call.answer(200, body, headers)
 
 
 class Page:
     """``/reference``: the description as a page, from the package alone."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
-        found = PAGES.get(scope["path_params"].get("file", ""))
+        found = PAGES.get(call.name)
         if found is None:
             raise Problem("not-found", "/reference is a single page")
         name, media = found
         body = resources.files("diptych.http").joinpath("pages", name).read_bytes()
         policy = (b"content-security-policy", PAGE_POLICY)
-        await respond(send, 200, body, [(b"content-type", media), _NO_CACHE, policy])
+        await call.answer(200, body, [(b"content-type", media), _NO_CACHE, *CAREFUL, policy])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from starlette.requests import Request
 
@@ -43,7 +43,10 @@ class Door:
         self.role: Role = role
         self.running: Running | None = None
         self.closing = False
-        self._queries = 0
+        self.watch = Watch(limits.seconds)
+        self.asking = Bound(
+            limits.queries, "Too many queries wait for their answer; ask again later"
+        )
         self._streams: set[Stream] = set()
 
     def require_running(self) -> Running:
@@ -70,21 +73,6 @@ class Door:
     # --- bounds -----------------------------------------------------------------------------------
 
     @contextmanager
-    def asking(self) -> Generator[None]:
-        """Count a query that is being answered; ``Overloaded`` when there are too many."""
-        if self._queries >= self.limits.queries:
-            raise Overloaded(
-                "Too many queries wait for their answer; ask again later",
-                waiting=self._queries,
-                limit=self.limits.queries,
-            )
-        self._queries += 1
-        try:
-            yield
-        finally:
-            self._queries -= 1
-
-    @contextmanager
     def streaming(self, stream: Stream) -> Generator[None]:
         """Keep an open stream in mind; ``Overloaded`` when there are too many."""
         if len(self._streams) >= self.limits.streams:
@@ -99,17 +87,87 @@ class Door:
         finally:
             self._streams.discard(stream)
 
-    @contextmanager
-    def in_time(self) -> Generator[asyncio.Timeout]:
-        """Turn a timeout into ``TimedOut``."""
-        timeout = asyncio.timeout(self.limits.seconds)
+    def in_time(self) -> InTime:
+        """Turn what takes longer than it may into ``TimedOut``: ``async with door.in_time():``."""
+        return InTime(self.limits.seconds)
+
+
+class Bound:
+    """So many at a time; ``Overloaded`` for one more."""
+
+    def __init__(self, limit: int, text: str) -> None:
+        self._limit = limit
+        self._text = text
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= self._limit:
+            raise Overloaded(self._text, waiting=self._count, limit=self._limit)
+        self._count += 1
+
+    def __exit__(self, *exception: object) -> None:
+        self._count -= 1
+
+
+class InTime:
+    """A timeout that is told as ``TimedOut``."""
+
+    __slots__ = ("_seconds", "_timeout")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(seconds)
+
+    async def __aenter__(self) -> None:
+        await self._timeout.__aenter__()
+
+    async def __aexit__(self, *exception: Any) -> None:
         try:
-            yield timeout
+            await self._timeout.__aexit__(*exception)
         except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise TimedOut(
-                "The service has not answered in time. A command can have its effect all the "
-                "same: send it again with the same idempotency key only",
-                seconds=self.limits.seconds,
-            ) from error
+            raise timed_out(self._seconds) from error
+
+
+class Watch:
+    """Ends futures that take too long by ``TimedOut``; one timer serves them all."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._ends: dict[asyncio.Future[Any], float] = {}  # the next one to end comes first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, future: asyncio.Future[Any]) -> None:
+        """Watch a future."""
+        loop = future.get_loop()
+        end = self._ends[future] = loop.time() + self._seconds
+        if self._timer is None:
+            self._timer = loop.call_at(end, self._look, loop)
+
+    def end(self, future: asyncio.Future[Any]) -> None:
+        """Watch it no longer."""
+        self._ends.pop(future, None)
+
+    def stop(self) -> None:
+        """Watch nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        now = loop.time()
+        for future, end in list(self._ends.items()):
+            if end > now:
+                self._timer = loop.call_at(end, self._look, loop)
+                return
+            del self._ends[future]
+            if not future.done():
+                future.set_exception(timed_out(self._seconds))
+
+
+def timed_out(seconds: float) -> TimedOut:
+    """Return the error for what took longer than it may."""
+    return TimedOut(
+        "The service has not answered in time. A command can have its effect all the "
+        "same: send it again with the same idempotency key only",
+        seconds=seconds,
+    )

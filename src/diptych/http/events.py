@@ -11,15 +11,14 @@ from msgspec import Struct
 
 from diptych.errors import Invalid
 from diptych.http.fields import pairs_of
-from diptych.http.messages import headers_of, too_large
+from diptych.http.messages import too_large
 from diptych.http.streams import Stream, frame, position_of, resumed
 from diptych.log import Token
 from diptych.messages import Event, Metadata, Recorded
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from diptych.app.running import Running
+    from diptych.http.call import Call
     from diptych.http.door import Door
     from diptych.log import Log
     from diptych.read.queries import Events
@@ -56,22 +55,22 @@ class EventStream:
         self._door = door
         self._tail: Tail | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         door = self._door
         running = door.require_running()
-        headers = headers_of(scope)
-        actor = await door.actor_of(scope)
-        if len(scope["query_string"]) > door.limits.body:
+        query_string: bytes = call.scope["query_string"]
+        actor = await door.actor_of(call.scope)
+        if len(query_string) > door.limits.body:
             raise too_large(door.limits.body)
-        wanted, after = self._parse(running, pairs_of(scope["query_string"]))
-        position = await self._start(running, resumed(headers, after))
+        wanted, after = self._parse(running, pairs_of(query_string))
+        position = await self._start(running, resumed(call.headers, after))
         events = running.events_for(actor)
         await events.read(wanted.types, wanted.tags, after=position, until=position)  # may he?
         if self._tail is None or self._tail.log is not running.log:
             self._tail = Tail(running.log)
         frames = _frames(running.log.identity, events, self._tail, wanted, position)
-        await Stream(door, frames).run(scope, receive, send, at_once=False)
+        await Stream(door, frames).run(call, at_once=False)
 
     def _parse(self, running: Running, pairs: list[tuple[str, str]]) -> tuple[Wanted, str | None]:
         known = running.definitions.codec.events

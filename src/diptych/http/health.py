@@ -8,33 +8,24 @@ from typing import TYPE_CHECKING, Final
 from msgspec import json
 
 from diptych.errors import NotAuthenticated
-from diptych.http.messages import JSON, respond
+from diptych.http.call import GUARDED, NO_STORE
+from diptych.http.messages import JSON
 from diptych.telemetry.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
+    from diptych.http.call import Call
     from diptych.http.door import Door
 
 SECONDS: Final = 2.0
 """How long the log may take to answer."""
 
-_NO_STORE = (b"cache-control", b"no-store")
-
-
-def is_health(scope: Scope) -> bool:
-    """Whether a probe asks, which calls the service by whatever address it has."""
-    root: str = scope.get("root_path", "")
-    path: str = scope["path"]
-    return path.removeprefix(root).startswith("/health/")
-
 
 class Live:
     """``GET /health/live``: the process answers."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
-        await respond(send, 200, json.encode({"status": "live"}), [JSON, _NO_STORE])
+        await call.answer(200, json.encode({"status": "live"}), [JSON, NO_STORE, *GUARDED])
 
 
 class Ready:
@@ -43,11 +34,11 @@ class Ready:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         status = await self._status()
         body = json.encode({"status": status, "role": self._door.role})
-        await respond(send, 200 if status == "ready" else 503, body, [JSON, _NO_STORE])
+        await call.answer(200 if status == "ready" else 503, body, [JSON, NO_STORE, *GUARDED])
 
     async def _status(self) -> str:
         if self._door.closing:
@@ -69,13 +60,12 @@ class Metrics:
     def __init__(self, door: Door) -> None:
         self._door = door
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         running = self._door.require_running()
-        if self._door.authenticate is not None and await self._door.actor_of(scope) is None:
+        if self._door.authenticate is not None and await self._door.actor_of(call.scope) is None:
             raise NotAuthenticated("Say who asks: metrics are not for everybody", message="metrics")
-        with self._door.in_time() as timeout:
-            async with timeout:
-                text = await running.metrics()
+        async with self._door.in_time():
+            text = await running.metrics()
         media = (b"content-type", CONTENT_TYPE.encode())
-        await respond(send, 200, text.encode(), [media, _NO_STORE])
+        await call.answer(200, text.encode(), [media, NO_STORE, *GUARDED])

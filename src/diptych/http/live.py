@@ -13,11 +13,9 @@ from diptych.http.messages import preferences, wait_of
 from diptych.http.streams import Stream, frame, resumed
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from diptych.app.running import Running
+    from diptych.http.call import Call
     from diptych.http.door import Door
-    from diptych.http.messages import Named
     from diptych.messages import Actor
     from diptych.read.queries import Answer
 
@@ -68,21 +66,12 @@ class LiveStream:
         self._frames = Frames(encode)
 
     async def run(
-        self,
-        running: Running,
-        query: Any,
-        actor: Actor | None,
-        headers: Named,
-        after: str | None,
-        *,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
+        self, running: Running, query: Any, actor: Actor | None, after: str | None, call: Call
     ) -> None:
         """Send answers until the client goes away."""
-        wait = wait_of(preferences(headers), self._door.limits.wait) or 0.0
-        frames = self._answers(running, query, actor, resumed(headers, after), wait)
-        await Stream(self._door, frames).run(scope, receive, send, at_once=True)
+        wait = wait_of(preferences(call.headers), self._door.limits.wait) or 0.0
+        frames = self._answers(running, query, actor, resumed(call.headers, after), wait)
+        await Stream(self._door, frames).run(call, at_once=True)
 
     async def _answers(
         self, running: Running, query: Any, actor: Actor | None, after: str | None, wait: float

@@ -1,18 +1,18 @@
-"""HTTP requests read and answered: bodies within bounds, headers, JSON."""
+"""HTTP requests read: bodies within bounds, headers, JSON."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterable
-from typing import Any, Final, TypeAlias
-
-from starlette.types import Receive, Scope, Send
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Final
 
 from diptych.errors import Invalid
-from diptych.http.problems import MEDIA_TYPE, Headers, Problem, encoded, problem_of
+from diptych.http.problems import Problem
 
-Named: TypeAlias = dict[bytes, bytes]
-"""Headers by their names, in small letters."""
+if TYPE_CHECKING:
+    from starlette.types import Receive
+
+    from diptych.http.call import Named
 
 JSON: Final = (b"content-type", b"application/json")
 LINES: Final = "application/x-ndjson"
@@ -26,11 +26,6 @@ _KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?\Z")
 
 class ClientGone(Exception):
     """The client has gone away: there is nobody to answer."""
-
-
-def headers_of(scope: Scope) -> Named:
-    """Return the headers of a request."""
-    return dict(scope["headers"])
 
 
 def text_of(headers: Named, name: bytes) -> str | None:
@@ -89,12 +84,17 @@ async def body_of(headers: Named, receive: Receive, most: int) -> bytes:
         raise too_large(most)
     parts: list[bytes] = []
     size = 0
-    async for part in chunks_of(receive):
-        size += len(part)
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        size += len(body)
         if size > most:
             raise too_large(most)
-        parts.append(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        if not message.get("more_body", False):
+            return b"".join([*parts, body]) if parts else body
+        parts.append(body)
 
 
 def require_shallow(data: bytes, most: int) -> None:
@@ -151,28 +151,3 @@ def wait_of(preferred: dict[str, str], most: float) -> float | None:
     if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds, re.ASCII):
         return None
     return min(float(seconds), most)
-
-
-# --- answers --------------------------------------------------------------------------------------
-
-
-async def respond(
-    send: Send, status: int, body: bytes, headers: Iterable[tuple[bytes, bytes]]
-) -> None:
-    """Send a whole answer."""
-    length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
-    await send({"type": "http.response.body", "body": body})
-
-
-async def respond_problem(send: Send, error: BaseException) -> None:
-    """Answer with the problem details of an error."""
-    status, told, headers = problem_of(error)
-    described: Headers = [(b"content-type", MEDIA_TYPE.encode()), (b"cache-control", b"no-store")]
-    await respond(send, status, encoded(told), [*described, *headers])
-
-
-def path_parameter(scope: Scope, name: str) -> str:
-    """Return a part of the path."""
-    parameters: dict[str, Any] = scope["path_params"]
-    return str(parameters[name])

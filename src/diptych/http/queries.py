@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from diptych.errors import UnknownMessage
+from diptych.http.call import GUARDED
 from diptych.http.fields import Parameters, pairs_of
 from diptych.http.live import LiveStream
 from diptych.http.messages import (
     JSON,
-    headers_of,
-    path_parameter,
     preferences,
     require_shallow,
-    respond,
     text_of,
     too_large,
     wait_of,
@@ -24,9 +22,8 @@ from diptych.http.messages import (
 from diptych.http.streams import AFTER, is_stream
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from diptych.app.modules import Definitions
+    from diptych.http.call import Call
     from diptych.http.door import Door
     from diptych.http.limits import Limits
     from diptych.http.problems import Headers
@@ -34,6 +31,12 @@ if TYPE_CHECKING:
 
 WAIT: Final = 5.0
 """Seconds that a query waits for its token where the client does not say."""
+
+_ALWAYS: Final[Headers] = [
+    (b"cache-control", b"private, no-cache"),
+    (b"vary", b"Accept"),
+    *GUARDED,
+]
 
 encode = msgspec.json.Encoder().encode
 
@@ -47,18 +50,18 @@ class Asked:
             name: Parameters(registered) for name, registered in self._codec.queries.items()
         }
 
-    def parse(self, scope: Scope, limits: Limits, *, live: bool = False) -> tuple[Any, str | None]:
+    def parse(self, call: Call, limits: Limits, *, live: bool = False) -> tuple[Any, str | None]:
         """Return the query, and the token that a live one is to go on from.
 
         Raises ``UnknownMessage``, ``Invalid``, ``Problem``.
         """
-        name = path_parameter(scope, "name")
+        name = call.name
         parameters = self._parameters.get(name)
         if parameters is None:
             raise UnknownMessage(
                 "There is no such query; /openapi.json lists what there is", name=name
             )
-        query_string: bytes = scope["query_string"]
+        query_string: bytes = call.scope["query_string"]
         if len(query_string) > limits.body:
             raise too_large(limits.body)
         pairs = pairs_of(query_string)
@@ -77,23 +80,21 @@ class OneQuery:
         self._asked = Asked(door.definitions)
         self._live = LiveStream(door, encode)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, call: Call) -> None:
         """Answer a request."""
         door = self._door
         running = door.require_running()
-        headers = headers_of(scope)
-        actor = await door.actor_of(scope)
+        headers = call.headers
+        actor = None if door.authenticate is None else await door.actor_of(call.scope)
         if is_stream(headers):
-            query, after = self._asked.parse(scope, door.limits, live=True)
-            await self._live.run(
-                running, query, actor, headers, after, scope=scope, receive=receive, send=send
-            )
+            query, after = self._asked.parse(call, door.limits, live=True)
+            await self._live.run(running, query, actor, after, call)
             return
-        query, _ = self._asked.parse(scope, door.limits)
+        query, _ = self._asked.parse(call, door.limits)
         preferred = preferences(headers)
         wait = wait_of(preferred, door.limits.wait)
-        with door.asking(), door.in_time() as timeout:
-            async with timeout:
+        with door.asking:
+            async with door.in_time():
                 answer = await running.ask(
                     query,
                     actor=actor,
@@ -103,13 +104,12 @@ class OneQuery:
                 )
         body = encode(answer.value)
         tag = etag_of(body)
-        told = freshness(answer)
-        told += [(b"etag", tag), (b"cache-control", b"private, no-cache"), (b"vary", b"Accept")]
+        told = [*_ALWAYS, *freshness(answer), (b"etag", tag)]
         if is_known(headers.get(b"if-none-match", b""), tag):
-            await send({"type": "http.response.start", "status": 304, "headers": told})
-            await send({"type": "http.response.body", "body": b""})
+            await call.unchanged(told)
             return
-        await respond(send, 200, body, [JSON, *told])
+        told.append(JSON)
+        await call.answer(200, body, told)
 
 
 def freshness(answer: Answer[Any]) -> Headers:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from diptych.http.messages import Named, text_of
-from diptych.http.problems import Headers, Problem
+from diptych.http.messages import text_of
+from diptych.http.problems import Problem
 
 if TYPE_CHECKING:
-    from starlette.types import Message
+    from diptych.http.call import Named
 
 LOOPBACK: Final = ("localhost", "127.0.0.1", "[::1]")
 ANY: Final = "*"
@@ -26,16 +26,8 @@ SHOWN: Final = (
 )
 """Headers that pages of other origins may send, and see."""
 
-_POLICY: Final = (
-    b"content-security-policy",
-    b"default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-)
-_ALWAYS: Final[Headers] = [
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-]
+KNOWN: Final = 1000
+"""Names, as requests give them, that are kept once they were found right."""
 
 
 class Gate:
@@ -49,14 +41,20 @@ class Gate:
         self._hosts = frozenset(host.lower() for host in hosts)
         self._any = ANY in self._hosts
         self._origins = frozenset(origins)
+        self._right: set[bytes] = set()
 
     def require(self, headers: Named) -> None:
         """Raise ``Problem`` for a foreign host or origin."""
-        host = (text_of(headers, b"host") or "").lower()
+        given = headers.get(b"host", b"")
+        if given in self._right and b"origin" not in headers:
+            return
+        host = given.decode("latin-1").lower()
         if not self._any and _name(host) not in self._hosts:
             raise Problem(
                 "foreign-host", "Call it by one of its names; the service is given them as hosts"
             )
+        if len(self._right) < KNOWN:
+            self._right.add(given)
         origin = text_of(headers, b"origin")
         if origin is not None and origin not in self._origins and _netloc(origin) != host:
             raise Problem(
@@ -75,11 +73,3 @@ def _netloc(origin: str) -> str:
         return urlsplit(origin).netloc.lower()
     except ValueError:
         return ""
-
-
-def secured(message: Message) -> Message:
-    """Return the start of an answer with what browsers are to be told."""
-    headers: Headers = [*message.get("headers", ()), *_ALWAYS]
-    if all(name != _POLICY[0] for name, _ in headers):
-        headers.append(_POLICY)
-    return {**message, "headers": headers}

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote
 
-from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from diptych.app.running import Opening, Running
 from diptych.errors import DefinitionError, calling
 from diptych.http.asyncapi import asyncapi
+from diptych.http.call import Call, Endpoint
 from diptych.http.commands import Batch, OneCommand
 from diptych.http.describing import Description, Page
 from diptych.http.door import Authenticate, Door, Role
 from diptych.http.events import EventStream
-from diptych.http.health import Live, Metrics, Ready, is_health
+from diptych.http.health import Live, Metrics, Ready
 from diptych.http.limits import Limits
-from diptych.http.messages import ClientGone, headers_of, respond_problem
+from diptych.http.messages import ClientGone
 from diptych.http.openapi import openapi
 from diptych.http.problems import Problem
 from diptych.http.queries import OneQuery
-from diptych.http.security import ANY, LOOPBACK, SENT, SHOWN, Gate, secured
+from diptych.http.security import ANY, LOOPBACK, SENT, SHOWN, Gate
 
 
 def service(
@@ -84,12 +84,8 @@ class Service:
         self._door = Door(opening.definitions, limits, authenticate, role)
         if isinstance(opening, Running):
             self._door.running = opening
-        self._router = Router(
-            routes_of(self._door),
-            redirect_slashes=False,
-            default=_not_found,
-            lifespan=self.lifespan,
-        )
+        self._addresses = addresses_of(self._door)
+        self._server = Router(lifespan=self.lifespan)
         self._app: ASGIApp = self._answer
         if origins:
             self._app = CORSMiddleware(
@@ -117,6 +113,7 @@ class Service:
                 yield
             finally:
                 self.stop()
+                self._door.watch.stop()
                 self._door.running = None
 
     def stop(self) -> None:
@@ -125,84 +122,78 @@ class Service:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "lifespan":
-            await self._router(scope, receive, send)
-            return
-        if scope["type"] != "http":
+        if scope["type"] == "http":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._server(scope, receive, send)
+        else:
             await send({"type": "websocket.close"})
-            return
-        await self._app({**scope, **_place_of(scope), "app": self}, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
-
-        async def sending(message: Message) -> None:
-            nonlocal started
-            if not started:
-                started = True
-                message = secured(message)
-            await send(message)
-
+        path, root = _place_of(scope)
+        ways, name = self._addresses.get(path), ""
+        if ways is None:
+            folder, _, name = path.rpartition("/")
+            ways = self._addresses.get(folder + "/") if name else None
+        call = Call(scope, receive, send, dict(scope["headers"]), root, name)
         try:
-            if not is_health(scope):
-                self._gate.require(headers_of(scope))
-            await self._router(scope, receive, sending)
+            if not path.startswith("/health/"):  # probes call it by whatever address it has
+                self._gate.require(call.headers)
+            if ways is None:
+                raise Problem("not-found", "/openapi.json lists what there is")
+            endpoint = ways.get(scope["method"])
+            if endpoint is None:
+                allow = (b"allow", ", ".join(ways).encode())
+                raise Problem("method-not-allowed", "See the header Allow", headers=[allow])
+            await endpoint(call)
         except ClientGone:
             pass
-        except HTTPException as error:  # the router's: the address is there, the method is not
-            headers = [(k.lower().encode(), v.encode()) for k, v in (error.headers or {}).items()]
-            wrong = Problem("method-not-allowed", "See the header Allow", headers=headers)
-            await respond_problem(sending, wrong)
         except Exception as error:
-            if started:
+            if call.started:
                 raise
-            await respond_problem(sending, error)
+            await call.problem(error)
 
 
-def _place_of(scope: Scope) -> dict[str, str]:
-    """Return path and root path. Litestar's lack the root, and have a slash at their end."""
+def _place_of(scope: Scope) -> tuple[str, str]:
+    """Return the path below the root path, and the root path.
+
+    Litestar's paths lack the root, and have a slash at their end.
+    """
     path: str = scope["path"]
-    if not path.endswith("/") or path == "/":
-        return {}
-    path = path.rstrip("/")
     root: str = scope.get("root_path", "")
-    whole = unquote(scope.get("raw_path", b"").decode("latin-1")).rstrip("/")
-    if not root and whole.endswith(path):
-        root = whole.removesuffix(path)
-    return {"path": path, "root_path": root}
+    if path.endswith("/") and path != "/":
+        path = path.rstrip("/")
+        whole = unquote(scope.get("raw_path", b"").decode("latin-1")).rstrip("/")
+        if not root and whole.endswith(path):
+            return path, whole.removesuffix(path)
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :], root
+    return path, root
 
 
-def routes_of(door: Door) -> Sequence[Route]:
+Addresses: TypeAlias = dict[str, dict[str, Endpoint]]
+"""Paths, and by which methods what is done. One that ends with a slash goes on with a name."""
+
+
+def addresses_of(door: Door) -> Addresses:
     """Return the addresses of a role."""
-    found: list[Route] = []  # looked through in this order: what is asked most comes first
+    found: Addresses = {}
+
+    def get(path: str, endpoint: Endpoint) -> None:
+        found[path] = {"GET": endpoint, "HEAD": endpoint}
+
     if door.role in ("commands", "all"):
-        found += [
-            Route("/commands/{name}", _app(OneCommand(door)), methods=["POST"]),
-            Route("/commands", _app(Batch(door)), methods=["POST"]),
-        ]
+        found["/commands/"] = {"POST": OneCommand(door)}
+        found["/commands"] = {"POST": Batch(door)}
     if door.role in ("queries", "all"):
-        found += [
-            Route("/queries/{name}", _app(OneQuery(door)), methods=["GET"]),
-            Route("/events", _app(EventStream(door)), methods=["GET"]),
-        ]
-    found += [
-        Route("/health/live", _app(Live()), methods=["GET"]),
-        Route("/health/ready", _app(Ready(door)), methods=["GET"]),
-        Route("/metrics", _app(Metrics(door)), methods=["GET"]),
-    ]
+        get("/queries/", OneQuery(door))
+        get("/events", EventStream(door))
+    get("/health/live", Live())
+    get("/health/ready", Ready(door))
+    get("/metrics", Metrics(door))
     if door.role != "workers":
-        found += [
-            Route("/openapi.json", _app(Description(door, openapi)), methods=["GET"]),
-            Route("/asyncapi.json", _app(Description(door, asyncapi)), methods=["GET"]),
-            Route("/reference", _app(Page()), methods=["GET"]),
-            Route("/reference/{file}", _app(Page()), methods=["GET"]),
-        ]
+        get("/openapi.json", Description(door, openapi))
+        get("/asyncapi.json", Description(door, asyncapi))
+        get("/reference", Page())
+        get("/reference/", Page())
     return found
-
-
-def _app(endpoint: ASGIApp) -> ASGIApp:
-    return endpoint
-
-
-async def _not_found(scope: Scope, receive: Receive, send: Send) -> None:
-    raise Problem("not-found", "/openapi.json lists what there is")

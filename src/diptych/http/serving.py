@@ -151,6 +151,8 @@ def _uvicorn(api: Service, sock: socket.socket, grace: float) -> Any:
                     log_level="warning",
                     log_config=None,
                     access_log=False,
+                    # Who is trusted to say so is the business of `trusted_proxy`.
+                    proxy_headers=False,
                     server_header=False,
                     lifespan="off",
                     ws="none",

@@ -9,12 +9,14 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
 from diptych.errors import Invalid
-from diptych.http.messages import EVENTS, Named, text_of
+from diptych.http.call import GUARDED
+from diptych.http.messages import EVENTS, text_of
 from diptych.http.problems import encoded, problem_of
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
+    from starlette.types import Receive, Send
 
+    from diptych.http.call import Call, Named
     from diptych.http.door import Door
 
 ALIVE: Final = b": alive\n\n"
@@ -25,6 +27,7 @@ _HEADERS: Final = [
     (b"content-type", EVENTS.encode()),
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),  # nginx would keep events back
+    *GUARDED,
 ]
 
 _logger = logging.getLogger("diptych.http")
@@ -66,15 +69,15 @@ class Stream:
         if self._gone is not None:
             self._gone.cancel()
 
-    async def run(self, scope: Scope, receive: Receive, send: Send, *, at_once: bool) -> None:
+    async def run(self, call: Call, *, at_once: bool) -> None:
         """Send frames until the end. ``at_once``: the first one, or its error, is the answer."""
         try:
             with self._door.streaming(self):
                 first = await self._first() if at_once else b""
-                await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-                self._gone = asyncio.create_task(_gone(receive), name="diptych-stream")
-                if await self._sent(send, RETRY + first):
-                    await self._follow(send, self._gone)
+                await call.start(200, _HEADERS)
+                self._gone = asyncio.create_task(_gone(call.receive), name="diptych-stream")
+                if await self._sent(call.send, RETRY + first):
+                    await self._follow(call.send, self._gone)
         finally:
             if self._gone is not None:
                 self._gone.cancel()
@@ -82,9 +85,8 @@ class Stream:
             await self._frames.aclose()
 
     async def _first(self) -> bytes:
-        with self._door.in_time() as timeout:
-            async with timeout:
-                return await anext(self._frames, b"")
+        async with self._door.in_time():
+            return await anext(self._frames, b"")
 
     async def _follow(self, send: Send, gone: asyncio.Task[None]) -> None:
         following = _next(self._frames)
