@@ -66,5 +66,5 @@ class Page:
             raise Problem("not-found", "/reference is a single page")
         name, media = found
         body = resources.files("diptych.http").joinpath("pages", name).read_bytes()
-        policy = (b"content-security-policy", PAGE_POLICY)
-        await call.answer(200, body, [(b"content-type", media), _NO_CACHE, *CAREFUL, policy])
+        policy = [(b"content-security-policy", PAGE_POLICY), (b"referrer-policy", b"no-referrer")]
+        await call.answer(200, body, [(b"content-type", media), _NO_CACHE, *CAREFUL, *policy])

@@ -39,22 +39,22 @@ def text_of(headers: Named, name: bytes) -> str | None:
 
 def require_json(headers: Named) -> None:
     """Raise ``Problem`` unless the body says that it is JSON. Forms of other pages cannot."""
-    _require(headers, _JSON_TYPE, "application/json")
+    _require(headers, _JSON_TYPE, JSON[1])
 
 
 def require_lines(headers: Named) -> None:
     """Raise ``Problem`` unless the body says that it is one JSON document a line."""
-    _require(headers, _LINES_TYPE, LINES)
+    _require(headers, _LINES_TYPE, LINES.encode())
 
 
-def _require(headers: Named, pattern: re.Pattern[bytes], wanted: str) -> None:
+def _require(headers: Named, pattern: re.Pattern[bytes], wanted: bytes) -> None:
     given = headers.get(b"content-type", b"")
-    if not pattern.match(given):
+    if given != wanted and not pattern.match(given):
         raise Problem(
             "media-type",
-            f"Say that the body is JSON: Content-Type: {wanted}",
-            headers=[(b"accept-post", wanted.encode())],
-            wanted=wanted,
+            f"Say that the body is JSON: Content-Type: {wanted.decode()}",
+            headers=[(b"accept-post", wanted)],
+            wanted=wanted.decode(),
             got=given.decode("latin-1"),
         )
 
