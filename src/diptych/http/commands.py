@@ -99,12 +99,8 @@ class OneCommand:
         key = key_of(headers)
         body = await body_of(headers, call.receive, door.limits.body)
         command = parse_command(running, call.name, body, door.limits.depth)
-        answering = running.submit(command, key=key, actor=actor)
-        door.watch.begin(answering)
-        try:
-            receipt = await answering
-        finally:
-            door.watch.end(answering)
+        with door.in_time():
+            receipt = await running.submit(command, key=key, actor=actor)
         answer = accepted(receipt)
         token = (b"diptych-token", answer.token.encode())
         await call.answer(200, _encode(answer), [*_ALWAYS, token])

@@ -88,8 +88,8 @@ class Door:
             self._streams.discard(stream)
 
     def in_time(self) -> InTime:
-        """Turn what takes longer than it may into ``TimedOut``: ``async with door.in_time():``."""
-        return InTime(self.limits.seconds)
+        """Turn what takes longer than it may into ``TimedOut``: ``with door.in_time():``."""
+        return InTime(self.watch)
 
 
 class Bound:
@@ -109,65 +109,71 @@ class Bound:
         self._count -= 1
 
 
-class InTime:
-    """A timeout that is told as ``TimedOut``."""
-
-    __slots__ = ("_seconds", "_timeout")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._timeout = asyncio.timeout(seconds)
-
-    async def __aenter__(self) -> None:
-        await self._timeout.__aenter__()
-
-    async def __aexit__(self, *exception: Any) -> None:
-        try:
-            await self._timeout.__aexit__(*exception)
-        except TimeoutError as error:
-            raise timed_out(self._seconds) from error
-
-
 class Watch:
-    """Ends futures that take too long by ``TimedOut``; one timer serves them all."""
+    """Cancels what takes too long; one timer serves all that is under way."""
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._ends: dict[asyncio.Future[Any], float] = {}  # the next one to end comes first
+        self.seconds = seconds
+        self._ends: dict[InTime, float] = {}  # the next one to end comes first
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, future: asyncio.Future[Any]) -> None:
-        """Watch a future."""
-        loop = future.get_loop()
-        end = self._ends[future] = loop.time() + self._seconds
+    def begin(self, one: InTime, loop: asyncio.AbstractEventLoop) -> None:
+        """Watch one."""
+        end = self._ends[one] = loop.time() + self.seconds
         if self._timer is None:
             self._timer = loop.call_at(end, self._look, loop)
 
-    def end(self, future: asyncio.Future[Any]) -> None:
+    def end(self, one: InTime) -> None:
         """Watch it no longer."""
-        self._ends.pop(future, None)
+        self._ends.pop(one, None)
 
     def stop(self) -> None:
         """Watch nothing more."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for future, end in list(self._ends.items()):
+        for one, end in list(self._ends.items()):
             if end > now:
                 self._timer = loop.call_at(end, self._look, loop)
                 return
-            del self._ends[future]
-            if not future.done():
-                future.set_exception(timed_out(self._seconds))
+            del self._ends[one]
+            one.expire()
 
 
-def timed_out(seconds: float) -> TimedOut:
-    """Return the error for what took longer than it may."""
-    return TimedOut(
-        "The service has not answered in time. A command can have its effect all the "
-        "same: send it again with the same idempotency key only",
-        seconds=seconds,
-    )
+class InTime:
+    """What ``asyncio.timeout`` does, without a timer of its own, and told as ``TimedOut``."""
+
+    __slots__ = ("_before", "_expired", "_task", "_watch")
+
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
+        self._expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._before = task.cancelling()
+        self._watch.begin(self, task.get_loop())
+
+    def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
+        self._watch.end(self)
+        if (
+            self._expired
+            and self._task.uncancel() <= self._before
+            and kind is asyncio.CancelledError
+        ):
+            raise TimedOut(
+                "The service has not answered in time. A command can have its effect all the "
+                "same: send it again with the same idempotency key only",
+                seconds=self._watch.seconds,
+            ) from error
+
+    def expire(self) -> None:
+        """Cancel the task that is within."""
+        self._expired = True
+        self._task.cancel()

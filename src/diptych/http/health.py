@@ -65,7 +65,7 @@ class Metrics:
         running = self._door.require_running()
         if self._door.authenticate is not None and await self._door.actor_of(call.scope) is None:
             raise NotAuthenticated("Say who asks: metrics are not for everybody", message="metrics")
-        async with self._door.in_time():
+        with self._door.in_time():
             text = await running.metrics()
         media = (b"content-type", CONTENT_TYPE.encode())
         await call.answer(200, text.encode(), [media, NO_STORE, *GUARDED])

@@ -139,7 +139,10 @@ def require_key(key: str, field: str) -> str:
 def preferences(headers: Named) -> dict[str, str]:
     """Return what the client prefers (RFC 7240): ``wait=2, handling=strict``."""
     found: dict[str, str] = {}
-    for one in (text_of(headers, b"prefer") or "").split(","):
+    given = text_of(headers, b"prefer")
+    if given is None:
+        return found
+    for one in given.split(","):
         name, _, value = one.partition(";")[0].partition("=")
         found.setdefault(name.strip().lower(), value.strip().strip('"'))
     return found
@@ -147,7 +150,7 @@ def preferences(headers: Named) -> dict[str, str]:
 
 def wait_of(preferred: dict[str, str], most: float) -> float | None:
     """Return how many seconds the client will wait; None where it does not say."""
-    seconds = preferred.get("wait", "")
-    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds, re.ASCII):
+    seconds = preferred.get("wait")
+    if seconds is None or not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", seconds, re.ASCII):
         return None
     return min(float(seconds), most)

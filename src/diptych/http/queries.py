@@ -93,15 +93,14 @@ class OneQuery:
         query, _ = self._asked.parse(call, door.limits)
         preferred = preferences(headers)
         wait = wait_of(preferred, door.limits.wait)
-        with door.asking:
-            async with door.in_time():
-                answer = await running.ask(
-                    query,
-                    actor=actor,
-                    after=text_of(headers, b"diptych-after"),
-                    wait=min(WAIT, door.limits.wait) if wait is None else wait,
-                    strict=preferred.get("handling") == "strict",
-                )
+        with door.asking, door.in_time():
+            answer = await running.ask(
+                query,
+                actor=actor,
+                after=text_of(headers, b"diptych-after"),
+                wait=min(WAIT, door.limits.wait) if wait is None else wait,
+                strict=preferred.get("handling") == "strict",
+            )
         body = encode(answer.value)
         tag = etag_of(body)
         told = [*_ALWAYS, *freshness(answer), (b"etag", tag)]

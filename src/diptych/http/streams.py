@@ -85,7 +85,7 @@ class Stream:
             await self._frames.aclose()
 
     async def _first(self) -> bytes:
-        async with self._door.in_time():
+        with self._door.in_time():
             return await anext(self._frames, b"")
 
     async def _follow(self, send: Send, gone: asyncio.Task[None]) -> None:
