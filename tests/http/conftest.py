@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -10,13 +11,15 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
+import uvicorn
 
 from diptych.http import Limits, Service, service
+from diptych.http.serving import bound
 from tests.house.paths import ROOT
 from tests.http.shop import app
 
@@ -34,6 +37,28 @@ async def shop() -> AsyncGenerator[httpx.AsyncClient]:
     api = service(app.open(log="memory:", views="memory:"), limits=Limits(body=4000, depth=8))
     async with api.lifespan(), client_of(api) as client:
         yield client
+
+
+@asynccontextmanager
+async def on_uvicorn(api: Service) -> AsyncGenerator[str]:
+    """Serve in this process, on a real server; gives its address."""
+    with bound("127.0.0.1", 0) as sock:
+        server = uvicorn.Server(uvicorn.Config(api, lifespan="off", log_config=None, ws="none"))
+        task = asyncio.create_task(server._serve([sock]))
+        host, port = sock.getsockname()[:2]
+        await until(lambda: server.started)
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            api.stop()
+            server.should_exit = server.force_exit = True
+            await task
+
+
+async def until(check: Callable[[], object]) -> None:
+    """Wait for a condition."""
+    while not check():
+        await asyncio.sleep(0.01)
 
 
 class Served:

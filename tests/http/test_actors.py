@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
+from starlette.requests import Request
 
 from diptych import (
     Actor,
@@ -27,8 +29,9 @@ from diptych import (
     select,
 )
 from diptych.errors import DefinitionError
-from diptych.http import Limits, bearer, service, trusted_proxy
-from tests.http.conftest import Serve
+from diptych.http import ExpiringActor, Limits, bearer, service, trusted_proxy
+from tests.http.conftest import Serve, on_uvicorn
+from tests.http.reading import Sent, following
 
 SECRET = "a secret of more than thirty-two bytes, as HS256 wants it"
 FlightId = Annotated[str, Tag("flight")]
@@ -64,7 +67,15 @@ class Flights(Query[list[str]]):
     line: str
 
 
-@app.answers(allow=same_tenant("line"))
+GONE: set[str] = set()
+"""The ids of those who have left the house."""
+
+
+def still_here(actor: Actor, _message: object) -> bool:
+    return actor.id not in GONE
+
+
+@app.answers(allow=same_tenant("line") & still_here)
 async def flights(query: Flights, views: Views) -> list[str]:
     rows = await views.all(select(Board).where(Board.line == query.line))
     return [row.flight for row in rows]
@@ -173,6 +184,52 @@ async def test_streams_and_batches_ask_the_rules_too() -> None:
         line = b'{"command": "Depart", "data": {"flight": "1", "line": "UA"}}\n'
         batch = await client.post("/commands", content=line, headers=lines)
         assert batch.json()["problem"]["code"] == "not-allowed"
+
+
+async def first_and_last(actor: ExpiringActor, events_of: str, then: str) -> list[Sent]:
+    """Open a stream as an actor, do something, and read the stream to its end."""
+    async with app.open(log="memory:", views="memory:") as running:
+        api = service(running, authenticate=lambda request: actor)
+        async with (
+            on_uvicorn(api) as url,
+            httpx.AsyncClient(base_url=url, timeout=30) as client,
+            following(client, events_of) as events,
+        ):
+            found = [await anext(events)]
+            if then:
+                GONE.add(then)
+                await running.do(Depart("1", "UA"), actor=Actor("bob", {"dispatcher"}, "UA"))
+            return [*found, *[one async for one in events]]
+
+
+async def test_a_stream_ends_when_its_actor_may_no_longer_be_told_and_says_so() -> None:
+    try:
+        found = await first_and_last(
+            ExpiringActor("ann", frozenset(), "UA"), "/queries/Flights?line=UA", "ann"
+        )
+    finally:
+        GONE.clear()
+    assert [(one.name, one.data.get("code")) for one in found] == [
+        ("message", None),
+        ("problem", "not-allowed"),
+    ]
+
+
+async def test_a_stream_ends_when_the_token_that_opened_it_expires() -> None:
+    known = ExpiringActor("ann", frozenset(), "UA", time.time() + 0.5)
+    found = await first_and_last(known, "/queries/Flights?line=UA", "")
+    assert [(one.name, one.data.get("code")) for one in found] == [
+        ("message", None),
+        ("problem", "not-authenticated"),
+    ]
+
+
+def test_a_bearer_is_known_as_long_as_his_token_is_valid() -> None:
+    authenticate = bearer(SECRET, algorithms=["HS256"], leeway=5)
+    scope = {"type": "http", "headers": [(b"authorization", b"Bearer " + token(exp=9e9).encode())]}
+    actor = asyncio.run(authenticate(Request(scope)))  # type: ignore[arg-type]
+    assert isinstance(actor, ExpiringActor)
+    assert actor.expires == 9e9 + 5
 
 
 async def test_only_a_trusted_proxy_says_who_asks() -> None:

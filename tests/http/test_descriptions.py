@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -55,6 +56,15 @@ def test_every_reference_of_asyncapi_leads_somewhere(one: App) -> None:
             node = node[part]
     for operation in told["operations"].values():
         assert operation["action"] == "send"
+
+
+@pytest.mark.parametrize("one", APPS, ids=["test", "orders", "flights", "retail"])
+def test_asyncapi_is_valid(one: App) -> None:
+    schema = json.loads((Path(__file__).parent / "asyncapi" / "3.0.0.json").read_text())
+    told = json.loads(msgspec.json.encode(asyncapi(one.compile(), "all")))
+    validator = jsonschema_rs.validator_for(schema)
+    assert [str(error) for error in validator.iter_errors(told)] == []
+    assert not validator.is_valid({**told, "operations": {"x": {"action": "shout"}}})
 
 
 async def test_descriptions_come_from_docstrings_and_rules_from_types(described: Any) -> None:

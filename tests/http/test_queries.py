@@ -3,14 +3,41 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import httpx
 import pytest
 
+from diptych import App, Command, Event, Key, Tag, View
 from diptych.http import Limits, service
 from tests.http.conftest import client_of, placing
 from tests.http.shop import app
+
+parked = App("parked")
+ParcelId = Annotated[str, Tag("parcel")]
+
+
+class Send(Command):
+    parcel: ParcelId
+
+
+class Sent(Event):
+    parcel: ParcelId
+
+
+@parked.decides
+def send(command: Send) -> Iterator[Sent]:
+    yield Sent(command.parcel)
+
+
+class Arrival(View):
+    parcel: Key[str]
+
+
+@parked.projects(Arrival)
+def arrival(row: Arrival | None, event: Sent) -> Arrival:
+    raise RuntimeError("a secret")
 
 
 async def test_a_query_with_a_token_sees_the_commands_effect(shop: httpx.AsyncClient) -> None:
@@ -169,3 +196,19 @@ async def test_before_it_is_opened_and_after_it_is_stopped_it_says_503() -> None
                 api.stop()
                 assert (await client.get("/health/ready")).json()["status"] == "stopping"
                 assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_readiness_names_projections_that_do_not_apply_everything_and_stays_200() -> None:
+    async with parked.open(log="memory:", views="memory:") as running:
+        api = service(running)
+        async with client_of(api) as client:
+            assert (await client.get("/health/ready")).json() == {"status": "ready", "role": "all"}
+            await running.do(Send("1"))
+            await running.catch_up()
+            health = await client.get("/health/ready")
+    assert (health.status_code, health.json()["status"]) == (200, "degraded")
+    [trouble] = health.json()["projections"]
+    assert (trouble["projection"], trouble["parked_keys"], trouble["parked_events"]) == (
+        "arrival", 1, 1,
+    )  # fmt: skip
+    assert "a secret" not in health.text

@@ -9,11 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
-import uvicorn
 
 from diptych.http import Limits, service
-from diptych.http.serving import bound
-from tests.http.conftest import placing
+from tests.http.conftest import on_uvicorn, placing, until
 from tests.http.reading import following
 from tests.http.shop import app
 
@@ -25,27 +23,12 @@ async def here(limits: Limits) -> AsyncGenerator[tuple[str, Any]]:
     """The shop on a real server in this process, and what it holds open."""
     async with app.open(log="memory:", views="memory:") as running:
         api = service(running, limits=limits)
-        with bound("127.0.0.1", 0) as sock:
-            config = uvicorn.Config(api, lifespan="off", log_config=None, ws="none")
-            server = uvicorn.Server(config)
-            task = asyncio.create_task(server._serve([sock]))
-            host, port = sock.getsockname()[:2]
-            await until(lambda: server.started)
-            try:
-                yield f"http://{host}:{port}", api
-            finally:
-                api.stop()
-                server.should_exit = server.force_exit = True
-                await task
+        async with on_uvicorn(api) as url:
+            yield url, api
 
 
 def open_streams(api: Any) -> int:
     return len(api._door._streams)
-
-
-async def until(check: Any) -> None:
-    while not check():
-        await asyncio.sleep(0.01)
 
 
 async def test_a_client_that_takes_nothing_is_dropped_and_others_go_on() -> None:

@@ -185,9 +185,9 @@ class Running:
 
         Of several changes in short time only the last may be seen. ``after``: to go on from a
         token; where the views have not reached it after ``wait`` seconds, the first answer is
-        ``stale``, and a fresh one follows. The rules are asked about ``actor`` once, at the start.
-        It ends when the application is closed, and raises what ``ask`` raises. Close it
-        (``contextlib.aclosing``), or let go of it.
+        ``stale``, and a fresh one follows. The rules are asked about ``actor`` at the start and
+        before each new answer. It ends when the application is closed, and raises what ``ask``
+        raises. Close it (``contextlib.aclosing``), or let go of it.
         """
         return self._live.answers(query, actor=actor, after=after, wait=wait)
 

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 
+class ExpiringActor(Actor, frozen=True):
+    """An actor who is known until a time, ``expires``, in seconds since 1970 (None: for good).
+
+    A stream that he has open ends then.
+    """
+
+    expires: float | None = None
+
+
 def bearer(
     key: Any,
     *,
@@ -34,7 +43,7 @@ def bearer(
     ``key``: a secret, a public key in PEM, or a ``jwt.PyJWKClient``. ``algorithms`` are those that
     are accepted, and have to be named. A token has to expire (``exp``, with ``leeway`` seconds)
     and to say who it is for (``sub``, the actor's id); ``roles`` and ``tenant`` name the claims
-    that hold these. Raises ``DefinitionError``.
+    that hold these. A stream ends when its token does. Raises ``DefinitionError``.
     """
     try:
         import jwt
@@ -69,7 +78,12 @@ def bearer(
                 leeway=leeway,
                 options={"require": ["exp", "sub"]},
             )
-            return Actor(claims["sub"], _words(claims.get(roles, ())), claims.get(tenant))
+            return ExpiringActor(
+                claims["sub"],
+                _words(claims.get(roles, ())),
+                claims.get(tenant),
+                float(claims["exp"]) + leeway,
+            )
         except (jwt.PyJWTError, Invalid) as error:
             raise NotAuthenticated(
                 "The bearer token is not valid", why=type(error).__name__
@@ -159,4 +173,4 @@ def _only(request: Request, name: str) -> str | None:
     return found[0] if found else None
 
 
-__all__ = ["bearer", "trusted_proxy"]
+__all__ = ["ExpiringActor", "bearer", "trusted_proxy"]

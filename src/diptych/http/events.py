@@ -70,7 +70,7 @@ class EventStream:
         if self._tail is None or self._tail.log is not running.log:
             self._tail = Tail(running.log)
         frames = _frames(running.log.identity, events, self._tail, wanted, position)
-        await Stream(door, frames).run(call, at_once=False)
+        await Stream(door, frames, actor).run(call, at_once=False)
 
     def _parse(self, running: Running, pairs: list[tuple[str, str]]) -> tuple[Wanted, str | None]:
         known = running.definitions.codec.events

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
-from msgspec import json
+from msgspec import Struct, json
 
 from diptych.errors import NotAuthenticated
 from diptych.http.call import GUARDED, NO_STORE
@@ -15,6 +15,7 @@ from diptych.telemetry.prometheus import CONTENT_TYPE
 if TYPE_CHECKING:
     from diptych.http.call import Call
     from diptych.http.door import Door
+    from diptych.read.status import Status
 
 SECONDS: Final = 2.0
 """How long the log may take to answer."""
@@ -28,6 +29,27 @@ class Live:
         await call.answer(200, json.encode({"status": "live"}), [JSON, NO_STORE, *GUARDED])
 
 
+class Trouble(Struct, frozen=True, omit_defaults=True):
+    """A projection that does not apply everything: it has failed, is refused, or parks keys."""
+
+    projection: str
+    state: str
+    parked_keys: int = 0
+    parked_events: int = 0
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Whether requests may come; ``degraded``: they may, and somebody should look at it.
+
+    Anybody may ask, so that why a projection has failed is told by ``diptych status`` only.
+    """
+
+    status: Literal["ready", "degraded", "starting", "stopping", "unavailable"]
+    role: str
+    projections: list[Trouble] = []
+    views: Literal["", "unavailable"] = ""
+
+
 class Ready:
     """``GET /health/ready``: the application is open and its log can be read; 503 otherwise."""
 
@@ -36,22 +58,36 @@ class Ready:
 
     async def __call__(self, call: Call) -> None:
         """Answer a request."""
-        status = await self._status()
-        body = json.encode({"status": status, "role": self._door.role})
-        await call.answer(200 if status == "ready" else 503, body, [JSON, NO_STORE, *GUARDED])
+        health = await self._health()
+        status = 200 if health.status in ("ready", "degraded") else 503
+        await call.answer(status, json.encode(health), [JSON, NO_STORE, *GUARDED])
 
-    async def _status(self) -> str:
+    async def _health(self) -> Health:
+        role = self._door.role
         if self._door.closing:
-            return "stopping"
+            return Health("stopping", role)
         running = self._door.running
         if running is None:
-            return "starting"
+            return Health("starting", role)
         try:
             async with asyncio.timeout(SECONDS):
                 await running.log.head()
         except Exception:  # whatever it is: nobody is to be sent here now
-            return "unavailable"
-        return "ready"
+            return Health("unavailable", role)
+        if role == "commands":
+            return Health("ready", role)
+        try:
+            async with asyncio.timeout(SECONDS):
+                found = [trouble for one in await running.status() if (trouble := _trouble(one))]
+        except Exception:  # the others have no views either, most likely
+            return Health("degraded", role, views="unavailable")
+        return Health("degraded" if found else "ready", role, found)
+
+
+def _trouble(status: Status) -> Trouble | None:
+    if not status.parked_keys and status.state not in ("refused", "failed"):
+        return None
+    return Trouble(status.projection, status.state, status.parked_keys, status.parked_events)
 
 
 class Metrics:

@@ -71,7 +71,7 @@ class LiveStream:
         """Send answers until the client goes away."""
         wait = wait_of(preferences(call.headers), self._door.limits.wait) or 0.0
         frames = self._answers(running, query, actor, resumed(call.headers, after), wait)
-        await Stream(self._door, frames).run(call, at_once=True)
+        await Stream(self._door, frames, actor).run(call, at_once=True)
 
     async def _answers(
         self, running: Running, query: Any, actor: Actor | None, after: str | None, wait: float

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Final
 
-from diptych.errors import Invalid
+from diptych.errors import Invalid, NotAuthenticated
+from diptych.http.actors import ExpiringActor
 from diptych.http.call import GUARDED
 from diptych.http.messages import EVENTS, text_of
 from diptych.http.problems import encoded, problem_of
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from diptych.http.call import Call, Named
     from diptych.http.door import Door
+    from diptych.messages import Actor
 
 ALIVE: Final = b": alive\n\n"
 RETRY: Final = b"retry: 1000\n\n"
@@ -33,6 +36,10 @@ _HEADERS: Final = [
 _logger = logging.getLogger("diptych.http")
 
 AFTER: Final = "diptych-after"
+
+_EXPIRED: Final = NotAuthenticated(
+    "Who asked is known no longer: his token has expired. Connect again with a new one"
+)
 
 
 def is_stream(headers: Named) -> bool:
@@ -59,9 +66,10 @@ def frame(token: object, data: bytes) -> bytes:
 class Stream:
     """One open stream."""
 
-    def __init__(self, door: Door, frames: AsyncGenerator[bytes]) -> None:
+    def __init__(self, door: Door, frames: AsyncGenerator[bytes], actor: Actor | None) -> None:
         self._door = door
         self._frames = frames
+        self._expires = actor.expires if isinstance(actor, ExpiringActor) else None
         self._gone: asyncio.Task[None] | None = None
 
     def end(self) -> None:
@@ -92,10 +100,14 @@ class Stream:
         following = _next(self._frames)
         end = time.monotonic() + self._door.limits.stream
         try:
-            while not self._door.closing and time.monotonic() < end:
+            while not self._door.closing and (left := end - time.monotonic()) > 0:
+                known = math.inf if self._expires is None else self._expires - time.time()
+                if known <= 0:
+                    await self._sent(send, _problem(_EXPIRED))
+                    break
                 done, _ = await asyncio.wait(
                     (following, gone),
-                    timeout=self._door.limits.heartbeat,
+                    timeout=min(self._door.limits.heartbeat, left, known),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if gone in done:
@@ -136,9 +148,14 @@ def _taken(following: asyncio.Task[bytes]) -> tuple[bytes, bool]:
     """Return what is to be sent, and whether it is the last."""
     error = following.exception()
     if error is not None:
-        _, told, _ = problem_of(error)
-        return b"event: problem\ndata: %s\n\n" % encoded(told), True
+        return _problem(error), True
     return following.result(), not following.result()
+
+
+def _problem(error: BaseException) -> bytes:
+    """Return the event that says why a stream ends."""
+    _, told, _ = problem_of(error)
+    return b"event: problem\ndata: %s\n\n" % encoded(told)
 
 
 async def _gone(receive: Receive) -> None:

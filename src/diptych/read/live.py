@@ -110,7 +110,8 @@ class LiveQueries:
     ) -> AsyncGenerator[Answer[R]]:
         """Yield the answer, then each one that differs from the last; ends with `stop`."""
         clean, data = self._codec.validate(query)
-        self._require_allowed(actor_of(actor), clean)
+        who = actor_of(actor)
+        self._require_allowed(who, clean)
         topic = self._join((type(query), data), clean)
         try:
             answer = await self._anew(topic)
@@ -133,6 +134,7 @@ class LiveQueries:
                     seen = topic.version
                     assert topic.answer is not None
                     if topic.answer.value != last:
+                        self._require_allowed(who, clean)  # he may have lost the right since
                         last = topic.answer.value
                         yield topic.answer
                 else:
