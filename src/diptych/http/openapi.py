@@ -240,11 +240,16 @@ class Describing:
     def stream(self) -> Schema:
         """Return ``GET /events``."""
         text: Schema = {"type": "string"}
+        start: Schema = {**text, "pattern": r"^([0-9a-zA-Z-]{1,64}\.)?[0-9]{1,18}$"}
 
         def parameter(name: str, about: str, schema: Schema, where: str = "query") -> Schema:
             return {"name": name, "in": where, "description": about, "schema": schema}
 
-        names: Schema = {"type": "string", "enum": list(self.events)}
+        def some(item: Schema) -> Schema:
+            return {"type": "array", "items": item, "minItems": 1}
+
+        names: Schema = {**text, "enum": list(self.events)}
+        tag: Schema = {**text, "pattern": "^[^:\\x00]+:[^\\x00]*$"}
         return {
             "tags": ["events"],
             "operationId": "readEvents",
@@ -252,10 +257,10 @@ class Describing:
             "description": "The events as they are recorded, as server-sent events: see "
             "/asyncapi.json.",
             "parameters": [
-                parameter("types", "Of any of these types.", {"type": "array", "items": names}),
-                parameter("tags", "With all of these tags.", {"type": "array", "items": text}),
-                parameter("after", "A token or a position; without, the head.", text),
-                parameter("Last-Event-ID", "The token of the last event.", text, "header"),
+                parameter("types", "Of any of these types.", some(names)),
+                parameter("tags", "With all of these tags.", some(tag)),
+                parameter("after", "A token or a position; without, the head.", start),
+                parameter("Last-Event-ID", "The token of the last event.", start, "header"),
             ],
             "responses": {
                 "200": {"description": "A stream.", "content": {EVENTS: {"schema": text}}},
