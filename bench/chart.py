@@ -13,7 +13,7 @@ WIDTH: Final = 760
 LABEL: Final = 250
 BAR: Final = 18
 GAP: Final = 7
-RATES: Final = ("commands/s", "events/s")
+RATES: Final = ("commands/s", "events/s", "queries/s")
 
 # Middle tones and currentColor-like greys: both grounds keep them apart from the text.
 STYLE: Final = """
@@ -44,7 +44,7 @@ def panels(report: Report) -> Iterator[tuple[str, list[Row]]]:
     best: dict[tuple[int, str, str, str], dict[str, Row]] = {}
     # Of ours and of the floor the highest concurrency counts, of peers their best.
     for row in report.rows:
-        if row.unit not in RATES or row.scenario not in (1, 2, 4, 6):
+        if row.unit not in RATES or row.scenario not in (1, 2, 4, 6, 10, 11):
             continue
         subjects = best.setdefault((row.scenario, row.name, row.backend, row.unit), {})
         known = subjects.get(row.subject)

@@ -166,7 +166,7 @@ async def _connected(url: str, queue: deque[Request], taken: list[float]) -> Con
     address = urlsplit(url)
     loop = asyncio.get_running_loop()
     _, connection = await loop.create_connection(
-        lambda: Connection(queue, taken), address.hostname, address.port
+        lambda: Connection(queue, taken), address.hostname or "", address.port or 80
     )
     return connection
 

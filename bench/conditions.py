@@ -20,7 +20,10 @@ _PACKAGES: Final = (
     "msgspec",
     "psycopg",
     "sqlalchemy",
+    "starlette",
     "umadb",
+    "uvicorn",
+    "uvloop",
 )
 
 

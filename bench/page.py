@@ -46,6 +46,10 @@ NOTES: Final = f"""## What is compared
 - eventsourcing has no subscriptions on SQLite, so no runner there.
 - SQLAlchemy alone: Core, a connection from the engine's pool for each query; on PostgreSQL the
   async engine with asyncpg, on SQLite the ordinary engine on the caller's own thread.
+- Over HTTP the client, the server and the database are processes of their own. The bare handler is
+  one of Starlette under the same uvicorn, loop and settings: for commands it decodes the same JSON
+  to the same type and answers; for queries it runs the same SQL by asyncpg, or by sqlite3 on the
+  loop's own thread.
 - Memory is the peak of the process that catches up, not that of the database's server.
 
 <!-- no-run: takes an hour -->

@@ -15,6 +15,9 @@ from typing import Final
 
 from bench.client import ROOT
 
+TICK: Final = 1 / os.sysconf("SC_CLK_TCK")
+"""Seconds by which processor time is counted."""
+
 _MAIN: Final = "import sys; from diptych.cli import main; sys.exit(main())"
 
 
@@ -25,13 +28,13 @@ class Served:
         self.url = url
         self._process = process
 
-    def cpu(self) -> float:
-        """Return the seconds of processor time that it has taken; 0.0 where nobody tells."""
+    def cpu(self) -> float | None:
+        """Return the seconds of processor time that it has taken; None where nobody tells."""
         stat = Path(f"/proc/{self._process}/stat")
         if not stat.exists():
-            return 0.0
+            return None
         fields = stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return (int(fields[11]) + int(fields[12])) * TICK
 
 
 @asynccontextmanager

@@ -106,8 +106,9 @@ async def _most(
         COMMANDS if work == "commands" else QUERIES: count / taken.seconds,
         **percentiles(taken.each),
     }
-    if spent := served.cpu() - before:
-        found[CPU] = spent / count * 1e6
+    after = served.cpu()
+    if before is not None and after is not None:
+        found[CPU] = max(after - before, servers.TICK) / count * 1e6
     return found
 
 

@@ -34,6 +34,8 @@ TINY = Sizes(
     largest=4_096,
     window=512,
     asked=10,
+    connections=4,
+    requests=64,
     steady_seconds=0.2,
 )
 

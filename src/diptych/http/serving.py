@@ -9,12 +9,9 @@ import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 from diptych.errors import Invalid
-
-if TYPE_CHECKING:
-    from diptych.http.service import Service
 
 GIVE_UP_MS: Final = 30_000
 """Milliseconds that what was sent may wait for the client to take it."""
@@ -73,8 +70,20 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class Stoppable(Protocol):
+    """An ASGI application that can be told to take no more requests."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer a request."""
+        ...
+
+    def stop(self) -> None:
+        """Take no more requests."""
+        ...
+
+
 async def run(
-    api: Service, sock: socket.socket, server: ServerName, *, grace: float, started: Started
+    api: Stoppable, sock: socket.socket, server: ServerName, *, grace: float, started: Started
 ) -> signal.Signals:
     """Serve until SIGINT or SIGTERM; what runs then may take ``grace`` more seconds.
 
@@ -139,7 +148,7 @@ def _missing(name: str, extra: str) -> Invalid:
 # --- uvicorn --------------------------------------------------------------------------------------
 
 
-def _uvicorn(api: Service, sock: socket.socket, grace: float) -> Any:
+def _uvicorn(api: Stoppable, sock: socket.socket, grace: float) -> Any:
     try:
         import uvicorn
     except ModuleNotFoundError as error:
@@ -190,7 +199,7 @@ def _uvicorn(api: Service, sock: socket.socket, grace: float) -> Any:
 # --- granian --------------------------------------------------------------------------------------
 
 
-def _granian(api: Service, sock: socket.socket, grace: float) -> Any:
+def _granian(api: Stoppable, sock: socket.socket, grace: float) -> Any:
     try:
         from granian.constants import Interfaces
         from granian.server.embed import Server
