@@ -10,7 +10,9 @@ from typing import Any
 
 import httpx
 
+from diptych.errors import TimedOut
 from diptych.http import Limits, service
+from diptych.http.door import InTime, Watch
 from tests.http.conftest import on_uvicorn, placing, until
 from tests.http.reading import following
 from tests.http.shop import app
@@ -92,3 +94,21 @@ async def test_streams_are_bounded() -> None:
         refused = await client.get(LIVE, headers={"Accept": "text/event-stream"})
         assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
         assert (await client.get(LIVE)).status_code == 200
+
+
+async def test_each_of_many_is_given_its_own_time_and_a_cancellation_stays_one() -> None:
+    watch = Watch(0.05)
+
+    async def late() -> None:
+        with InTime(watch):
+            await asyncio.Event().wait()
+
+    for _ in range(2):  # the timer that has rung is set anew
+        tasks = [asyncio.create_task(late()) for _ in range(3)]
+        await asyncio.sleep(0)
+        tasks[1].cancel()
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(one) for one in found] == [TimedOut, asyncio.CancelledError, TimedOut]
+    with InTime(watch):
+        pass
+    watch.stop()

@@ -12,7 +12,7 @@ from diptych.read.following.fold import Folded, RowCache, Span
 from diptych.read.parking.parking import Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed, is_whole
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""
@@ -62,6 +62,8 @@ class Follower:
         self.attempts = 0
         self.retry_at = 0.0
         self.limit: int | None = None
+        # A handler: how many events in one transaction.
+        self.at_once = 1
         self.paused: Pause | None = None
         self.written_at = 0.0
 
@@ -230,6 +232,15 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
             projection=checkpoint.projection,
             checkpoint_of=checkpoint.log,
             this_log=log.identity,
+        )
+    if not is_whole(checkpoint.tallies, checkpoint.slices):
+        raise ForeignCheckpoint(
+            "The projection's checkpoint does not hold what each of its slices has applied: it was "
+            "changed by hand; drop the projection's tables and its checkpoint to have it built "
+            "anew from the log",
+            projection=checkpoint.projection,
+            slices=checkpoint.slices,
+            tallies=len(checkpoint.tallies),
         )
     if checkpoint.position == 0:
         return
