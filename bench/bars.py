@@ -9,11 +9,7 @@ from msgspec import Struct
 
 from bench.figures import OURS, Results
 from bench.peers import events_peer, uma
-<<<<<<< HEAD
-from bench.scenarios import asking, catch_up, commands, doors, growth, reading
-=======
-from bench.scenarios import asking, catch_up, commands, growth, readable, reading
->>>>>>> main
+from bench.scenarios import asking, catch_up, commands, doors, growth, readable, reading
 from bench.setup import Sizes
 
 
