@@ -19,7 +19,9 @@ import msgspec
 from msgspec import Struct
 
 from bench import loader
+from bench.figures import Figures
 from bench.orders import workload
+from bench.timing import percentiles
 
 Work: TypeAlias = Literal["commands", "queries"]
 Request: TypeAlias = tuple[float, bytes]
@@ -47,10 +49,11 @@ class Task(Struct, frozen=True):
 
 
 class Taken(Struct, frozen=True):
-    """How it went: seconds in all, and those of each request."""
+    """How it went: seconds in all, for so many requests, and percentiles of what each took."""
 
     seconds: float
-    each: list[float]
+    count: int
+    figures: Figures
 
 
 def written(task: Task) -> list[list[bytes]]:
@@ -159,7 +162,7 @@ async def run(task: Task) -> Taken:
     seconds = time.perf_counter() - began
     for one in connections:
         one.close()
-    return Taken(seconds, taken)
+    return Taken(seconds, len(taken), percentiles(taken))
 
 
 async def _connected(url: str, queue: deque[Request], taken: list[float]) -> Connection:

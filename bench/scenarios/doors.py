@@ -15,7 +15,6 @@ from bench.orders import opened
 from bench.places import Place
 from bench.servers import Served
 from bench.setup import Prepared, Setup
-from bench.timing import percentiles
 
 HANDLER: Final = "bare handler"
 COMMANDS: Final = "commands/s"
@@ -54,7 +53,7 @@ async def commands(setup: Setup, place: Place) -> Figures:
         rate = found[COMMANDS] / 2
         count = max(sizes.connections, int(rate * sizes.steady_seconds))
         half = Task(served.url, "commands", sizes.connections, count, rate=rate, name="half")
-        found[LATENCY] = percentiles((await sent(half)).each)["p99 ms"]
+        found[LATENCY] = (await sent(half)).figures["p99 ms"]
         return found
 
 
@@ -101,10 +100,10 @@ async def _most(
     await sent(warm)
     before = served.cpu()
     taken = await sent(Task(served.url, work, connections, requests, orders))
-    count = len(taken.each)
+    count = taken.count
     found = {
         COMMANDS if work == "commands" else QUERIES: count / taken.seconds,
-        **percentiles(taken.each),
+        **taken.figures,
     }
     after = served.cpu()
     if before is not None and after is not None:
