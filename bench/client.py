@@ -129,10 +129,10 @@ class Connection(asyncio.Protocol):
         self._taken.append(time.perf_counter() - self._began)
         self.send()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         """Tell who waits that nothing more comes."""
         if not self.done.done():
-            self.done.set_exception(error or ConnectionError("the server has closed"))
+            self.done.set_exception(exc or ConnectionError("the server has closed"))
 
     def close(self) -> None:
         """Hang up."""

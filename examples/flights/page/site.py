@@ -15,7 +15,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from diptych import DiptychError
 from diptych.http import service
-from diptych.http.messages import headers_of
 from diptych.http.problems import Problem, problem_of
 from diptych.http.security import LOOPBACK, Gate
 from examples.flights.page import board, changes, stories
@@ -83,7 +82,7 @@ class _Guard:
             await send(message)
 
         try:
-            self._gate.require(headers_of(scope))
+            self._gate.require(dict(scope["headers"]))
         except Problem as problem:
             status, told, _ = problem_of(problem)
             refusal = page("error.html", status, title=told["title"], detail=told["detail"])
