@@ -18,7 +18,7 @@ from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
 from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
+from diptych.read.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -86,11 +86,27 @@ class Worker(Struct, frozen=True, array_like=True):
 
 
 class Writes(Struct, frozen=True):
-    """What changes in one view: rows to insert or update, keys of rows to delete."""
+    """What changes in one view: rows to insert or update, keys of rows to delete.
+
+    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it.
+    """
 
     view: type[View]
     rows: list[Any]
     deleted: list[Any]
+    positions: dict[Any, int] = {}
+
+
+class Loaded(dict[Any, Any]):
+    """Rows by key, of a store whose rows may stand beyond their checkpoint.
+
+    ``positions`` says, for each key whose row was ever written, also of one that is deleted, up to
+    which event it is folded: earlier ones are not folded again.
+    """
+
+    def __init__(self, rows: Mapping[Any, Any], positions: Mapping[Any, int]) -> None:
+        super().__init__(rows)
+        self.positions = positions
 
 
 class Applied(Struct, frozen=True):
@@ -411,6 +427,7 @@ __all__ = [
     "InsideStore",
     "Kept",
     "Layout",
+    "Loaded",
     "Parked",
     "ParkedKey",
     "Pause",
@@ -426,6 +443,7 @@ __all__ = [
     "Writes",
     "compare_decimals",
     "definition_of",
+    "key_text",
     "pack",
     "plain_decimal",
     "recut_spans",

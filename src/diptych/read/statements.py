@@ -27,6 +27,17 @@ class Shape:
         self.definition = _view_of(statement)
 
 
+class ShapeOnly:
+    """A plan without SQL: of a statement that is only looked at."""
+
+    def __init__(self, statement: Any, _cache_key: Any) -> None:
+        self.shape = Shape(statement)
+
+    def values(self, _cache_key: Any) -> list[Any] | None:
+        """Return None: there is no SQL."""
+        return None
+
+
 class Plan(Protocol):
     """A statement's shape, as a store prepared it."""
 
@@ -139,4 +150,4 @@ def _view_of(statement: Any) -> Definition | None:
     return definition_of(view) if columns == list(definition_of(view).table.c) else None
 
 
-__all__ = ["Plan", "Planned", "Plans", "Shape", "Stored", "not_run"]
+__all__ = ["Plan", "Planned", "Plans", "Shape", "ShapeOnly", "Stored", "not_run"]
