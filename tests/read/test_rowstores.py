@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from diptych.read.rowstore import RowStore
-from diptych.read.stores.redis import Address, RedisRows
+from diptych.read.stores.redis import Address, Rows
 from diptych.testing.contracts.rowstores import RowStoreContract
 from diptych.testing.servers import RedisServer
 
@@ -27,7 +27,7 @@ class TestRedis(RowStoreContract):
     url: str
 
     async def make_rows(self) -> RowStore:
-        return RedisRows(Address.parse(f"{self.url}?prefix=t{next(numbers)}:"))
+        return Rows(Address.parse(f"{self.url}?prefix=t{next(numbers)}:"))
 
     async def same(self, rows: RowStore) -> RowStore | None:
-        return RedisRows(cast(RedisRows, rows).address)
+        return Rows(cast(Rows, rows).address)

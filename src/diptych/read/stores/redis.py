@@ -17,6 +17,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import msgspec
 from msgspec import Struct
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from diptych.errors import DefinitionError, Invalid, Unavailable
@@ -88,7 +90,7 @@ class Address(Struct, frozen=True):
         return without_password(self.url)
 
 
-class RedisRows:
+class Rows:
     """The row store in one Redis. A connection is made when it is first needed."""
 
     def __init__(self, address: Address) -> None:
@@ -99,6 +101,8 @@ class RedisRows:
             timeout=SECONDS_TO_ANSWER,
             socket_connect_timeout=SECONDS_TO_CONNECT,
             socket_timeout=SECONDS_TO_ANSWER,
+            # All that is sent may be sent twice, as it is guarded.
+            retry=Retry(ExponentialBackoff(cap=0.2, base=0.02), 2),
         )
         self._redis: Any = Redis(connection_pool=self._pool)
         self._write = self._redis.register_script(WRITE)
@@ -149,9 +153,7 @@ class RedisRows:
         found: dict[Any, Placed] = {}
         for start in range(0, len(keys), AT_ONCE):
             part = keys[start : start + AT_ONCE]
-            fields = [MARK]
-            for key in part:
-                fields.append(_field(key))
+            fields = [MARK, *map(_field, part)]
             with self._reached():
                 mark, *values = await self._redis.hmget(self._hash(table.name), fields)
             if mark is None:
@@ -299,4 +301,4 @@ def _placed(table: RowTable, values: Sequence[bytes]) -> list[Placed]:
     ]
 
 
-__all__ = ["Address", "RedisRows"]
+__all__ = ["Address", "Rows"]
