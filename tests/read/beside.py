@@ -62,7 +62,7 @@ class Faulty:
         self.after: Callable[[], Any] | None = None
         self.luck: random.Random | None = None
 
-    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> None:
+    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> bool:
         if self.before is not None:
             await self.before()
         luck = self.luck
@@ -72,13 +72,14 @@ class Faulty:
             keys = list(rows)
             luck.shuffle(keys)
             cut = luck.choice([0, len(keys) // 2, *[len(keys)] * 4])
-            await self.rows.write(table, {key: rows[key] for key in keys[:cut]})
+            written = await self.rows.write(table, {key: rows[key] for key in keys[:cut]})
             if cut < len(keys) or luck.random() < 0.15:
                 raise Unavailable("Planted")
         else:
-            await self.rows.write(table, rows)
+            written = await self.rows.write(table, rows)
         if self.after is not None:
             await self.after()
+        return written
 
     async def tables(self, names: Iterable[str]) -> dict[str, str]:
         return await self.rows.tables(names)

@@ -183,8 +183,8 @@ def _check_rows_only(places: Mapping[Where, Sequence[Projection]], main: Where |
         for one in kept:
             if not isinstance(one, Keyed) or one.inline:
                 raise DefinitionError(
-                    "Views in a database that keeps rows only are kept by a fold, not inline: there "
-                    "is no transaction; give the view another store=...",
+                    "Where only rows are kept there are no transactions: such views are kept by a "
+                    "fold, and not inline; give the view another store=...",
                     at=one.at,
                     projection=one.name,
                     database=where.shown,

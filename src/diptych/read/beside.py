@@ -137,7 +137,8 @@ class RowsBeside:
                 self.row_store.check(self._tables[writes.view], writes.rows)
         for change in changes:
             for writes in change.writes:
-                await self.row_store.write(self._tables[writes.view], _placed(writes))
+                if not await self.row_store.write(self._tables[writes.view], _placed(writes)):
+                    return [False] * len(changes)
         return await self.books.apply([structs.replace(one, writes=()) for one in changes])
 
     @asynccontextmanager

@@ -63,14 +63,16 @@ class RowStore(Protocol):
         """
         ...
 
-    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> None:
+    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> bool:
         """Put rows, or mark them as deleted (row None), by key.
+
+        False, and nothing done, where the table was made anew since this object first made it or
+        read from it: what is to be written rests on rows that are no more. The next call goes by
+        the new one.
 
         Guarded, key by key and atomically: what is there with the same or a higher position stays.
         All rows are checked before the first is written; it may fail half-way. Raises ``Invalid``
-        (`check`), and ``Unavailable`` where the table is not there, or was made anew since this
-        object made it or read from it first: then nothing is written, and the next call goes by
-        the new one.
+        (`check`), and ``Unavailable`` where the table is not there.
         """
         ...
 

@@ -137,7 +137,7 @@ class Rows:
                 table=table.name,
                 changed=", ".join(sorted(n for n in names if found.get(n) != columns.get(n))),
             )
-        self._marks[table.name] = there
+        self._marks.setdefault(table.name, there)
 
     async def drop(self, name: str) -> None:
         """Drop a table with all its rows, if it is there."""
@@ -164,7 +164,7 @@ class Rows:
             found.update(zip([key for key, _ in there], placed, strict=True))
         return found
 
-    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> None:
+    async def write(self, table: RowTable, rows: Mapping[Any, Placed]) -> bool:
         """Put rows, or mark them as deleted; what has the same or a higher position stays."""
         name = table.name
         put = {key: one.row for key, one in rows.items() if one.row is not None}
@@ -178,9 +178,11 @@ class Rows:
                 mark = self._marks.get(name, b"none")
                 other = await self._write(keys=[self._hash(name)], args=[mark, *part])
             if other is not None:
-                if other:
-                    self._marks[name] = other
-                raise self._gone(name)
+                if not other:
+                    raise self._gone(name)
+                self._marks[name] = other
+                return False
+        return True
 
     async def scan(self, table: RowTable) -> AsyncIterator[Any]:
         """Iterate over the rows there are, in any order; one may come twice."""
@@ -207,8 +209,8 @@ class Rows:
 
     def _gone(self, name: str) -> Unavailable:
         return Unavailable(
-            "The rows of this view are not there any more, or were begun anew by somebody else. If "
-            "they were lost, rewind the projection, or restart: they are then folded from the log",
+            "The rows of this view are not there any more. Restart, or rewind the projection: they "
+            "are then folded anew from the log",
             database=self.address.shown,
             table=self._hash(name),
         )

@@ -132,9 +132,9 @@ class RowStoreContract:
                 await rows.drop("counter")
                 await rows.make(LOG, COUNTERS)
                 assert await other.load(COUNTERS, ["a"]) == {}
-                await error_of(other.write(COUNTERS, at(9, Counter("a", 9))), Unavailable)
+                assert not await other.write(COUNTERS, at(9, Counter("a", 9)))
                 assert await rows.load(COUNTERS, ["a"]) == {}
-                await other.write(COUNTERS, at(3, Counter("a", 3)))
+                assert await other.write(COUNTERS, at(3, Counter("a", 3)))
                 assert await rows.load(COUNTERS, ["a"]) == at(3, Counter("a", 3))
             finally:
                 await other.close()
