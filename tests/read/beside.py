@@ -17,6 +17,7 @@ from diptych.read.port import View, ViewStore
 from diptych.read.projections import Keyed, fold_events
 from diptych.read.rowcheck import verify_rows
 from diptych.read.rowstore import Placed, RowStore, RowTable
+from diptych.read.stores import duckdb
 from diptych.read.stores.redis import Address, Rows
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.read.verify import verify
@@ -29,7 +30,7 @@ numbers = count(1)
 class OnRedis:
     """Books in SQLite, rows in a Redis: those of one path share both."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str | Path) -> None:
         self.url = url
         self.run = next(numbers)
 
@@ -39,10 +40,24 @@ class OnRedis:
 
     def store(self, path: Path | None) -> ViewStore:
         books = SqliteViews(sqlite.Database(path, durable=False))
-        return Closing(books, Faulty(self.rows(path)), name="rows")
+        return Closing(books, self.faulty(self.rows(path)), name="rows")
+
+    def faulty(self, rows: Any) -> Faulty:
+        return Faulty(rows)
 
     async def sql(self, store: Any, text: str, *parameters: object) -> list[tuple[object, ...]]:
         return await store.books.database.write(lambda c: c.execute(text, parameters).fetchall())
+
+
+class OnDuckdb(OnRedis):
+    """The same with a DuckDB file."""
+
+    def rows(self, path: Path | None) -> RowStore:
+        name = path.stem if path else next(numbers)
+        return duckdb.Rows(duckdb.Address(Path(self.url, f"{self.run}-{name}.duckdb")))
+
+    def faulty(self, rows: Any) -> Faulty:
+        return FaultyAsking(rows)
 
 
 class Closing(RowsBeside):
@@ -103,6 +118,18 @@ class Faulty:
 
     async def close(self) -> None:
         await self.rows.close()
+
+
+class FaultyAsking(Faulty):
+    """One that runs SQL."""
+
+    rows: Any
+
+    async def select(self, planned: Any) -> list[Any]:
+        return await self.rows.select(planned)
+
+    async def select_any(self, planned: Any) -> list[tuple[Any, ...]]:
+        return await self.rows.select_any(planned)
 
 
 def faulty(world: World) -> Faulty:

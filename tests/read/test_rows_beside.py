@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
+import subprocess
+import sys
 from collections.abc import Generator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy import func
 
 from diptych.errors import ForeignCheckpoint, Invalid, NoViews, Unavailable
 from diptych.logs.memory import MemoryLog
@@ -18,12 +22,13 @@ from diptych.read.fold import RowCache
 from diptych.read.parked_keys import ParkedKeys
 from diptych.read.port import Writes
 from diptych.read.projections import projection
-from diptych.read.select import select
+from diptych.read.select import column, select
 from diptych.read.steering import Steering
+from diptych.read.stores import duckdb
 from diptych.read.stores.redis import WRITE
 from diptych.testing.servers import RedisServer, redis
 from tests.read.backends import Current
-from tests.read.beside import OnRedis, assert_right, faulty, folded, rows_of, some_events
+from tests.read.beside import OnDuckdb, OnRedis, assert_right, faulty, folded, rows_of, some_events
 from tests.read.world import (
     Account,
     Cancelled,
@@ -395,3 +400,64 @@ async def test_books_that_were_put_back_pass_over_what_the_rows_have(tmp_path: P
         await world.engine.catch_up()
         await assert_right(world)
         assert (await folded(log, one))["a"].moves == 15
+
+
+# --- DuckDB ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def on_duckdb(tmp_path: Path) -> Generator[None]:
+    """Have worlds made on DuckDB."""
+    with Current.on(OnDuckdb(tmp_path)):
+        yield
+
+
+@pytest.mark.usefixtures("on_duckdb")
+async def test_duckdb_keeps_what_a_cold_fold_gives(tmp_path: Path) -> None:
+    """After steps that were cut short, by engines that race."""
+    await crash_between(tmp_path)
+    await late_rows(tmp_path)
+
+
+@pytest.mark.usefixtures("on_duckdb")
+async def test_duckdb_answers_statements() -> None:
+    """Sums of decimals are exact; NULLs and texts sort as everywhere; deleted rows are not seen."""
+    async with World([orders()]) as world:
+        await world.append(*placed(1, 2, 3, 4), *placed(5, customer="bob"), Deleted("o4"))
+        await world.engine.catch_up()
+        views = world.queries.views()
+        rows = await views.all(
+            select(Order)
+            .where(Order.customer == "ada", Order.total > Decimal("0.01"))
+            .order_by(column(Order.order).desc())
+        )
+        assert [(row.order, str(row.total)) for row in rows] == [("o3", "0.03"), ("o2", "0.02")]
+        totals = select(column(Order.customer), func.sum(Order.total), func.count())
+        statement = totals.group_by(column(Order.customer)).order_by(column(Order.customer))
+        found = await views.rows(statement)
+        assert [(name, total, n) for name, total, n in found] == [
+            ("ada", Decimal("0.06"), 3),
+            ("bob", Decimal("0.05"), 1),
+        ]
+        some = select(Order).where(column(Order.order).in_(["o1", "o5", "o4"]))
+        assert {row.order for row in await views.all(some)} == {"o1", "o5"}
+        assert views.as_of == 6
+        with pytest.raises(Invalid, match="DuckDB"):
+            await views.rows(select(func.no_such_function(column(Order.order))))
+
+
+async def test_a_duckdb_file_that_another_process_has_is_unavailable(tmp_path: Path) -> None:
+    """The error says that one process at a time has it."""
+    path = tmp_path / "held.duckdb"
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        rows = duckdb.Rows(duckdb.Address(path))
+        with pytest.raises(Unavailable, match="one process"):
+            await rows.tables(["order"])
+        holder.kill()
+    assert await rows.tables(["order"]) == {}
+    await rows.close()
