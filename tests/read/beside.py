@@ -46,7 +46,10 @@ class OnRedis:
         return Faulty(rows)
 
     async def sql(self, store: Any, text: str, *parameters: object) -> list[tuple[object, ...]]:
-        return await store.books.database.write(lambda c: c.execute(text, parameters).fetchall())
+        found: list[tuple[object, ...]] = await store.books.database.write(
+            lambda c: c.execute(text, parameters).fetchall()
+        )
+        return found
 
 
 class OnDuckdb(OnRedis):
@@ -126,10 +129,12 @@ class FaultyAsking(Faulty):
     rows: Any
 
     async def select(self, planned: Any) -> list[Any]:
-        return await self.rows.select(planned)
+        found: list[Any] = await self.rows.select(planned)
+        return found
 
     async def select_any(self, planned: Any) -> list[tuple[Any, ...]]:
-        return await self.rows.select_any(planned)
+        found: list[tuple[Any, ...]] = await self.rows.select_any(planned)
+        return found
 
 
 def faulty(world: World) -> Faulty:

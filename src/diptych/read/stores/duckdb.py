@@ -284,7 +284,8 @@ def _execute(c: Any, statement: Any) -> tuple[list[Any], list[Any]]:
 
     from diptych.read.statements import not_run
 
-    dialect: Any = PGDialect(paramstyle="numeric_dollar")
+    make: Any = PGDialect
+    dialect = make(paramstyle="numeric_dollar")
     dialect.name = "duckdb"
     try:
         compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})

@@ -60,8 +60,17 @@ class RedisServer:
         self.start()
 
     def _started(self) -> bool:
-        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", *self._options]
-        command = (self._program, *options, "--dir", self._guard.folder)
+        options: list[str | Path] = [
+            "--bind",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--save",
+            "",
+            *self._options,
+        ]
+        folder = self._guard.folder
+        command = [self._program, *options, "--dir", folder]
         return self._guard.start(*command, port=self.port) is None
 
     def _failed(self, what: str) -> ServerUnusable:
