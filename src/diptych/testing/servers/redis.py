@@ -60,15 +60,8 @@ class RedisServer:
         self.start()
 
     def _started(self) -> bool:
-        options: list[str | Path] = [
-            "--bind",
-            "127.0.0.1",
-            "--port",
-            str(self.port),
-            "--save",
-            "",
-            *self._options,
-        ]
+        options: list[str | Path] = ["--bind", "127.0.0.1", "--port", str(self.port)]
+        options += ["--save", "", *self._options]
         folder = self._guard.folder
         command = [self._program, *options, "--dir", folder]
         return self._guard.start(*command, port=self.port) is None
