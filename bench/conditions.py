@@ -33,7 +33,8 @@ def conditions(run: Run, sizes: Sizes, rounds: int) -> dict[str, str]:
         "SQLite": f"{sqlite3.sqlite_version}, WAL, synchronous FULL (views: NORMAL)",
         "PostgreSQL": f"{run.settings}; on loopback, its other settings the defaults",
         "method": f"median of {rounds} rounds after one that is thrown away; subjects take turns "
-        "within each round; each measurement has new databases",
+        "within each round; each measurement has new databases, and its garbage collector passes "
+        "over what was in memory before (gc.freeze), as in a server that was told so at its start",
         "data": "; ".join(run.notes) or "nothing was filled beforehand",
         "sizes": f"{sizes.events:,} events to catch up with and to read, {sizes.largest:,} in the "
         f"largest log",

@@ -98,11 +98,19 @@ def take_turns(contest: Contest, databases: Databases, rounds: int, results: Res
 
 
 def measure(entrant: Entrant, databases: Databases) -> Figures:
-    """Measure one entrant once, at a place of its own."""
+    """Measure one entrant once, at a place of its own.
+
+    What all that was imported and measured before has left in memory is none of its business: the
+    collector does not look through it.
+    """
     gc.collect()
+    gc.freeze()
     databases.settle()
-    with place(databases) as here:
-        return asyncio.run(entrant.measure(here))
+    try:
+        with place(databases) as here:
+            return asyncio.run(entrant.measure(here))
+    finally:
+        gc.unfreeze()
 
 
 __all__ = ["SCENARIOS", "Row", "Run", "measure", "run", "take_turns"]

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from diptych.app.databases import Where
 from diptych.errors import DiptychError
-from diptych.read import crew, engine
+from diptych.read.following import crew, engine
 from diptych.read.stores.postgres import PostgresViews
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.sql import postgres, sqlite
@@ -50,7 +50,7 @@ def hasty() -> None:
     defaults = crew.Crew.__init__.__kwdefaults__
     assert defaults is not None
     defaults["lease"] = LEASE
-    vars(engine)["BEAT_SECONDS"] = LEASE / 5
+    engine.__dict__["BEAT_SECONDS"] = LEASE / 5
 
 
 async def pauses(

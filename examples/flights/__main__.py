@@ -1,4 +1,4 @@
-"""``python -m examples.flights load`` and ``demo``."""
+"""``python -m examples.flights demo``, ``board`` and ``load``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import sys
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import cyclopts
@@ -37,17 +38,80 @@ def require_part(_type: Any, text: str) -> None:
 
 
 @cli.command
-def demo(*, slice: Slice = "first_week") -> int:
-    """Replay a slice into build/flights, and show what came of it.
+def demo(
+    *, slice: Slice = "first_week", page: bool | None = None, browser: bool | None = None
+) -> int:
+    """Replay a slice into build/flights, show what came of it, and serve the departures board.
 
     Parameters
     ----------
     slice
         Which flights.
+    page
+        Serve the board until Ctrl-C; by default where the output is a terminal.
+    browser
+        Open it in a browser; by default where there is one with a window of its own.
     """
     from examples.flights.demo import show
 
-    return asyncio.run(show(slice))
+    status = asyncio.run(show(slice))
+    if status == 0 and (sys.stdout.isatty() if page is None else page):
+        return board(fresh=True, browser=browser)
+    return status
+
+
+@cli.command
+def board(
+    *,
+    speed: float = 1.0,
+    slice: Slice = "first_week",
+    since: datetime | None = None,
+    log: str | None = None,
+    views: str | None = None,
+    port: int = 0,
+    slow: Annotated[bool, Parameter(negative=())] = False,
+    fresh: Annotated[bool, Parameter(negative=())] = False,
+    browser: bool | None = None,
+) -> int:
+    """Serve the departures board while flights are replayed; Ctrl-C ends it.
+
+    Parameters
+    ----------
+    speed
+        Minutes of the flights' time that go by in a second; 0: it stands still.
+    slice
+        Which flights.
+    since
+        Time, in UTC, at which to begin; what happened before is loaded first.
+    log
+        Address of the log; by default it is in build/board.
+    views
+        Address of the views; by default they are in build/board.
+    port
+        Where to listen on this machine; 0: a free port.
+    slow
+        Let the views lag on purpose, from the start.
+    fresh
+        Forget what is in build/board.
+    browser
+        Open it in a browser; by default where there is one with a window of its own.
+    """
+    from examples.flights.page.serve import BEGIN, serve
+
+    begin = since.replace(tzinfo=since.tzinfo or UTC) if since is not None else BEGIN
+    return asyncio.run(
+        serve(
+            log=log,
+            views=views,
+            slice=slice,
+            since=begin,
+            speed=speed,
+            slow=slow,
+            fresh=fresh,
+            port=port,
+            browser=sys.stdout.isatty() if browser is None else browser,
+        )
+    )
 
 
 @cli.command
@@ -105,6 +169,8 @@ def main() -> int:
     gc.set_threshold(100_000, 20, 100)
     try:
         return int(cli(result_action="return_value") or 0)
+    except KeyboardInterrupt:  # while it was still loading
+        return 130
     except DiptychError as error:
         print(f"{error.code}: {error}", file=sys.stderr)
         return 2

@@ -9,12 +9,15 @@ from examples.flights.depart import command as depart
 from examples.flights.divert import command as divert
 from examples.flights.history import query as history
 from examples.flights.land import command as land
+from examples.flights.past_board import query as past_board
 from examples.flights.punctuality import query as punctuality
 from examples.flights.schedule import command as schedule
+from examples.flights.swap import command as swap
 
 app = App(
     "flights",
     schedule.module,
+    swap.module,
     depart.module,
     land.module,
     divert.module,
@@ -24,4 +27,5 @@ app = App(
     airport_day.module,
     aircraft_use.module,
     history.module,
+    past_board.module,
 )

@@ -12,6 +12,7 @@ from examples.flights.depart.event import FlightDeparted
 from examples.flights.divert.event import FlightDiverted
 from examples.flights.land.event import FlightLanded
 from examples.flights.schedule.event import FlightScheduled
+from examples.flights.swap.event import AircraftSwapped
 
 MINUTE = timedelta(minutes=1)
 
@@ -26,6 +27,7 @@ class Flight(Struct, frozen=True):
     carrier: str = ""
     origin: str = ""
     destination: str = ""
+    aircraft: str | None = None
     day: date = date.min
     scheduled: datetime = datetime.min.replace(tzinfo=UTC)
     departed: datetime = datetime.min.replace(tzinfo=UTC)
@@ -34,7 +36,12 @@ class Flight(Struct, frozen=True):
 @module.model(Flight(), tag="flight")
 def flight(
     state: Flight,
-    event: FlightScheduled | FlightDeparted | FlightLanded | FlightDiverted | FlightCancelled,
+    event: FlightScheduled
+    | AircraftSwapped
+    | FlightDeparted
+    | FlightLanded
+    | FlightDiverted
+    | FlightCancelled,
 ) -> Flight:
     match event:
         case FlightScheduled():
@@ -43,9 +50,12 @@ def flight(
                 event.carrier,
                 event.origin,
                 event.destination,
+                event.aircraft,
                 event.day,
                 event.scheduled,
             )
+        case AircraftSwapped():
+            return replace(state, aircraft=event.aircraft)
         case FlightDeparted():
             return replace(state, state="departed", departed=event.departed)
         case FlightLanded():

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from diptych.read.verify import Verdict
+from diptych.read.proving.verify import Verdict
 from examples.flights.board.view import FlightRow
 from examples.flights.punctuality.view import LATE, Carrier
 from examples.flights.replay.load import Rejection

@@ -216,6 +216,12 @@ class ViewLost(DiptychError):
     code = "view-lost"
 
 
+class ViewNotReady(DiptychError):
+    """A view's new version is being built, and the live one has not its columns. Ask again."""
+
+    code = "view-not-ready"
+
+
 class CheckpointMoved(DiptychError):
     """Another worker moved this checkpoint first; what was computed here has been thrown away."""
 

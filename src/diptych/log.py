@@ -158,7 +158,7 @@ class Log(Protocol):
         """The log's own id, made when it was created and never changed."""
         ...
 
-    async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+    def append(self, batch: Sequence[Append]) -> Awaitable[list[Outcome]]:
         """Append a batch in one durable transaction; answer each append by itself, in order.
 
         Conditions see the earlier appends of the batch. A refused append never fails its

@@ -41,9 +41,9 @@ from diptych.errors import (
 )
 from diptych.log import Append, Appended, EventQuery, Log, NewEvent, Outcome, Page
 from diptych.messages import new_id
+from diptych.read.proving.verify import Verdict
 from diptych.read.queries import Answer, Events, Views
 from diptych.read.status import Status
-from diptych.read.verify import Verdict
 from tests.house.paths import ROOT
 from tests.testing.shop import (
     TEN,

@@ -28,6 +28,7 @@ async def seen(running: Running, holds: Callable[[Status], bool]) -> Status:
 async def test_what_is_proved_goes_on_with_the_log(tmp_path: Path) -> None:
     log, views = f"sqlite:///{tmp_path}/log.db", f"sqlite:///{tmp_path}/views.db"
     async with make_app().open(log=log, views=views, verify_every=0.02) as running:
+        head = 0
         for n in range(5):
             head = (await running.do(Step(f"{n}"))).last
         found = await seen(running, lambda s: s.proved is not None and s.proved.position >= head)

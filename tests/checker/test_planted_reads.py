@@ -16,7 +16,7 @@ from diptych import DiptychError, Running
 from diptych.log import Append, Appended, Outcome, Page, Refused
 from diptych.logs.memory import MemoryLog
 from diptych.logs.sqlite import reading
-from diptych.read import follower
+from diptych.read.following import follower
 from diptych.read.port import Found
 from diptych.read.queries import Views
 from diptych.read.stores.sqlite import SqliteViews, rows
@@ -203,6 +203,7 @@ async def test_an_unfenced_checkpoint(tmp_path: Path, monkeypatch: pytest.Monkey
                 f"{after.digest:032x}",
                 None if after.time is None else after.time.isoformat(),
                 after.tallies,
+                after.revision,
                 before.projection,
                 before.slice,
             ),

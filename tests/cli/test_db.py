@@ -129,7 +129,7 @@ def test_files_lack_nothing(cli: Cli) -> None:
 def test_apply_makes_what_is_lacking_once(on_postgres: Cli, postgres_url: str) -> None:
     planned = on_postgres("db", "plan", "--json").json
     lacking = on_postgres("db", "assert")
-    assert (lacking.status, lacking.out.count("\n  ")) == (1, 10 + 8)
+    assert (lacking.status, lacking.out.count("\n  ")) == (1, 10 + 9)
     assert on_postgres("db", "assert", "--json").json == planned
     made = on_postgres("db", "apply", "--json")
     assert (made.status, made.json) == (0, planned)

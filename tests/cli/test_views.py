@@ -65,6 +65,8 @@ def test_status_as_json(filled: Cli) -> None:
             "paused": None,
             "fresh_within": None,
             "late": False,
+            "version": said["projections"][0]["version"],
+            "phase": "live",
         }
     ]
     assert filled("status", "--json").json["log"] == said["log"]

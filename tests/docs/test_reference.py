@@ -22,8 +22,8 @@ from diptych import (
 from diptych.app.access import Access, Endpoint
 from diptych.app.blocking import BlockingLog, BlockingRunning
 from diptych.log import Append, Condition, Log
+from diptych.read.proving.verify import Verdict
 from diptych.read.status import Status
-from diptych.read.verify import Verdict
 from diptych.testing import AccessRow, AccessTable
 from diptych.testing.servers import PostgresServer
 from tests.docs.pages import ROOT

@@ -74,7 +74,12 @@ app.exposes(Departed, allow=same_tenant("line"))
 
 
 def token(key: Any = SECRET, algorithm: str = "HS256", **claims: Any) -> str:
-    given = {"sub": "ann", "exp": int(time.time()) + 60, "roles": ["dispatcher"], "tenant": "UA"}
+    given = {
+        "sub": "ann",
+        "exp": int(time.time()) + 86_400,
+        "roles": ["dispatcher"],
+        "tenant": "UA",
+    }
     given |= claims
     return jwt.encode({k: v for k, v in given.items() if v is not None}, key, algorithm)
 

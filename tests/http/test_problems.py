@@ -24,7 +24,8 @@ CLASSES: list[type[DiptychError]] = [
 STATUS = {
     "Rejected": 409, "Invalid": 422, "KeyReused": 422, "UnknownMessage": 404,
     "ForeignCheckpoint": 410, "Conflict": 503, "Overloaded": 503, "Unavailable": 503,
-    "StaleAnswer": 503, "Closed": 503, "CheckpointMoved": 503, "OutcomeUnknown": 504,
+    "StaleAnswer": 503, "ViewNotReady": 503, "Closed": 503, "CheckpointMoved": 503,
+    "OutcomeUnknown": 504,
     "TimedOut": 504, "NotAuthenticated": 401, "NotAllowed": 403,
 }  # fmt: skip
 """What is not named here is a fault of the service: 500."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import httpx
 import pytest
+from starlette.requests import Request
 
+from diptych import Actor
 from diptych.http import service
 from tests.http.conftest import client_of, placing
 from tests.http.shop import app
@@ -80,3 +82,23 @@ async def test_every_answer_tells_browsers_to_be_careful(
     assert "default-src 'none'" in headers["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
     assert "Set-Cookie" not in headers
+
+
+async def test_metrics_are_for_whoever_is_known_where_anybody_is() -> None:
+    async with app.open(log="memory:", views="memory:") as running:
+        async with client_of(service(running)) as client:
+            assert (await client.post("/commands/Place", json=placing(1))).status_code == 200
+            told = await client.get("/metrics")
+            assert told.status_code == 200
+            assert told.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+            assert "\ndiptych_log_head 1\n" in told.text
+        known = service(running, authenticate=request_actor)
+        async with client_of(known) as client:
+            answer = await client.get("/metrics")
+            assert (answer.status_code, answer.json()["code"]) == (401, "not-authenticated")
+            assert (await client.get("/metrics", headers={"X-Who": "ann"})).status_code == 200
+
+
+def request_actor(request: Request) -> Actor | None:
+    who = request.headers.get("X-Who")
+    return None if who is None else Actor(who)

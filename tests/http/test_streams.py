@@ -88,6 +88,9 @@ async def test_the_log_is_a_stream_by_types_and_tags_with_resume(server: Served)
             await client.post("/commands/Cancel", json={"order": "1"})
             await client.post("/commands/Place", json=placing(4))
             assert (await anext(events)).data["position"] == 6
+            for number in range(7, 11):  # one by one: none of them is passed over
+                await client.post("/commands/Place", json=placing(number))
+                assert (await anext(events)).data["position"] == number
         resume = {"Last-Event-ID": told[1].id}
         async with following(client, "/events?after=0&types=Placed", **resume) as events:
             assert (await anext(events)).data["position"] == 3

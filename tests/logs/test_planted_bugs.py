@@ -81,7 +81,7 @@ def test_a_check_that_forgets_the_oldest_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Bug: only the events in memory are looked at."""
-    monkeypatch.setattr(writing._Transaction, "_first_stored", lambda *_: 0)
+    monkeypatch.setattr(writing._Transaction, "_first_stored", lambda *_: {})
     assert failures(OnSqlite(tmp_path, 3))
 
 

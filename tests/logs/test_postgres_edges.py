@@ -13,6 +13,7 @@ import pytest
 
 from diptych.errors import Invalid, LogUnusable, ProjectionFailed, Unavailable
 from diptych.log import (
+    Append,
     Appended,
     Condition,
     EventQuery,
@@ -30,6 +31,7 @@ from diptych.testing.faults import Proxy
 from diptych.write.answers import refusal
 from tests.logs.on_postgres import (
     LONG,
+    SCHEMA,
     connected,
     locked,
     opened,
@@ -402,21 +404,64 @@ async def test_one_lost_connection_costs_one_attempt(postgres_url: str) -> None:
         assert len(tries) == 2
 
 
+# What a transaction that appends has been told of durability, at the moment of its commit.
+WITNESS = f"""
+    CREATE TABLE seen (path text, setting text);
+    CREATE FUNCTION witness() RETURNS trigger LANGUAGE plpgsql AS $$
+    BEGIN
+        INSERT INTO seen VALUES (NEW.type, current_setting('synchronous_commit'));
+        RETURN NULL;
+    END $$;
+    CREATE CONSTRAINT TRIGGER witness AFTER INSERT ON {SCHEMA}.events
+    DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION witness();
+"""
+
+
 async def test_acknowledged_means_durable_whatever_the_role_was_told(postgres_url: str) -> None:
-    """With synchronous_commit off for the role, appends wait for the disk all the same."""
-    async with connected(postgres_url) as admin:
+    """With synchronous_commit off for the role, appends wait for the disk, whatever their way."""
+    async with opened(postgres_url), connected(postgres_url) as admin:
+        await admin.execute(WITNESS)
         await admin.execute(
             "ALTER DATABASE "
             + postgres_url.rpartition("/")[2].partition("?")[0]
             + " SET synchronous_commit = off"
         )
-    async with connected(postgres_url) as plain:
+    async with opened(postgres_url) as log, connected(postgres_url) as plain:
         assert await plain.fetchval("SHOW synchronous_commit") == "off"
-    seen: list[str] = []
+        await put(log, event("UnderTheLock"))
+        await put(log, event("ByOneStatement"))
+        appended((await log.append([Append((event("ByTheFunction"),), key="k", content=b"c")]))[0])
+        seen = await plain.fetch("SELECT path, setting FROM seen")
+    expected = {"UnderTheLock", "ByOneStatement", "ByTheFunction"}
+    assert {tuple(row) for row in seen} == {(path, "on") for path in expected}
 
-    async def inside(connection: asyncpg.Connection[Any], _events: object) -> None:
-        seen.append(await connection.fetchval("SHOW synchronous_commit"))
 
-    async with opened(postgres_url, inside=inside) as log:
-        appended(await put(log, event()))
-    assert seen == ["on"]
+async def test_whatever_a_tag_is_made_of_it_is_stored(postgres_url: str) -> None:
+    """Tags that hold separators, none, several, twice the same: each event keeps its own."""
+    plain: list[tuple[str, ...]] = [(), ("a",), ("a", "a"), ("b", "a"), ('"\\,{}',), ("a\nb",)]
+    every = [*plain, ("a\x1fb",), ("\x1f",), ("a", "\x1f")]
+    async with opened(postgres_url) as log:
+        await put(log, event())
+        for tags in every:
+            await put(log, event("Moved", *tags))
+        await put(log, *[event("Moved", *tags) for tags in every])
+        await put(log, *[event("Moved", *tags) for tags in plain])
+        stored = (await log.read(after=1)).events
+        assert [e.tags for e in stored] == [*every, *every, *plain]
+        for tag in {tag for tags in every for tag in tags}:
+            found = (await log.read(EventQuery.of(["Moved"], [tag]))).events
+            assert [e.position for e in found] == [e.position for e in stored if tag in e.tags]
+
+
+async def test_what_is_older_than_remembered_is_looked_at(postgres_url: str) -> None:
+    """A condition on all there ever was is refused for an old event, and holds where none is."""
+    async with opened(postgres_url, remembered=4) as log:
+        await put(log, event("Moved", "a\x1fb"), event("Moved", "a:1"))
+        for _ in range(12):
+            await put(log, event())
+        for tag, position in (("a:1", 2), ("a\x1fb", 1)):
+            [outcome] = await log.append([Append((event("Moved", tag),), (unless(tag),))])
+            assert refused(outcome).position == position
+        for tag, position in (("a:2", 15), ("b\x1fb", 16)):
+            [outcome] = await log.append([Append((event("Moved", tag),), (unless(tag),))])
+            assert appended(outcome).last == position

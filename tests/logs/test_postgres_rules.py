@@ -1,6 +1,7 @@
 """Each rule for SQL logs has its reason: without it, racing writers find the bug.
 
-The rules are those of the append function and of the transaction that judges under the lock.
+The rules are those of the append function, of the statement that stores a batch at one head, and of
+the transaction that judges under the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import asyncpg
 import pytest
 
 from diptych.log import Appended, StoredEvent
-from diptych.logs.postgres import PostgresLog, writing
+from diptych.logs.postgres import PostgresLog, statements, writing
 from diptych.logs.postgres.checking import Legs
 from diptych.sql import postgres
 from diptych.sql.postgres import Connection
@@ -141,9 +142,28 @@ async def test_ranges_that_are_not_given(planted: Any, monkeypatch: pytest.Monke
     assert "taken" in await planted()
 
 
-async def test_alone_is_ignored(planted: Any) -> None:
+async def test_alone_is_ignored(planted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a judgement for exactly one head is taken for one that holds for later heads."""
+    monkeypatch.setattr(writing, "texts_of", lambda *_: None)  # all by the function
     assert "taken" in await planted(function(("IF alone OR base", "IF base")))
+
+
+@pytest.mark.parametrize(
+    "locked_head",
+    [
+        "WHERE one = 1",
+        f"WHERE (SELECT head FROM {SCHEMA}.log) = $1::bigint",
+    ],
+    ids=["none", "before the lock"],
+)
+async def test_another_head_than_judged_on(
+    planted: Any, monkeypatch: pytest.MonkeyPatch, locked_head: str
+) -> None:
+    """Bug: what is judged for one head is stored at any, or at what it was before the lock."""
+    text = changed(statements._NAMED["append_next"], ("WHERE head = $1::bigint", locked_head))
+    text = text.replace("RETURNING 1", "RETURNING head - $2 AS base").replace("$1 +", "base +")
+    monkeypatch.setitem(statements._NAMED, "append_next", text + " WHERE $1::bigint > 0")
+    assert await planted()
 
 
 async def test_keys_that_are_not_looked_up(planted: Any) -> None:

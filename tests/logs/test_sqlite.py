@@ -20,7 +20,7 @@ from diptych.log import (
     StoredEvent,
 )
 from diptych.logs.sqlite import SqliteLog, statements
-from diptych.logs.sqlite.statements import SQL, over_legs, points_sql
+from diptych.logs.sqlite.statements import SQL, over_legs, over_points
 from diptych.sql import sqlite as database_module
 from diptych.sql.ranges import legs_of
 from diptych.sql.sqlite import Database, filesystem_of, has_wal_reset_bug, refuse_network
@@ -179,7 +179,12 @@ async def test_filtered_reads_use_the_index(log: SqliteLog) -> None:
                 )
                 assert "TEMP B-TREE" not in found
                 assert "SCAN t" not in found
-    found = await plan(log, points_sql(2), (0, "a:1", "Moved", 0, 9, 0, "", "", 0, 0, 1000))
+    points = [(n, f"a:{n}", "Moved", 0) for n in range(3)]
+    statement, values = over_points("first_matches", points, 9)
+    found = await plan(log, statement, tuple(values))
+    assert "SEARCH t USING PRIMARY KEY (tag=? AND type=? AND position>?" in found
+    statement, values = over_points("read_points", [(*point, 9) for point in points], 1000)
+    found = await plan(log, statement, tuple(values))
     assert "SEARCH t USING PRIMARY KEY (tag=? AND type=? AND position>?" in found
     assert "SEARCH e USING INTEGER PRIMARY KEY" in found
 

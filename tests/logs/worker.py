@@ -14,6 +14,7 @@ from diptych.log import Append, Appended, Condition, EventQuery, Log, NewEvent, 
 from diptych.logs.postgres import PostgresLog
 from diptych.logs.sqlite import SqliteLog
 from diptych.messages import new_id
+from diptych.testing.contracts.making import put
 
 
 async def opened(where: str) -> Log:
@@ -136,7 +137,7 @@ def fork(path: Path) -> None:
             asyncio.run(log.close())
             os._exit(0)
         os.waitpid(child, 0)
-        (outcome,) = runner.run(log.append([Append((event("a:1"),))]))
+        outcome = runner.run(put(log, event("a:1")))
         say(outcome.last if isinstance(outcome, Appended) else None)
         runner.run(log.close())
 

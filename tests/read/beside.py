@@ -15,12 +15,12 @@ from diptych.messages import Event
 from diptych.read.beside import RowsBeside
 from diptych.read.port import View, ViewStore
 from diptych.read.projections import Keyed, fold_events
-from diptych.read.rowcheck import verify_rows
-from diptych.read.rowstore import Placed, RowStore, RowTable
+from diptych.read.proving.rowcheck import verify_rows
+from diptych.read.proving.verify import verify
+from diptych.read.rowstore import Made, Placed, RowStore, RowTable
 from diptych.read.stores import duckdb
 from diptych.read.stores.redis import Address, Rows
 from diptych.read.stores.sqlite import SqliteViews
-from diptych.read.verify import verify
 from diptych.sql import sqlite
 from tests.read.world import Cancelled, Deleted, Moved, World, all_recorded, placed
 
@@ -99,14 +99,14 @@ class Faulty:
             await self.after()
         return written
 
-    async def tables(self, names: Iterable[str]) -> dict[str, str]:
+    async def tables(self, names: Iterable[str]) -> dict[str, Made]:
         return await self.rows.tables(names)
 
     async def make(self, log: str, table: RowTable) -> None:
         await self.rows.make(log, table)
 
-    async def drop(self, name: str) -> None:
-        await self.rows.drop(name)
+    async def drop(self, name: str, mark: str = "") -> None:
+        await self.rows.drop(name, mark)
 
     def check(self, table: RowTable, rows: Sequence[View]) -> None:
         self.rows.check(table, rows)
@@ -118,6 +118,11 @@ class Faulty:
 
     def scan(self, table: RowTable) -> AsyncIterator[Any]:
         return self.rows.scan(table)
+
+    def values(
+        self, table: RowTable, columns: Sequence[str], keys: Sequence[Any] | None = None
+    ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+        return self.rows.values(table, columns, keys)
 
     async def close(self) -> None:
         await self.rows.close()

@@ -17,10 +17,10 @@ from diptych.errors import ForeignCheckpoint, ProjectionFailed, Unavailable, Vie
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
-from diptych.read.fold import RowCache
+from diptych.read.following.fold import RowCache
 from diptych.read.port import Change, Transaction
 from diptych.read.projections import fold_events, handler, projection
-from diptych.read.verify import verify
+from diptych.read.proving.verify import verify
 from tests.read.world import (
     Account,
     Cancelled,

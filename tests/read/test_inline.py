@@ -15,12 +15,12 @@ import pytest
 from diptych.errors import ForeignCheckpoint, ProjectionFailed
 from diptych.log import Append, Refused, StoredEvent
 from diptych.logs.sqlite import SqliteLog, read_inside
-from diptych.read.engine import Engine
-from diptych.read.inline import Inline
+from diptych.read.following.engine import Engine
+from diptych.read.following.inline import Inline
 from diptych.read.projections import Keyed, fold_events, projection
+from diptych.read.proving.verify import verify
 from diptych.read.select import select
 from diptych.read.stores.sqlite import SqliteViews
-from diptych.read.verify import verify
 from diptych.sql.sqlite import Database
 from tests.read.world import (
     Account,

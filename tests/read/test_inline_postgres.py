@@ -16,13 +16,13 @@ from diptych.errors import ForeignCheckpoint, ProjectionFailed
 from diptych.log import Append, Outcome, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
-from diptych.read.engine import Engine
-from diptych.read.inline import AsyncInline
+from diptych.read.following.engine import Engine
+from diptych.read.following.inline import AsyncInline
 from diptych.read.port import Change
 from diptych.read.projections import Keyed, fold_events, projection
+from diptych.read.proving.verify import verify
 from diptych.read.select import select
 from diptych.read.stores.postgres import PostgresViews
-from diptych.read.verify import verify
 from diptych.sql.postgres import Connection, Database
 from diptych.testing.servers import PostgresServer
 from tests.read.world import (

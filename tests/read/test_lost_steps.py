@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from diptych.log import Token
-from diptych.read import engine
+from diptych.read.following import engine
 from diptych.read.views import definition_of
 from tests.read.world import Order, OrdersOf, World, orders, placed
 

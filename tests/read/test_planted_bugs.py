@@ -15,7 +15,7 @@ import pytest
 
 from diptych.read import kinds
 from diptych.read.port import Change, Found, Storage, ViewStore
-from diptych.read.stores.postgres import PostgresViews, dialect, rows, schema
+from diptych.read.stores.postgres import PostgresViews, desk, dialect, rows, schema
 from diptych.read.stores.postgres.transactions import PostgresTransaction
 from diptych.sql.postgres import Database
 from diptych.testing.contracts.views import ViewStoreContract
@@ -68,7 +68,7 @@ def in_sql(monkeypatch: pytest.MonkeyPatch, name: str, old: str, new: str) -> No
     monkeypatch.setitem(rows.SQL, name, rows.SQL[name].replace(old, new))
 
 
-@pytest.mark.parametrize("field", ["position", "log", "count", "digest", "slice"])
+@pytest.mark.parametrize("field", ["position", "log", "count", "digest", "slice", "revision"])
 def test_a_checkpoint_compared_without_a_field_is_found(
     url: str, monkeypatch: pytest.MonkeyPatch, field: str
 ) -> None:
@@ -77,7 +77,32 @@ def test_a_checkpoint_compared_without_a_field_is_found(
     careless = after.replace(f"{field} = {{}}", f"({field} = {{}}) IS NOT NULL")
     assert careless != after
     monkeypatch.setitem(rows.SQL, "move", before + where + careless)
-    assert fails(Contract(url), "a_step_from_a_checkpoint_that_moved_writes_nothing")
+    assert fails(
+        Contract(url),
+        "a_step_from_a_checkpoint_that_moved_writes_nothing",
+        "a_step_that_rests_on_an_older_revision_is_not_made",
+    )
+
+
+def test_a_pause_that_raises_no_revision_is_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: a step that was on the way when a projection was paused is made."""
+    monkeypatch.setitem(desk.SQL, "raise", "SELECT $1::text")
+    assert fails(Contract(url), "a_paused_projection_makes_no_step_until_it_is_resumed")
+
+
+def test_parking_whatever_the_checkpoint_says_is_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: what is parked does not wait for the step's compare-and-set."""
+    careless = rows._PARTS["put_parked"].replace(
+        "SELECT m.projection, p.*\n    FROM moved{n} AS m\n    CROSS JOIN",
+        "SELECT 'leg', p.*\n    FROM",
+    )
+    assert careless != rows._PARTS["put_parked"]
+    monkeypatch.setitem(rows._PARTS, "put_parked", careless)
+    assert fails(Contract(url), "nothing_is_parked_by_a_step_that_is_not_made")
 
 
 def test_rows_written_whatever_the_checkpoint_says_are_found(
@@ -125,7 +150,8 @@ class Apart(PostgresViews):
         found = await super().all(statement)
         await asyncio.sleep(0)
         checkpoints = await self.checkpoints()
-        return Found(found.rows, {name: c[0].position for name, c in checkpoints.items()})
+        positions = {name: spans[0].position for name, spans in checkpoints.items()}
+        return Found(found.rows, positions, found.turn)
 
 
 def test_positions_read_after_the_rows_are_found(url: str) -> None:
@@ -226,9 +252,9 @@ def test_columns_that_are_not_compared_are_found(url: str, monkeypatch: pytest.M
     """Bug: a view that has changed goes on in the table of the old one."""
     make = schema._make_table
 
-    async def careless(connection: Any, name: str, definition: Any, there: Any) -> None:
+    async def careless(connection: Any, name: str, definition: Any, table: str, there: Any) -> None:
         if there is None:
-            await make(connection, name, definition, there)
+            await make(connection, name, definition, table, there)
 
     monkeypatch.setattr(schema, "_make_table", careless)
     assert fails(Contract(url), "a_table_of_other_columns_is_refused")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from decimal import Decimal
 from itertools import count
 from typing import Any
@@ -14,14 +14,15 @@ import asyncpg
 import pytest
 from sqlalchemy import func, insert, text
 
-from diptych.errors import DefinitionError, Invalid, Unavailable
+from diptych.errors import CheckpointMoved, DefinitionError, Invalid, Unavailable
 from diptych.logs.memory import MemoryLog
 from diptych.read.port import Change, Checkpoint, Kept, Tally
 from diptych.read.projections import fold_events, projection
+from diptych.read.proving.verify import verify
 from diptych.read.select import column, select
 from diptych.read.stores.postgres import PostgresViews
+from diptych.read.stores.postgres.rows import CUT_LOCK
 from diptych.read.stores.postgres.schema import index_name
-from diptych.read.verify import verify
 from diptych.read.views import Key, View, definition_of
 from diptych.sql.postgres import Database
 from diptych.testing.contracts.views.making import (
@@ -160,7 +161,7 @@ class LongNames(View, table="a" * 60, indexes=(("first", "second"), ("first",)))
 
 async def test_long_names_of_indexes_are_shortened_apart(url: str) -> None:
     definition = definition_of(LongNames)
-    names = [index_name(definition, fields) for fields in definition.indexes]
+    names = [index_name(definition.table_name, fields) for fields in definition.indexes]
     assert len(set(names)) == 2
     assert all(len(name) <= 63 for name in names)
     async with new_store(url) as store:
@@ -376,7 +377,7 @@ async def test_a_database_that_is_away_is_unavailable_and_work_resumes_by_itself
         log = MemoryLog()
         store = PostgresViews(Database(f"{through}?schema=t{next(numbers)}", patience=0.1))
         world = World([orders()], log=log)
-        world.store = world.engine.spans.store = store
+        world.store = world.engine.spans.store = world.engine.versions.store = store
         async with world:
             await world.engine.start()
             await world.engine.catch_up()
@@ -441,3 +442,42 @@ async def test_cancelling_leaves_no_transaction_and_no_poisoned_connection(url: 
             await asyncio.sleep(0)
         assert (at.position, (await store.all(select(Counter))).rows) == (12, [])
         assert await store.apply([step(at, Counter("a", 1))]) == [True]
+
+
+async def test_a_handler_paused_in_its_transaction_holds_up_nobody_else(url: str) -> None:
+    """Another worker that comes for the same checkpoint gives way, and goes on with the rest."""
+    async with new_store(url) as store:
+        other = PostgresViews(Database(f"{url}?schema={store.database.schema}"))
+        at = (await store.checkpoints())["counter"][0]
+        async with store.session() as paused:
+            await paused.move(step(at))
+
+            async def late() -> None:
+                async with other.session() as tx:
+                    await tx.move(step(at))
+
+            await error_of(late(), CheckpointMoved)
+            leg = (await other.checkpoints())["leg"][0]
+            assert await other.apply([step(leg)]) == [True]
+        assert (await store.checkpoints())["counter"][0].position == at.position + 1
+        await other.close()
+
+
+async def test_a_cutter_paused_in_its_transaction_is_thrown_out(url: str) -> None:
+    """Its locks go with it, and the next one cuts."""
+    async with new_store(url) as store:
+        other = PostgresViews(Database(f"{url}?schema={store.database.schema}"))
+        connection = await store.database.connect()
+        await connection.execute("BEGIN")
+        await connection.execute(
+            "SET LOCAL idle_in_transaction_session_timeout = '1s'; "
+            f"SELECT pg_advisory_xact_lock(hashtextextended('{store.database.schema}.leg', "
+            f"{CUT_LOCK}))"
+        )
+        spans: list[Checkpoint] = []
+        while not spans:
+            with suppress(Unavailable):
+                spans = await other.recut("leg", [3])
+        assert [span.slice for span in spans] == [0, 3]
+        connection.terminate()
+        await other.close()

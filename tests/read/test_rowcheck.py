@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from diptych.errors import ProjectionFailed
-from diptych.read import rowcheck
 from diptych.read.projections import Keyed, projection
-from diptych.read.rowcheck import Column, RowFault, RowVerdict, verify_rows
-from diptych.read.verify import verify
+from diptych.read.proving import rowcheck
+from diptych.read.proving.rowcheck import Column, RowFault, RowVerdict, verify_rows
+from diptych.read.proving.verify import verify
 from tests.read.world import (
     Account,
     Moved,

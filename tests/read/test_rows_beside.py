@@ -18,12 +18,12 @@ from sqlalchemy import func
 from diptych.errors import ForeignCheckpoint, Invalid, NoViews, Unavailable
 from diptych.logs.memory import MemoryLog
 from diptych.read import beside, rowstore
-from diptych.read.fold import RowCache
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.following.fold import RowCache
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.port import Writes
 from diptych.read.projections import projection
 from diptych.read.select import column, select
-from diptych.read.steering import Steering
 from diptych.read.stores import duckdb
 from diptych.read.stores.redis import WRITE
 from diptych.testing.servers import RedisServer, redis
@@ -271,7 +271,7 @@ async def test_a_rewind_drops_the_rows_and_they_are_folded_anew() -> None:
         await world.append(*placed(1, 2, 3), Deleted("o3"))
         await world.engine.catch_up()
         store: Any = world.store
-        rows, table = store.row_store.rows, store._tables[Order]
+        rows, table = store.row_store.rows, store.written(Order)
         wrong = msgspec.structs.replace((await rows_of(world, one))["o1"], status="lost")
         await rows.write(table, {"o1": rowstore.Placed(wrong, 10_000)})
         await Steering(world.log, world.codec, [world.engine]).rewind("order")

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.errors import Unavailable
-from diptych.read import fold, proof
-from diptych.read.blame import Unit, explain
+from diptych.read.following import fold
 from diptych.read.port import Change, Checkpoint
-from diptych.read.proof import (
+from diptych.read.proving import proof
+from diptych.read.proving.blame import Unit, explain
+from diptych.read.proving.proof import (
     MODULUS,
     Tally,
     add_packed,
@@ -31,7 +32,7 @@ from diptych.read.proof import (
     total_of,
     unpack,
 )
-from diptych.read.verify import Verdict, ranges, verify
+from diptych.read.proving.verify import Verdict, ranges, verify
 from tests.read.world import Moved, Noted, World, accounts, journals, orders, placed
 
 pytestmark = pytest.mark.usefixtures("backend")
@@ -155,7 +156,7 @@ async def test_a_skipping_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
     ) -> fold.Folding:
         return real(one, cache, span, [u for u in used if u[0].position != ORDER[2]], parking)
 
-    monkeypatch.setattr("diptych.read.pages.fold_used", skipping)
+    monkeypatch.setattr("diptych.read.following.pages.fold_used", skipping)
     world = await built(30)
     verdict = await judged(world, "order")
     assert verdict.missing == [ORDER[2]]
@@ -171,7 +172,7 @@ async def test_a_doubling_engine_is_found_out(monkeypatch: pytest.MonkeyPatch) -
         twice = [[u, u] if u[0].position == ORDER[2] else [u] for u in used]
         return real(one, cache, span, list(itertools.chain(*twice)), parking)
 
-    monkeypatch.setattr("diptych.read.pages.fold_used", doubling)
+    monkeypatch.setattr("diptych.read.following.pages.fold_used", doubling)
     world = await built(30)
     assert (await judged(world, "order")).doubled == [ORDER[2]]
     await world.store.close()
@@ -185,7 +186,7 @@ async def test_a_digest_that_does_not_depend_on_the_event_is_found_out(
     def careless(position: int, event_id: str) -> int:
         return proof.hash_event(position, "")
 
-    monkeypatch.setattr("diptych.read.pages.hash_event", careless)
+    monkeypatch.setattr("diptych.read.following.pages.hash_event", careless)
     world = await built(30)
     verdicts = await verify(world.log, world.codec, world.store, world.projections)
     assert [v.ok for v in verdicts] == [False, False, False]

@@ -318,7 +318,9 @@ async def test_a_table_of_other_columns_is_refused(tmp_path: Any) -> None:
 def test_declaring_views_does_not_load_sqlalchemy() -> None:
     code = (
         "import sys; from diptych.read.views import View, Key\n"
-        "from diptych.read import engine, queries, select, verify, inline\n"
+        "from diptych.read import queries, select\n"
+        "from diptych.read.following import engine, inline\n"
+        "from diptych.read.proving import verify\n"
         "from diptych.read.stores import sqlite\n"
         "class V(View):\n    a: Key[int]\n"
         "assert V(1).a == 1 and 'sqlalchemy' not in sys.modules"

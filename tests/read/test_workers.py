@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from diptych.errors import DefinitionError
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
-from diptych.read import engine as engine_module
-from diptych.read.crew import Crew, host, is_alive
+from diptych.read.following import engine as engine_module
+from diptych.read.following.crew import Crew, host, is_alive
 from diptych.read.port import Change, Worker
 from diptych.read.projections import Keyed, fold_events, projection
-from diptych.read.verify import verify
+from diptych.read.proving.verify import verify
 from tests.read.world import (
     Account,
     Journal,
@@ -275,3 +275,15 @@ def test_shares_are_even_and_leave_nothing_out(ids: list[str], slices: int) -> N
         assert slices == 1 or set(crew.cuts(one)) >= edges - {0, slices}
     assert [n for share in shares for n in share] == list(range(slices))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+async def test_who_is_no_worker_leaves_the_spans_as_they_are_cut() -> None:
+    """Bringing views to the head by hand joins nothing, and does not stop to look for it."""
+    async with World([orders()], page=5) as world:
+        await world.store.recut("order", [20, 40])
+        await world.append(*placed(*range(60)))
+        await world.engine.spans.all()
+        before = world.engine.spans.of("order")
+        await world.engine.catch_up()
+        assert world.engine.spans.of("order") is before
+        assert [span.slice for span in (await world.store.checkpoints())["order"]] == [0, 20, 40]

@@ -13,7 +13,7 @@ from diptych.codec import Codec
 from diptych.log import Append, Log, NewEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event, Metadata, Query, Recorded, new_id
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 from diptych.read.freshness import ReadMeasures
 from diptych.read.port import Transaction
 from diptych.read.projections import Handler, Keyed, Projection, handler, projection

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from diptych.logs.postgres import statements
+from diptych.logs.postgres import statements, writing
 from diptych.sql import migrations
 from diptych.testing.checker import Violation
 from torture.interleavings.orders import how_many
@@ -42,6 +42,10 @@ class Planter:
             return [*steps, *([migrations.Step("behind", behind)] if behind else [])]
 
         self._monkeypatch.setattr(migrations, "_read", planted)
+
+    def function_only(self) -> None:
+        """Have every batch go by the function, or under the lock."""
+        self._monkeypatch.setattr(writing, "texts_of", lambda *_: None)
 
     def statement(self, name: str, old: str, new: str) -> None:
         """Change a statement."""

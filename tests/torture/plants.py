@@ -33,7 +33,7 @@ def early_answers() -> None:
             first = head + 1 if one.events else 0
             head += len(one.events)
             outcomes.append(Appended(first, head, rejection=one.rejection))
-        task = asyncio.create_task(append(log, batch))
+        task = asyncio.ensure_future(append(log, batch))
         tasks.add(task)
         return outcomes
 
@@ -64,6 +64,9 @@ def rows_before_checkpoint() -> None:
     _plant.setattr(SqliteViews, "apply", apart)
 
 
+SLICES = "SELECT slices FROM diptych_checkpoints WHERE projection = ? AND slice = ?"
+
+
 def unfenced_checkpoint() -> None:
     """Move checkpoints without looking where they stand; with the short lease of the run."""
     hasty()
@@ -73,7 +76,8 @@ def unfenced_checkpoint() -> None:
         before, after = change.before, change.after
         statement = rows.SQL["move"].partition(apart)[0]
         values = (after.position, after.event_id, after.count, f"{after.digest:032x}", None)
-        connection.execute(statement, (*values, after.tallies, before.projection, before.slice))
+        given = (after.tallies, after.revision, before.projection, before.slice)
+        connection.execute(statement, (*values, *given))
         for number, tally in change.blocks.items():
             block = (after.projection, after.slice, number, tally.count, f"{tally.digest:032x}")
             connection.execute(rows.SQL["put_block"], block)

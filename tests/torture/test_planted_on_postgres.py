@@ -139,6 +139,7 @@ NEXT = """
 
 
 def sequence(planter: Planter, lock: str) -> None:
+    planter.function_only()
     base = "SELECT last_value INTO base FROM {schema}.positions;"
     planter.schema(
         (LOCK, lock + base),
@@ -275,6 +276,7 @@ async def test_commits_that_do_not_wait_for_the_disk(planter: Planter, tmp_path:
 
     That fsync is off no SIGKILL can show: what was written is safe with the system.
     """
+    planter.function_only()
     planter.schema((LOCK, "PERFORM set_config('synchronous_commit', 'off', true);\n" + LOCK))
     with server_of(durable=True, settings={"wal_writer_delay": "10s"}) as crashing:
         backend = Postgres(crashing)

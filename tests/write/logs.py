@@ -17,6 +17,7 @@ class Troubled:
         self._log = log
         self._rng = rng
         self._fails = fails
+        self.remote = False
         self.batches: list[int] = []
         self.refused: list[str] = []
 

@@ -1,8 +1,8 @@
 """Sessions of PostgreSQL that run step by step, in an order that is given.
 
 What runs is the log's own code: a step is a statement that it sends. A statement is held back until
-it is the session's turn. BEGIN is no step of its own, as it neither looks nor locks; a call of the
-append function outside of a transaction is two, the call and its commit. Whether a session waits
+it is the session's turn. BEGIN is no step of its own, as it neither looks nor locks; a statement
+that appends outside of a transaction is two, the statement and its commit. Whether a session waits
 for a lock, PostgreSQL is asked.
 """
 
@@ -101,7 +101,10 @@ class _Connection(_ConnectionProxy):
         return getattr(self._connection, name)
 
     async def execute(self, query: str, *values: Any) -> Any:
-        return await self._step(query, lambda: self._connection.execute(query, *values))
+        if not query.startswith("WITH moved") or self._connection.is_in_transaction():
+            return await self._step(query, lambda: self._connection.execute(query, *values))
+        async with self.transaction():
+            return await self._step(query, lambda: self._connection.execute(query, *values))
 
     async def fetch(self, query: str, *values: Any) -> Any:
         return await self._step(query, lambda: self._connection.fetch(query, *values))

@@ -9,6 +9,7 @@ from examples.flights.depart.event import FlightDeparted
 from examples.flights.divert.event import FlightDiverted
 from examples.flights.land.event import FlightLanded
 from examples.flights.schedule.event import FlightScheduled
+from examples.flights.swap.event import AircraftSwapped
 
 module = Module("board")
 
@@ -32,7 +33,12 @@ class FlightRow(View, indexes=(("origin", "scheduled"),)):
 @module.projects(FlightRow)
 def board(
     row: FlightRow | None,
-    event: FlightScheduled | FlightDeparted | FlightLanded | FlightDiverted | FlightCancelled,
+    event: FlightScheduled
+    | AircraftSwapped
+    | FlightDeparted
+    | FlightLanded
+    | FlightDiverted
+    | FlightCancelled,
 ) -> FlightRow | None:
     if isinstance(event, FlightScheduled):
         return FlightRow(
@@ -46,6 +52,8 @@ def board(
         )
     assert row is not None  # nothing happens to a flight before it is scheduled
     match event:
+        case AircraftSwapped():
+            return replace(row, aircraft=event.aircraft)
         case FlightDeparted():
             return replace(
                 row,

@@ -22,9 +22,9 @@ from diptych.app.running import open_log as opening_log
 from diptych.errors import BlocksEventLoop, Closed, LogUnusable, TimedOut
 from diptych.log import Log
 from diptych.messages import Actor
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.queries import Events, Views
-from diptych.read.steering import Steering
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -28,6 +28,10 @@ Create: TypeAlias = Literal["all", "views", "nothing"]
 """What opening may make where it is not there yet."""
 
 
+Rebuild: TypeAlias = Literal["auto", "manual"]
+"""Whether versions of projections that were never there before are built without being asked."""
+
+
 _RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
 _ROWS_ONLY = ("redis", "duckdb")
 """The kinds that keep rows and nothing else: no log, no checkpoints."""
@@ -270,7 +274,7 @@ class Databases:
         address = module.Address.parse(where.url)
         rows = module.Rows(address)
         self._stack.push_async_callback(rows.close)
-        store = RowsBeside(self.store(self._books), rows, name=address.shown)
+        store = RowsBeside(self.store(self._books), rows, name=address.shown, kind=kind)
         found: ViewStore = store
         self._stores[where] = found
         return found
@@ -317,12 +321,12 @@ class Databases:
         store: Any = self.store(self._log)
         if self._log.kind == "postgresql":
             from diptych.logs.postgres import reader_inside
-            from diptych.read.inline import AsyncInline
+            from diptych.read.following.inline import AsyncInline
 
             gaps = reader_inside(self._database(self._log).schema)
             return AsyncInline(codec, identity, inline, store.inside, gaps)
         from diptych.logs.sqlite import read_inside
-        from diptych.read.inline import Inline
+        from diptych.read.following.inline import Inline
 
         return Inline(codec, identity, inline, store.inside, read_inside)
 

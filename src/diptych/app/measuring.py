@@ -20,6 +20,7 @@ def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequenc
     """Set the gauges of the log and of the projections."""
     telemetry.number(declared.LOG_HEAD)[()].value = head
     telemetry.number(declared.COMMAND_WAITING)[()].value = waiting
+    found = [one for one in found if one.phase == "live"]
     _note_spans(telemetry, found)
     for one in found:
         for state in STATES:

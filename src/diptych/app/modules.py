@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from diptych.app.blocking import BlockingRunning
-    from diptych.app.databases import Create
+    from diptych.app.databases import Create, Rebuild
     from diptych.app.running import Running
     from diptych.read.views import View
     from diptych.write.bus import Limits
@@ -294,6 +294,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        rebuild: Rebuild = "auto",
         verify_every: float | None = None,
     ) -> AbstractAsyncContextManager[Running]:
         """Open the application: ``async with app.open(log=URL, views=URL) as running``.
@@ -302,8 +303,10 @@ class Module:
         ``postgresql://user@host/database``, together or apart. Several read databases are given by
         name, ``views={"main": URL, "reports": URL}``, as views name them (``store="reports"``).
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
-        where it is not there yet: "all", "views" or "nothing". ``verify_every`` (seconds): prove
-        the views in the background, from the last proof on. Raises ``DefinitionError``,
+        where it is not there yet: "all", "views" or "nothing". ``rebuild``: a version of a
+        projection that was never there before is built beside the live one and switched to
+        ("auto"), or only when that is asked for ("manual"). ``verify_every`` (seconds): prove the
+        views in the background, from the last proof on. Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """
         from diptych.app.running import (
@@ -317,6 +320,7 @@ class Module:
             limits,
             projections=projections,
             create=create,
+            rebuild=rebuild,
             verify_every=verify_every,
         )
 
@@ -328,6 +332,7 @@ class Module:
         limits: Limits | None = None,
         projections: bool = True,
         create: Create = "all",
+        rebuild: Rebuild = "auto",
         verify_every: float | None = None,
     ) -> BlockingRunning:
         """Open the application for threads without an event loop; parameters as in `open`.
@@ -343,6 +348,7 @@ class Module:
             limits=limits,
             projections=projections,
             create=create,
+            rebuild=rebuild,
             verify_every=verify_every,
         )
         return open_app(opening)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from diptych.errors import DiptychError, Invalid
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 
 
 @asynccontextmanager

@@ -8,7 +8,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from diptych.app.databases import Create, Databases, ViewsAt, Where, books_of, read_databases
+from diptych.app.databases import (
+    Create,
+    Databases,
+    Rebuild,
+    ViewsAt,
+    Where,
+    books_of,
+    read_databases,
+)
 from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
 from diptych.app.proving import proving
@@ -18,14 +26,16 @@ from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
-from diptych.read.engine import Engine
+from diptych.read.control import Projections
+from diptych.read.following.engine import Engine
 from diptych.read.freshness import ReadMeasures
 from diptych.read.live import LiveQueries
-from diptych.read.parked_keys import ParkedKeys
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.projections import Keyed
 from diptych.read.queries import Answer, Events, Queries, Views
 from diptych.read.status import Status
-from diptych.read.steering import Steering
+from diptych.read.versioning.rebuild import Builder
 from diptych.telemetry import attach
 from diptych.telemetry.metrics import Telemetry
 from diptych.telemetry.prometheus import exposition
@@ -33,8 +43,8 @@ from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
-    from diptych.read.rowcheck import RowVerdict
-    from diptych.read.verify import Since, Verdict
+    from diptych.read.proving.rowcheck import RowVerdict
+    from diptych.read.proving.verify import Since, Verdict
 
 R = TypeVar("R")
 
@@ -44,7 +54,8 @@ class Running:
 
     ``events`` reads the log, decoded; ``log`` is the port itself. These and ``views`` know no
     rules. ``telemetry`` holds the figures that ``metrics`` tells. ``parked`` is what projections
-    could not apply; ``steering`` pauses, resumes and rewinds them.
+    could not apply; ``steering`` pauses, resumes and rewinds them; ``projections`` looks after
+    their versions.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Running:
         log: Log,
         bus: CommandBus,
         engines: Sequence[Engine],
+        builders: Sequence[Builder],
         telemetry: Telemetry,
     ) -> None:
         self.definitions = definitions
@@ -60,6 +72,8 @@ class Running:
         self.events = Events(log, definitions.codec)
         self._bus = bus
         self._engines = engines
+        self._builders = builders
+        self.projections = Projections(builders)
         allow = definitions.access.require
         self._queries = Queries(
             log, definitions.codec, engines, definitions.answers, allow, telemetry=telemetry
@@ -88,7 +102,7 @@ class Running:
         ``Conflict``, ``KeyReused``, ``Overloaded``, ``Unavailable``, ``OutcomeUnknown``,
         ``DecisionFailed``, ``RuleFailed``.
         """
-        return await self.submit(
+        return await self._bus.submit(
             command,
             key=key,
             actor=actor,
@@ -205,31 +219,25 @@ class Running:
         return exposition(self.telemetry)
 
     async def catch_up(self) -> None:
-        """Bring every projection to where the log's head is now."""
+        """Bring every projection to where the log's head is now; switch to what was built so."""
         done = [engine.catch_up() for engine in self._engines]
         for result in await asyncio.gather(*done, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
+        for builder in self._builders:
+            if builder.auto:
+                await builder.finish(builder.building(), asked=False)
 
     async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
         Without names, all of them. ``since="last"``: from where each was last proved.
         """
-        from diptych.read.verify import verify
-
         known = self._known(names)
-        verdicts = {
-            verdict.projection: verdict
-            for engine in self._engines
-            for verdict in await verify(
-                self.log,
-                self.definitions.codec,
-                engine.store,
-                [one for name, one in engine.projections.items() if name in known],
-                since=since,
-            )
-        }
+        verdicts: dict[str, Verdict] = {}
+        for builder in self._builders:
+            chosen = [name for name in builder.engine.projections if name in known]
+            verdicts |= await builder.verify(chosen, since=since)
         return [verdicts[name] for name in known]
 
     async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
@@ -239,19 +247,13 @@ class Running:
         the keys to be looked at, as 0.01. Raises ``ProjectionFailed`` where an event cannot be
         folded.
         """
-        from diptych.read.rowcheck import verify_rows
-
         if not 0 < sample <= 1:
             raise Invalid("That is no share of the keys", field="sample", rule="0 to 1", got=sample)
         known = self._known(names)
-        verdicts = {
-            one.name: await verify_rows(
-                self.log, self.definitions.codec, engine.store, one, sample=sample
-            )
-            for engine in self._engines
-            for one in engine.projections.values()
-            if one.name in known and isinstance(one, Keyed)
-        }
+        verdicts: dict[str, RowVerdict] = {}
+        for builder in self._builders:
+            chosen = [name for name in builder.engine.projections if name in known]
+            verdicts |= await builder.verify_rows(chosen, sample=sample)
         return [verdicts[name] for name in known if name in verdicts]
 
     def _known(self, names: Sequence[str]) -> list[str]:
@@ -281,6 +283,7 @@ class Opening(AbstractAsyncContextManager[Running]):
         *,
         projections: bool,
         create: Create,
+        rebuild: Rebuild,
         verify_every: float | None,
     ) -> None:
         self.definitions = definitions
@@ -292,6 +295,7 @@ class Opening(AbstractAsyncContextManager[Running]):
             limits,
             projections=projections,
             create=create,
+            rebuild=rebuild,
             verify_every=verify_every,
         )
 
@@ -324,12 +328,16 @@ async def open_app(
     *,
     projections: bool,
     create: Create,
+    rebuild: Rebuild,
     verify_every: float | None,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
         rule = " or ".join(get_args(Create))
         raise Invalid("That cannot be made", field="create", rule=rule, got=create)
+    if rebuild not in get_args(Rebuild):
+        rule = " or ".join(get_args(Rebuild))
+        raise Invalid("That is no way to rebuild", field="rebuild", rule=rule, got=rebuild)
     log_at = Where.parse(log_url, "log")
     places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
@@ -346,15 +354,18 @@ async def open_app(
             )
             for where, kept in places.items()
         ]
-        for engine in engines:
-            await engine.open(create=create != "nothing")
+        builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
+        for engine, builder in zip(engines, builders, strict=True):
+            await engine.open(create=create != "nothing", rebuild=rebuild == "auto")
+            stack.push_async_callback(engine.stop)
+            stack.push_async_callback(builder.stop)
             if projections:
                 await engine.start()
-            stack.push_async_callback(engine.stop)
+                await builder.start()
         allow = definitions.access.require
         bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        running = Running(definitions, log, bus, engines, telemetry)
+        running = Running(definitions, log, bus, engines, builders, telemetry)
         await stack.enter_async_context(observed(telemetry, running.metrics))
         await stack.enter_async_context(proving(running.verify, engines, verify_every))
         stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]

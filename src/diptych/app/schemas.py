@@ -16,7 +16,7 @@ from diptych.app.databases import ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
 from diptych.errors import Invalid
 from diptych.read.projections import Projection
-from diptych.read.views import Definition, definition_of
+from diptych.read.versioning.versions import Versions
 
 
 class Step(Struct, frozen=True):
@@ -50,7 +50,8 @@ async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]
             if database is not None:
                 from diptych.read.stores.postgres.schema import plan_tables
 
-                lacking = await plan_tables(connection, database.schema, _kept(projections))
+                kept = await _versions(definitions, database, projections).wanted()
+                lacking = await plan_tables(connection, database.schema, kept)
                 parts.append(_part("views", database, lacking))
     return parts
 
@@ -79,14 +80,11 @@ async def apply(
         async with _connected(where) as (database, connection):
             if database is None:
                 continue
-            from diptych.read.stores.postgres.schema import make_tables
-
-            kept = _kept(projections)
-            slices = {one.name: one.slices for one in projections}
-            # Without the log's identity no checkpoint can be made: the application makes them.
-            await make_tables(connection, database.schema, identity, kept, slices)
+            versions = _versions(definitions, database, projections)
+            await versions.open(identity, create=True, rebuild=True)
             if role is not None:
-                tables = [one.table_name for owned in kept.values() for one in owned]
+                kept = await versions.wanted()
+                tables = [table for one in kept.values() for _, table in one.places]
                 package = "diptych.read.stores.postgres"
                 await _grant(connection, database, package, role, tables)
     return done
@@ -118,8 +116,12 @@ async def _grant(
     await connection.execute(text.replace("{role}", quoted).replace("{views}", listed))
 
 
-def _kept(projections: Sequence[Projection]) -> dict[str, list[Definition]]:
-    return {one.name: [definition_of(view) for view in one.views] for one in projections}
+def _versions(
+    definitions: Definitions, database: Any, projections: Sequence[Projection]
+) -> Versions:
+    from diptych.read.stores.postgres import PostgresViews
+
+    return Versions(PostgresViews(database, owned=False), definitions.codec, projections)
 
 
 def _log_schema() -> Any:

@@ -34,6 +34,7 @@ from diptych.errors import (
     UndecodableEvent,
     UnknownMessage,
     ViewLost,
+    ViewNotReady,
 )
 from diptych.sql.addresses import without_passwords
 
@@ -63,6 +64,7 @@ STATUS: Final[dict[type[DiptychError], int]] = {
     Overloaded: AGAIN,
     Unavailable: AGAIN,
     StaleAnswer: AGAIN,
+    ViewNotReady: AGAIN,
     CheckpointMoved: AGAIN,
     ProjectionPaused: AGAIN,
     Closed: AGAIN,

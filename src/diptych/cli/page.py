@@ -30,7 +30,9 @@ COMMANDS: Final = (
     Command("db", "db:db", "Make the schemas in PostgreSQL: plan, apply, assert."),
     Command("verify", "verify:verify", "Prove that the views applied each event exactly once."),
     Command("parked", "parked:parked", "What cannot be applied: list, show, retry, skip."),
-    Command("projections", "projections:projections", "Pause, resume and rewind projections."),
+    Command(
+        "projections", "projections:projections", "Change views: plan, rebuild, pause, rewind, …"
+    ),
 )
 
 OPTIONS: Final = {

@@ -13,8 +13,8 @@ from diptych.cli.steering import Acting, login, work
 
 if TYPE_CHECKING:
     from diptych.app.running import Running
-    from diptych.read.desk import Parked, ParkedKey
-    from diptych.read.retrying import Retried
+    from diptych.read.parking.desk import Parked, ParkedKey
+    from diptych.read.parking.retrying import Retried
 
 parked = App(name="parked", help="Look at, retry and skip events that projections cannot apply.")
 

@@ -66,7 +66,7 @@ class Screen:
         self._live: Live | None = None
         self._console = screen()
         self._watching = live
-        self._before: dict[str, tuple[float, int]] = {}
+        self._before: dict[tuple[str, str], tuple[float, int]] = {}
         if live and self._console.is_terminal and not options.json:
             from rich.live import Live
 
@@ -122,7 +122,7 @@ class Screen:
             | {"effects": True, "workers": True, "proved": False, "state": False}
         )
         for one in found:
-            state = _state(one)
+            state = _state(one) + ("" if one.phase == "live" else f", {one.phase}")
             table.add_row(
                 one.projection,
                 "inline" if one.inline else "async",
@@ -134,7 +134,7 @@ class Screen:
                 str(one.count),
                 "-" if one.inline else str(one.workers),
                 _proved(one),
-                Text(state, _STYLES.get(state, "red")),
+                Text(state, _STYLES.get(_state(one), "red")),
             )
         errors = [
             Text.assemble((f"{one.projection}: ", "red"), one.error) for one in found if one.error
@@ -151,8 +151,9 @@ class Screen:
         from diptych.cli.screen import seconds
 
         now = time.monotonic()
-        then, position = self._before.get(one.projection, (now, one.position))
-        self._before[one.projection] = (now, one.position)
+        which = (one.projection, one.version)
+        then, position = self._before.get(which, (now, one.position))
+        self._before[which] = (now, one.position)
         if now <= then:
             return "", ""
         rate = max(one.position - position, 0) / (now - then)
@@ -230,4 +231,6 @@ def _status_data(one: Status) -> dict[str, Any]:
         "paused": one.paused,
         "fresh_within": None if one.freshness is None else one.freshness.within,
         "late": _late(one),
+        "version": one.version,
+        "phase": one.phase,
     }

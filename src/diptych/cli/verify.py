@@ -12,8 +12,8 @@ from diptych.cli.options import Given
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diptych.read.rowcheck import RowVerdict
-    from diptych.read.verify import Verdict
+    from diptych.read.proving.rowcheck import RowVerdict
+    from diptych.read.proving.verify import Verdict
 
 
 def verify(
@@ -77,7 +77,7 @@ def verify(
 
 
 def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
-    from diptych.read.verify import Verdict
+    from diptych.read.proving.verify import Verdict
 
     if isinstance(one, Verdict):
         return str(one.position), str(one.count)
@@ -85,7 +85,7 @@ def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
 
 
 def _parked(one: Verdict | RowVerdict) -> int:
-    from diptych.read.verify import Verdict
+    from diptych.read.proving.verify import Verdict
 
     return one.parked if isinstance(one, Verdict) else 0
 
@@ -93,7 +93,7 @@ def _parked(one: Verdict | RowVerdict) -> int:
 def _beside(one: Verdict | RowVerdict) -> list[str]:
     """Say what is not applied, and yet no fault."""
     from diptych.cli.screen import counted, harmless
-    from diptych.read.verify import Verdict
+    from diptych.read.proving.verify import Verdict
 
     if not isinstance(one, Verdict):
         return []
@@ -116,7 +116,7 @@ def _print_faults(console: Console, verdict: Verdict | RowVerdict) -> None:
 
     from diptych.cli.screen import cell
     from diptych.cli.tables import make_table
-    from diptych.read.verify import Verdict
+    from diptych.read.proving.verify import Verdict
 
     lines: list[tuple[str, ...]]
     number: int

@@ -1,4 +1,4 @@
-"""``/health/live`` and ``/health/ready``: for load balancers and the like."""
+"""``/health/live``, ``/health/ready`` and ``/metrics``: for load balancers, and for Prometheus."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import json
 
+from diptych.errors import NotAuthenticated
 from diptych.http.messages import JSON, respond
+from diptych.telemetry.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -59,3 +61,21 @@ class Ready:
         except Exception:  # whatever it is: nobody is to be sent here now
             return "unavailable"
         return "ready"
+
+
+class Metrics:
+    """``GET /metrics``: what Prometheus reads; where requests are authenticated, not by anybody."""
+
+    def __init__(self, door: Door) -> None:
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        running = self._door.require_running()
+        if self._door.authenticate is not None and await self._door.actor_of(scope) is None:
+            raise NotAuthenticated("Say who asks: metrics are not for everybody", message="metrics")
+        with self._door.in_time() as timeout:
+            async with timeout:
+                text = await running.metrics()
+        media = (b"content-type", CONTENT_TYPE.encode())
+        await respond(send, 200, text.encode(), [media, _NO_STORE])

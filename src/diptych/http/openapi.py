@@ -264,10 +264,12 @@ class Describing:
         }
 
 
-_NOT_OF_COMMANDS: Final = frozenset(("ForeignCheckpoint", "StaleAnswer", "CheckpointMoved"))
+_NOT_OF_COMMANDS: Final = frozenset(
+    ("ForeignCheckpoint", "StaleAnswer", "ViewNotReady", "CheckpointMoved")
+)
 _OF_QUERIES: Final = frozenset(
     ("Invalid", "ForeignCheckpoint", "Overloaded", "Unavailable", "StaleAnswer", "Closed",
-     "CheckpointMoved", "TimedOut", "NotAuthenticated", "NotAllowed")
+     "ViewNotReady", "CheckpointMoved", "TimedOut", "NotAuthenticated", "NotAllowed")
 )  # fmt: skip
 
 

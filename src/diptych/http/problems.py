@@ -32,6 +32,7 @@ from diptych.errors import (
     OutcomeUnknown,
     Overloaded,
     ProjectionFailed,
+    ProjectionPaused,
     Rejected,
     RuleFailed,
     ServerUnusable,
@@ -41,6 +42,7 @@ from diptych.errors import (
     UndecodableEvent,
     UnknownMessage,
     ViewLost,
+    ViewNotReady,
 )
 from diptych.messages import new_id
 
@@ -82,6 +84,9 @@ ERRORS: Final[dict[type[DiptychError], Answered]] = {
     StaleAnswer: Answered(
         503, "The views have not reached the token", facts=("position", "reached"), retry=1
     ),
+    ViewNotReady: Answered(
+        503, "The view is being built", facts=("view", "position", "head"), retry=2
+    ),
     Closed: Answered(503, "The service is being stopped", detail=_AGAIN, retry=2),
     CheckpointMoved: Answered(503, "Another worker was faster", detail=_AGAIN, retry=1),
     OutcomeUnknown: Answered(
@@ -111,6 +116,7 @@ FAULTS: Final[tuple[type[DiptychError], ...]] = (
     NoViews,
     ViewLost,
     ProjectionFailed,
+    ProjectionPaused,
     ServerUnusable,
     BlocksEventLoop,
 )

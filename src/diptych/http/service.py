@@ -19,7 +19,7 @@ from diptych.http.commands import Batch, OneCommand
 from diptych.http.describing import Description, Page
 from diptych.http.door import Authenticate, Door, Role
 from diptych.http.events import EventStream
-from diptych.http.health import Live, Ready, is_health
+from diptych.http.health import Live, Metrics, Ready, is_health
 from diptych.http.limits import Limits
 from diptych.http.messages import ClientGone, headers_of, respond_problem
 from diptych.http.openapi import openapi
@@ -188,6 +188,7 @@ def routes_of(door: Door) -> Sequence[Route]:
     found += [
         Route("/health/live", _app(Live()), methods=["GET"]),
         Route("/health/ready", _app(Ready(door)), methods=["GET"]),
+        Route("/metrics", _app(Metrics(door)), methods=["GET"]),
     ]
     if door.role != "workers":
         found += [

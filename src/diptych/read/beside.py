@@ -6,6 +6,10 @@ key's events up to p, whoever wrote it, since folds are pure and go key by key: 
 not committed, as its process died or another worker was faster, leaves rows that are right, and
 only ahead of the checkpoint. Whoever makes the step again loads their positions too, and passes
 over the events that they have (`Loaded`, `fold`): each effect is made once for each key.
+
+Each version of a projection has a table of its own in the row store; which is live is in the books.
+There a table is noted with the kind of row store before it (``redis:orders``): so neither is one of
+the books' own tables ever taken for it, nor what a view that has moved has left behind.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
@@ -25,16 +30,20 @@ from typing import Any
 from msgspec import structs
 
 from diptych.errors import ForeignCheckpoint, Invalid
-from diptych.read.desk import Desk, Parked, ParkedKey, Pause
+from diptych.read.comparing import compared
+from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause
 from diptych.read.port import (
     Change,
     Checkpoint,
+    Difference,
     Found,
     Kept,
     Loaded,
     Proof,
     Session,
     Tally,
+    Turn,
+    Version,
     View,
     ViewStore,
     Worker,
@@ -42,21 +51,24 @@ from diptych.read.port import (
     definition_of,
     require_tables,
 )
-from diptych.read.rowstore import AsksRows, Placed, RowStore, RowTable
+from diptych.read.rowstore import AsksRows, Made, Placed, RowStore, RowTable
 
 
 class RowsBeside:
     """The view store of ``rows``, with checkpoints and all else in ``books``.
 
-    ``name`` says to people which database the rows are in. Closing it closes the rows only.
+    ``kind`` names the kind of row store in the books, ``name`` says to people which database the
+    rows are in. Closing it closes the rows only.
     """
 
-    def __init__(self, books: ViewStore, rows: RowStore, *, name: str) -> None:
+    def __init__(self, books: ViewStore, rows: RowStore, *, name: str, kind: str = "rows") -> None:
         self.books = books
         self.row_store = rows
         self.name = name
+        self._before = f"{kind}:"
         self._log = ""
-        self._tables: dict[type[View], RowTable] = {}
+        self._written: dict[type[View], str] = {}
+        self._read: Mapping[type[View], str] = {}
         self._desk = _DeskBeside(self)
         self._plans: Any = None
 
@@ -68,60 +80,147 @@ class RowsBeside:
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, and a checkpoint at 0 for each new projection."""
         self._log = log
-        self._tables = {
-            view: RowTable(definition_of(view).table_name, view)
-            for one in projections.values()
-            for view in one.views
+        tables = {
+            name: [RowTable(table, definition.view) for definition, table in one.places]
+            for name, one in projections.items()
         }
-        books = {name: structs.replace(one, views=()) for name, one in projections.items()}
-        there = await self.row_store.tables(table.name for table in self._tables.values())
-        for table in self._tables.values():
-            if there.get(table.name, log) != log:
+        every = [table for each in tables.values() for table in each]
+        there = await self.row_store.tables(table.name for table in every)
+        for table in every:
+            if table.name in there and there[table.name].log != log:
                 raise ForeignCheckpoint(
                     "The rows at that address are those of another log; give another address or "
                     "prefix, or delete them",
                     database=self.name,
                     table=table.name,
-                    rows_of=there[table.name],
+                    rows_of=there[table.name].log,
                     this_log=log,
                 )
+        books = {
+            name: structs.replace(one, views=(), tables=()) for name, one in projections.items()
+        }
+        if create:
+            await self.books.open(log, {}, create=True)
+            begun = await self.books.checkpoints()
+            # They were there before their checkpoint: books that are no more had them filled.
+            left = [t.name for name, each in tables.items() if name not in begun for t in each]
+            await self._drop({name: there.pop(name) for name in left if name in there})
         await self.books.open(log, books, create=create)
         stored = await self.books.checkpoints()
-        if not create:
-            kept = {n: [definition_of(v) for v in one.views] for n, one in projections.items()}
-            require_tables(kept, there, stored, create=False, database=self.name)
-            return
-        for name, one in projections.items():
-            lost = any(self._tables[view].name not in there for view in one.views)
-            if lost and any(span.count for span in stored[name]):
-                await self._refill(name, one)
-        for table in self._tables.values():
-            await self.row_store.make(log, table)
+        if create:
+            noted = {row.instance: row for row in await self.books.versions()}
+            for name, one in projections.items():
+                row = noted.get(name)
+                moved = row is not None and not self._has(row)
+                lost = any(table.name not in there for table in tables[name])
+                if (moved or lost) and any(span.count for span in stored[name]):
+                    await self._refill(name, one, tables[name])
+                if row is not None and moved:
+                    await self.books.turn([Turn(row, self._noted(row))])
+            for table in every:
+                await self.row_store.make(log, table)
+        else:
+            require_tables(projections, there, stored, create=False, database=self.name)
+        self._written |= {table.view: table.name for table in every}
 
-    async def _refill(self, projection: str, one: Kept) -> None:
-        """Have a projection begin anew: the row store has lost all its rows."""
+    async def _drop(self, tables: Mapping[str, Made]) -> None:
+        """Drop tables, but not what others have made in their place meanwhile."""
+        for name, made in tables.items():
+            await self.row_store.drop(name, made.mark)
+
+    async def _refill(self, projection: str, one: Kept, tables: Sequence[RowTable]) -> None:
+        """Have a projection begin anew: the row store has none of its rows, or old ones."""
         start = Checkpoint(projection, self._log, slices=one.slices, tallies=bytes(24 * one.slices))
-        await self._desk.rewind(start, Tally(), one.views)
+        await self.rewound(start, Tally(), tables)
 
-    async def rewound(
-        self, views: Iterable[type[View]], rewind: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Have the books put back while there are no tables for these views.
+    async def rewound(self, to: Checkpoint, block: Tally, tables: Sequence[RowTable]) -> None:
+        """Have the books put back while there are no tables.
 
-        Where it is cut short, `open` finds the tables missing, and does it again.
+        Where it is cut short, `open` finds the tables missing, and does it again. A query that has
+        seen the positions before, and would see rows from after, is told by the turn.
         """
-        tables = [self._tables[view] for view in views]
         for table in tables:
             await self.row_store.drop(table.name)
-        await rewind()
+        await self.books.desk.rewind(to, block, ())
+        rows = await self.books.versions()
+        name = next((row.projection for row in rows if row.instance == to.projection), "")
+        live = [row for row in rows if row.projection == name and row.state == "live"]
+        await self.books.turn([Turn(row, row) for row in live])
         for table in tables:
             await self.row_store.make(self._log, table)
+
+    def written(self, view: type[View]) -> RowTable:
+        """Return the table that a view is written to."""
+        return RowTable(self._written.get(view) or definition_of(view).table_name, view)
+
+    def _shown(self, view: type[View]) -> RowTable:
+        """Return the table that queries find a view in."""
+        return RowTable(self._read.get(view) or definition_of(view).table_name, view)
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    async def versions(self) -> list[Version]:
+        """Return all versions there are; none where nothing is set up."""
+        return list(map(self._plain, await self.books.versions()))
+
+    async def claim(self, new: Sequence[Version]) -> list[Version]:
+        """Note versions, where neither they, nor their instance, nor another live one is there."""
+        return list(map(self._plain, await self.books.claim(list(map(self._noted, new)))))
+
+    async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
+        """Change versions, all or none of them, if each is still as it is believed to be.
+
+        One that is dropped loses its tables after it: where that is cut short, they are dropped
+        by whoever has the version built again.
+        """
+        dropped = [
+            name
+            for change in changes
+            if change.after.state == "dropped"
+            for name in change.after.tables.values()
+        ]
+        there = await self.row_store.tables(dropped)
+        noted = [Turn(self._noted(one.before), self._noted(one.after)) for one in changes]
+        if not await self.books.turn(noted, level=level):
+            return False
+        await self._drop(there)
+        return True
+
+    async def index(self, kept: Kept) -> None:
+        """Do nothing: rows are found by their key, or by DuckDB without indexes."""
+
+    def read_from(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, let queries find these views in these tables."""
+        if tables != self._read:
+            self._read, self._plans = tables, None
+
+    async def compare(
+        self, view: type[View], tables: tuple[str, str], columns: Sequence[str], most: int
+    ) -> Difference:
+        """Compare two tables of a view in some columns, with at most so many examples.
+
+        There is no snapshot of both: what differs is looked at again before it is told.
+        """
+        first, second = (RowTable(name, view) for name in tables)
+        positions = (await self._beside(_nothing)).positions
+        return await compared(self.row_store, first, second, columns, most, positions)
+
+    def _has(self, row: Version) -> bool:
+        return all(name.startswith(self._before) for name in row.tables.values())
+
+    def _noted(self, row: Version) -> Version:
+        tables = {plain: self._before + name for plain, name in row.tables.items()}
+        return structs.replace(row, tables=tables)
+
+    def _plain(self, row: Version) -> Version:
+        tables = {plain: name.removeprefix(self._before) for plain, name in row.tables.items()}
+        return structs.replace(row, tables=tables)
 
     # --- rows -------------------------------------------------------------------------------------
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> Loaded:
         """Return the rows that exist for these keys, and how far they go."""
-        found = await self.row_store.load(self._tables[view], keys)
+        found = await self.row_store.load(self.written(view), keys)
         return Loaded(
             {key: one.row for key, one in found.items() if one.row is not None},
             {key: one.position for key, one in found.items()},
@@ -134,10 +233,10 @@ class RowsBeside:
         """
         for change in changes:
             for writes in change.writes:
-                self.row_store.check(self._tables[writes.view], writes.rows)
+                self.row_store.check(self.written(writes.view), writes.rows)
         for change in changes:
             for writes in change.writes:
-                if not await self.row_store.write(self._tables[writes.view], _placed(writes)):
+                if not await self.row_store.write(self.written(writes.view), _placed(writes)):
                     return [False] * len(changes)
         return await self.books.apply([structs.replace(one, writes=()) for one in changes])
 
@@ -149,37 +248,51 @@ class RowsBeside:
 
     def require(self, row: View) -> None:
         """Raise ``Invalid`` for a row that cannot be kept."""
-        self.row_store.check(self._tables[type(row)], [row])
+        self.row_store.check(self.written(type(row)), [row])
 
     # --- queries ----------------------------------------------------------------------------------
-    # Positions are read before rows: what an answer is as of is never said too high.
 
     async def get(self, view: type[View], key: Any) -> Found:
         """Read one row by its key."""
-        table = self._tables[view]
+        table = self._shown(view)
         table.definition.on("sqlite").key_values(key)  # Invalid, where it is no key
-        positions = await self._positions()
-        found = await self.row_store.load(table, [key])
-        return Found([one.row for one in found.values() if one.row is not None], positions)
+
+        async def read() -> list[Any]:
+            found = await self.row_store.load(table, [key])
+            return [one.row for one in found.values() if one.row is not None]
+
+        return await self._beside(read)
 
     async def all(self, statement: Any) -> Found:
         """Run a select of one view; ``rows`` are rows of it."""
         planned = self.plan(statement)
         _ = planned.definition
         store = self._asking(planned)
-        positions = await self._positions()
-        return Found(await store.select(planned), positions)
+        return await self._beside(lambda: store.select(planned))
 
     async def rows(self, statement: Any) -> Found:
         """Run any select; ``rows`` are tuples."""
         planned = self.plan(statement)
         store = self._asking(planned)
-        positions = await self._positions()
-        return Found(await store.select_any(planned), positions)
+        return await self._beside(lambda: store.select_any(planned))
+
+    async def _beside(self, read: Callable[[], Awaitable[list[Any]]]) -> Found:
+        """Read rows between positions and turn.
+
+        Positions first: what an answer is as of is never said too high. The turn last: where it is
+        still the one that the tables go by, neither was the version dropped nor were its rows
+        folded anew in between.
+        """
+        from sqlalchemy import literal, select
+
+        nothing = select(literal(1))
+        positions = (await self.books.rows(nothing)).positions
+        rows = await read()
+        return Found(rows, positions, (await self.books.rows(nothing)).turn)
 
     async def scan(self, view: type[View]) -> AsyncIterator[Any]:
-        """Iterate over all rows of a view."""
-        async for row in self.row_store.scan(self._tables[view]):
+        """Iterate over all rows of a view, as queries find them."""
+        async for row in self.row_store.scan(self._shown(view)):
             yield row
 
     def plan(self, statement: Any) -> Any:
@@ -187,7 +300,8 @@ class RowsBeside:
         if self._plans is None:
             from diptych.read.statements import Plans, ShapeOnly
 
-            self._plans = Plans(ShapeOnly)
+            tables = self._read
+            self._plans = Plans(tables, lambda asked, _: ShapeOnly(asked, tables))
         return self._plans.of(statement)
 
     def views_of(self, statement: Any) -> Iterable[type[View]]:
@@ -205,12 +319,6 @@ class RowsBeside:
             views=", ".join(view.__name__ for view in planned.views),
             database=self.name,
         )
-
-    async def _positions(self) -> dict[str, int]:
-        stored = await self.books.checkpoints()
-        return {
-            name: min(span.position for span in spans) for name, spans in stored.items() if spans
-        }
 
     # --- the books --------------------------------------------------------------------------------
 
@@ -277,6 +385,10 @@ def _placed(writes: Writes) -> dict[Any, Placed]:
     return {key: Placed(row, at[key]) for key, row in rows.items()}
 
 
+async def _nothing() -> list[Any]:
+    return []
+
+
 class _Trial:
     """Stands for a transaction, where somebody asks which row cannot be written."""
 
@@ -323,11 +435,7 @@ class _DeskBeside:
 
     async def rewind(self, to: Checkpoint, block: Tally, views: Sequence[type[View]]) -> None:
         """Put a projection back, and drop the rows of these views."""
-
-        async def rewind() -> None:
-            await self._store.books.desk.rewind(to, block, ())
-
-        await self._store.rewound(views, rewind)
+        await self._store.rewound(to, block, list(map(self._store.written, views)))
 
 
 __all__ = ["RowsBeside"]

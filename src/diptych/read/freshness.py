@@ -16,7 +16,7 @@ from msgspec import Struct
 from diptych.codec import metadata_of
 from diptych.errors import outcome_of
 from diptych.log import StoredEvent
-from diptych.read.fold import Used
+from diptych.read.following.fold import Used
 from diptych.read.port import Applied, Change
 from diptych.read.projections import Projection
 from diptych.telemetry import declared
@@ -110,7 +110,15 @@ class ReadMeasures:
     ) -> None:
         self._telemetry = telemetry
         self._clock = clock
-        self._of = {one.name: _Measured(one, telemetry) for one in projections}
+        self._projections = {one.name: one for one in projections}
+        self._of = {name: _Measured(one, telemetry) for name, one in self._projections.items()}
+
+    def _one(self, instance: str) -> _Measured:
+        """Return what is kept of a version's instance: told under its projection's name."""
+        if instance not in self._of:
+            name = instance.partition("@")[0]
+            self._of[instance] = _Measured(self._projections[name], self._telemetry)
+        return self._of[instance]
 
     # --- told by the engine -----------------------------------------------------------------------
 
@@ -128,7 +136,7 @@ class ReadMeasures:
 
     def applied(self, change: Change, seconds: float) -> None:
         """Count a step that is committed, and took so many seconds."""
-        one = self._of[change.after.projection]
+        one = self._one(change.after.projection)
         one.steps.observe(seconds)
         span = range(change.after.slice, change.after.end)
         if change.before.position == 0:
@@ -151,11 +159,11 @@ class ReadMeasures:
 
     def lost(self, projection: str) -> None:
         """Count a step that another worker made first."""
-        self._of[projection].lost.value += 1
+        self._one(projection).lost.value += 1
 
     def failed(self, projection: str) -> None:
         """Count an attempt at an event that the projection's function failed on."""
-        self._of[projection].failures.value += 1
+        self._one(projection).failures.value += 1
 
     def parked(self, projection: str, keys: int) -> None:
         """Note how many keys are parked."""
@@ -191,7 +199,7 @@ class ReadMeasures:
 
     def freshness(self, projection: str) -> Freshness | None:
         """Return how a projection keeps its promise; None where it makes none."""
-        one = self._of[projection]
+        one = self._one(projection)
         if one.within is None:
             return None
         now = self._clock()

@@ -11,11 +11,11 @@ from msgspec import Struct, structs
 
 from diptych.codec import Codec
 from diptych.log import EventQuery, Log, StoredEvent
-from diptych.read.desk import Parked
-from diptych.read.fold import recorded
-from diptych.read.parking import Held, Parking, is_passing, parked_of
+from diptych.read.following.fold import recorded
+from diptych.read.parking.desk import Parked
+from diptych.read.parking.parking import Held, Parking, is_passing, parked_of
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proof import MODULUS, hash_event, hash_key, slice_of
+from diptych.read.proving.proof import MODULUS, hash_event, hash_key, slice_of
 
 PAGE: Final = 2000
 

@@ -16,10 +16,10 @@ from diptych.codec import Codec
 from diptych.errors import Unavailable
 from diptych.log import Log, Token
 from diptych.messages import Actor, Query, actor_of, everybody_may
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
+from diptych.read.following.waiting import Proof
 from diptych.read.queries import Answer, Look, Queries
 from diptych.read.status import age_after
-from diptych.read.waiting import Proof
 
 R = TypeVar("R")
 
@@ -54,13 +54,16 @@ class _Topic:
         self.projections: frozenset[str] = frozenset()
         self.reads_log = False
         self.proofs: Mapping[str, Proof] = {}
+        self.turns: tuple[int, ...] = ()
         self.head = 0
         self.failed = False
         self.news: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def is_behind(self, proofs: Mapping[str, Proof], head: int) -> bool:
-        """Whether what the answer rests on has moved since."""
+    def is_behind(self, proofs: Mapping[str, Proof], turns: tuple[int, ...], head: int) -> bool:
+        """Whether what the answer rests on has moved since, or another version is live."""
         if self.answer is None or self.failed or (self.reads_log and self.head != head):
+            return True
+        if self.turns != turns:
             return True
         return any(self.proofs.get(name) != proofs.get(name) for name in self.projections)
 
@@ -88,6 +91,7 @@ class LiveQueries:
         self._engines = engines
         self._topics: dict[tuple[type, bytes], _Topic] = {}
         self._proofs: Mapping[str, Proof] = {}
+        self._turns: tuple[int, ...] = ()
         self._head = 0
         self._room = asyncio.Semaphore(AT_ONCE)
         self._moved = asyncio.Event()
@@ -189,7 +193,7 @@ class LiveQueries:
         try:
             async with self._room:
                 topic.begun += 1
-                topic.proofs, topic.head = self._proofs, self._head
+                topic.proofs, topic.turns, topic.head = self._proofs, self._turns, self._head
                 look = await self._queries.look(topic.query)
                 answer = await self._answer(look)
         except Unavailable as error:
@@ -227,7 +231,8 @@ class LiveQueries:
         while self._topics:
             try:
                 await self._refresh()
-                due = [t for t in self._topics.values() if t.is_behind(self._proofs, self._head)]
+                now = (self._proofs, self._turns, self._head)
+                due = [topic for topic in self._topics.values() if topic.is_behind(*now)]
             except Exception:  # the database is away, most likely
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
@@ -250,9 +255,13 @@ class LiveQueries:
         wanted = {name for topic in self._topics.values() for name in topic.projections}
         proofs: dict[str, Proof] = {}
         for engine in self._engines:
-            if not wanted.isdisjoint(engine.projections):
-                proofs |= await engine.waiting.proofs()
+            if not engine.running:  # else it looks by itself which versions are live
+                await engine.versions.refresh()
+            served = engine.versions.served
+            if not wanted.isdisjoint(served):
+                proofs |= await engine.waiting.proofs(served)
         self._proofs = proofs
+        self._turns = tuple(engine.versions.turn for engine in self._engines)
         if self._reads_log():
             self._head = await self._log.head()
 
@@ -261,7 +270,7 @@ class LiveQueries:
 
     async def _rest(self) -> None:
         """Wait until something moves; what moves elsewhere is looked at from time to time."""
-        here = all(engine.waiting.done_here(engine.projections) for engine in self._engines)
+        here = all(engine.waiting.done_here(engine.versions.served) for engine in self._engines)
         timeout = REST_SECONDS if here else POLL_SECONDS
         waiting: set[asyncio.Task[Any]] = {asyncio.create_task(self._moved.wait())}
         if self._reads_log():

@@ -16,9 +16,10 @@ from msgspec import Struct, structs
 
 from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
-from diptych.read.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
-from diptych.read.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
+from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
+from diptych.read.proving.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
+from diptych.read.versioning.noted import Difference, State, Turn, Version
 from diptych.read.views import Definition, Layout, View, definition_of
 
 if TYPE_CHECKING:
@@ -70,10 +71,23 @@ class Checkpoint(Struct, frozen=True):
 
 
 class Kept(Struct, frozen=True):
-    """What a store keeps for a projection: its views, and into how many slices its keys fall."""
+    """What a store keeps for a projection: its views, and into how many slices its keys fall.
+
+    ``tables`` are the tables of the views, where they are not the plain ones. Without ``indexed``
+    they have no more than their key: they are being filled.
+    """
 
     views: tuple[type[View], ...]
     slices: int = 1
+    tables: tuple[str, ...] = ()
+    indexed: bool = True
+
+    @property
+    def places(self) -> list[tuple[Definition, str]]:
+        """Each view's definition, and its table."""
+        found = list(map(definition_of, self.views))
+        names = self.tables or [one.table_name for one in found]
+        return list(zip(found, names, strict=True))
 
 
 class Worker(Struct, frozen=True, array_like=True):
@@ -150,10 +164,16 @@ class Proof(Struct, frozen=True):
 
 
 class Found(Struct, frozen=True):
-    """The rows of a select, and each projection's position in the same snapshot."""
+    """The rows of a select, each projection's position in the same snapshot, and the last turn."""
 
     rows: list[Any]
     positions: dict[str, int]
+    turn: int = 0
+
+    @classmethod
+    def of(cls, rows: list[Any], positions: dict[str, int]) -> Found:
+        """Make one of what the SQL stores select: the turn is there under "", which is no name."""
+        return cls(rows, positions, positions.pop("", 0))
 
 
 class Transaction(Protocol):
@@ -305,6 +325,39 @@ class ViewStore(Protocol):
         """Note that a worker is there no more."""
         ...
 
+    async def versions(self) -> list[Version]:
+        """Return all versions there are; none where nothing is set up."""
+        ...
+
+    async def claim(self, new: Sequence[Version]) -> list[Version]:
+        """Note versions, where neither they, nor their instance, nor another live one is there.
+
+        Returns all there are then.
+        """
+        ...
+
+    async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
+        """Change versions, all or none of them, if each is still as it is believed to be.
+
+        ``level``: only if what becomes live is as far as what was. One that is dropped loses its
+        tables, checkpoints and proofs.
+        """
+        ...
+
+    async def index(self, kept: Kept) -> None:
+        """Make the indexes of tables that were made without."""
+        ...
+
+    def read_from(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, let queries find these views in these tables."""
+        ...
+
+    async def compare(
+        self, view: type[View], tables: tuple[str, str], columns: Sequence[str], most: int
+    ) -> Difference:
+        """Compare two tables of a view in some columns, with at most so many examples."""
+        ...
+
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
         ...
@@ -378,7 +431,7 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
 
 
 def require_tables(
-    projections: Mapping[str, Sequence[Definition]],
+    projections: Mapping[str, Kept],
     tables: Container[str],
     checkpoints: Mapping[str, Sequence[Checkpoint]],
     *,
@@ -391,9 +444,9 @@ def require_tables(
     made, ``NoViews`` for whatever is lacking; ``where`` are its facts.
     """
     lacking: list[str] = []
-    for name, definitions in projections.items():
+    for name, kept in projections.items():
         spans = checkpoints.get(name, ())
-        lost = [one.table_name for one in definitions if one.table_name not in tables]
+        lost = [table for _, table in kept.places if table not in tables]
         if lost or not spans:
             lacking.append(name)
         if lost and any(span.count for span in spans):
@@ -423,6 +476,7 @@ __all__ = [
     "Checkpoint",
     "Definition",
     "Desk",
+    "Difference",
     "Found",
     "InsideStore",
     "Kept",
@@ -434,9 +488,12 @@ __all__ = [
     "Place",
     "Proof",
     "Session",
+    "State",
     "Storage",
     "Tally",
     "Transaction",
+    "Turn",
+    "Version",
     "View",
     "ViewStore",
     "Worker",

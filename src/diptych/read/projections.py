@@ -47,6 +47,13 @@ class Projection(Struct, frozen=True, kw_only=True):
     slices: int = 1
     fresh_within: float | None = None
     fresh_share: float = FRESH_SHARE
+    declared: str = ""
+    """The name as declared, where ``name`` is that of another version's instance."""
+
+    @property
+    def title(self) -> str:
+        """The name as declared."""
+        return self.declared or self.name
 
     @property
     def store(self) -> str:

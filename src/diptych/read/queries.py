@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeGuard, TypeVar, get_args, get_origin
 
 from msgspec import Struct
@@ -21,22 +21,22 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import (
     DefinitionError,
+    DiptychError,
     Invalid,
     StaleAnswer,
     UnknownMessage,
     place,
 )
-from diptych.log import EventQuery, Log, Token
+from diptych.log import Log, Token
 from diptych.messages import (
     Actor,
-    Event,
     Query,
-    Recorded,
     actor_of,
     everybody_may,
     require_kind,
 )
-from diptych.read.engine import Engine
+from diptych.read.events import Events
+from diptych.read.following.engine import Engine
 from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
@@ -75,48 +75,6 @@ class Look(Struct, frozen=True):
     as_of: int
     projections: frozenset[str]
     reads_log: bool
-
-
-class Events:
-    """The log, for queries: events as they were recorded."""
-
-    def __init__(self, log: Log, codec: Codec) -> None:
-        self._log = log
-        self._codec = codec
-
-    async def read(
-        self,
-        types: Iterable[type[Event]] = (),
-        tags: Iterable[str] = (),
-        *,
-        after: int = 0,
-        until: int | None = None,
-        limit: int = 1000,
-    ) -> list[Recorded]:
-        """Return the next events of these types that bear all these tags, at most ``limit``."""
-        page = await self._log.read(self._query(types, tags), after=after, until=until, limit=limit)
-        return [self._codec.recorded(stored) for stored in page.events]
-
-    async def all(
-        self,
-        types: Iterable[type[Event]] = (),
-        tags: Iterable[str] = (),
-        *,
-        after: int = 0,
-        until: int | None = None,
-    ) -> AsyncIterator[Recorded]:
-        """Iterate over all such events up to ``until`` (default: the head now), page by page."""
-        query = self._query(types, tags)
-        head = await self._log.head()
-        until = head if until is None else min(until, head)  # beyond it there is no end to reach
-        while after < until:
-            page = await self._log.read(query, after=after, until=until)
-            for stored in page.events:
-                yield self._codec.recorded(stored)
-            after = page.upto
-
-    def _query(self, types: Iterable[type[Event]], tags: Iterable[str]) -> EventQuery:
-        return EventQuery.of([self._codec.of(t).name for t in types], list(tags))
 
 
 class Views:
@@ -228,21 +186,32 @@ class Views:
     async def _fresh(
         self, engine: Engine, names: set[str], read: Callable[[], Awaitable[Found]]
     ) -> Found:
-        """Read, when the token is reached, or cannot be in time."""
-        self.used |= names
+        """Read from the versions that are live, when the token is reached, or cannot be in time."""
         while True:
-            await self._reach(engine, names)
-            found = await read()
-            reached = min((found.positions.get(name, 0) for name in names), default=self._position)
+            instances, turn = await engine.versions.readable(names, engine.log, self._deadline)
+            self.used |= instances
+            await self._reach(engine, instances)
+            try:
+                found = await read()
+            except DiptychError:
+                if not await engine.versions.refresh():
+                    raise
+                continue  # a version has been dropped meanwhile
+            if found.turn != turn:
+                await engine.versions.refresh()
+                continue  # another version is live
+            reached = min(
+                (found.positions.get(name, 0) for name in instances), default=self._position
+            )
             if reached >= self._position or self.stale:
-                self._note(names, found.positions)
+                self._note(instances, found.positions)
                 return found
             # What was there is there no more: the database has crashed, or failed over.
             await engine.doubt()
             self.stale = time.monotonic() > self._deadline
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
-        engine.require_own(names)
+        engine.spans.require_own(names)
         if not self._position:
             return
         began = time.perf_counter()

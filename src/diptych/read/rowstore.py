@@ -37,19 +37,26 @@ class Placed(NamedTuple):
     position: int
 
 
+class Made(NamedTuple):
+    """A table that is there: of which log, and a mark that another one of its name has not."""
+
+    log: str
+    mark: str
+
+
 class RowStore(Protocol):
     """What an adapter offers. All of it raises ``Unavailable`` when the database is away."""
 
-    async def tables(self, names: Iterable[str]) -> dict[str, str]:
-        """Return which of these tables there are, each with the identity of its log."""
+    async def tables(self, names: Iterable[str]) -> dict[str, Made]:
+        """Return which of these tables there are."""
         ...
 
     async def make(self, log: str, table: RowTable) -> None:
         """Make a table, unless it is there. ``DefinitionError`` for one of other columns."""
         ...
 
-    async def drop(self, name: str) -> None:
-        """Drop a table with all its rows, if it is there."""
+    async def drop(self, name: str, mark: str = "") -> None:
+        """Drop a table with all its rows, if it is there; with a mark, only if it is that one."""
         ...
 
     def check(self, table: RowTable, rows: Sequence[View]) -> None:
@@ -80,6 +87,16 @@ class RowStore(Protocol):
         """Iterate over the rows there are, in any order; one may come twice."""
         ...
 
+    def values(
+        self, table: RowTable, columns: Sequence[str], keys: Sequence[Any] | None = None
+    ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+        """Iterate over the keys of the rows there are, and what is stored in some columns.
+
+        Of all rows, or of those with these keys. The table may be another version's: of its columns
+        only these need be those of the view, and its key. One row may come twice.
+        """
+        ...
+
     async def close(self) -> None:
         """Release everything. May be called twice."""
         ...
@@ -103,6 +120,7 @@ __all__ = [
     "Definition",
     "Kind",
     "Layout",
+    "Made",
     "Placed",
     "RowStore",
     "RowTable",

@@ -5,7 +5,7 @@ Imports SQLAlchemy, so it is imported when the first statement comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Table
@@ -13,16 +13,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
-from diptych.read.tables import Stored
+from diptych.read.tables import Stored, table_of
 from diptych.read.views import Definition, View, definition_of
 
 MOST_PLANS = 500
+
+Tables = Mapping[type[View], str]
+"""The tables of views that are not in the plain ones."""
 
 
 class Shape:
     """What every plan knows of a statement: the views it names, and the one whose rows it gives."""
 
-    def __init__(self, statement: Any) -> None:
+    def __init__(self, statement: Any, tables: Tables) -> None:
+        self.tables = tables
         self.views = tuple(_views_of(statement))
         self.definition = _view_of(statement)
 
@@ -30,8 +34,8 @@ class Shape:
 class ShapeOnly:
     """A plan without SQL: of a statement that is only looked at."""
 
-    def __init__(self, statement: Any, _cache_key: Any) -> None:
-        self.shape = Shape(statement)
+    def __init__(self, statement: Any, tables: Tables) -> None:
+        self.shape = Shape(statement, tables)
 
     def values(self, _cache_key: Any) -> list[Any] | None:
         """Return None: there is no SQL."""
@@ -86,14 +90,18 @@ class Planned(Generic[P]):
 class Plans(Generic[P]):
     """The plans of the statements seen, by shape. ``make(statement, cache key)`` makes one."""
 
-    def __init__(self, make: Callable[[Any, Any], P]) -> None:
+    def __init__(self, tables: Tables, make: Callable[[Any, Any], P]) -> None:
+        self.tables = tables
         self._make = make
         self._plans: dict[Any, P] = {}
 
     def of(self, statement: Any) -> Planned[P]:
         """Return the plan of a statement, and its parameters."""
         if isinstance(statement, Planned):
-            return cast("Planned[P]", statement)
+            known = cast("Planned[P]", statement)
+            if known.plan.shape.tables is self.tables:
+                return known
+            statement = known.statement  # its views have moved to other tables since
         try:
             cache_key = statement._generate_cache_key()
         except AttributeError:
@@ -130,6 +138,60 @@ def not_run(who: str, statement: Any, why: BaseException, hint: str = "") -> Inv
     )
 
 
+class Renaming:
+    """For compilers: a view's table is called by its own name, wherever it is in the database.
+
+    The dialect knows the ``tables``.
+    """
+
+    dialect: Any
+    preparer: Any
+
+    def visit_table(self, table: Any, *args: Any, **kw: Any) -> str:
+        """Write a table where it is read from or written to."""
+        base: Any = super()
+        text: str = base.visit_table(table, *args, **kw)
+        name = self._name(table)
+        if name is None or not text:
+            return text
+        alias = kw.get("enclosing_alias")
+        inside = alias is not None and alias.element is table
+        return name if inside or not kw.get("asfrom") else f"{name} AS {self._own(table)}"
+
+    def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
+        """Write a column, of the table as it is called here."""
+        base: Any = super()
+        text: str = base.visit_column(column, *args, **kw)
+        if self._name(column.table) is None:
+            return text
+        return text.removeprefix(self._schema(column.table))
+
+    def visit_insert(self, insert_stmt: Any, *args: Any, **kw: Any) -> str:
+        """Write an insert."""
+        base: Any = super()
+        text: str = base.visit_insert(insert_stmt, *args, **kw)
+        table = insert_stmt.table
+        name = self._name(table)
+        if name is None:
+            return text
+        before = f"INTO {self.preparer.format_table(table)}"
+        return text.replace(before, f"INTO {name} AS {self._own(table)}", 1)
+
+    def _name(self, table: Any) -> str | None:
+        given: Any = table
+        view: Any = given.info.get("view") if isinstance(table, Table) else None
+        name = self.dialect.tables.get(view)
+        return None if name is None else self._schema(table) + self.preparer.quote(name)
+
+    def _own(self, table: Any) -> str:
+        name: str = self.preparer.quote(table.name)
+        return name
+
+    def _schema(self, table: Any) -> str:
+        schema = self.preparer.schema_for_object(table)
+        return f"{self.preparer.quote_schema(schema)}." if schema else ""
+
+
 def _tables_of(statement: Any) -> Iterator[Table]:
     for element in visitors.iterate(statement):
         for table in (element, getattr(element, "table", None)):
@@ -150,4 +212,15 @@ def _view_of(statement: Any) -> Definition | None:
     return definition_of(view) if columns == list(definition_of(view).table.c) else None
 
 
-__all__ = ["Plan", "Planned", "Plans", "Shape", "ShapeOnly", "Stored", "not_run"]
+__all__ = [
+    "Plan",
+    "Planned",
+    "Plans",
+    "Renaming",
+    "Shape",
+    "ShapeOnly",
+    "Stored",
+    "Tables",
+    "not_run",
+    "table_of",
+]

@@ -9,10 +9,11 @@ from msgspec import Struct
 
 from diptych.codec import metadata_of
 from diptych.log import Log
-from diptych.read.crew import LEASE_SECONDS
+from diptych.read.following.crew import LEASE_SECONDS
+from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
-from diptych.read.spans import Spans
+from diptych.read.versioning.versions import Versions
 
 
 class SpanStatus(Struct, frozen=True):
@@ -37,7 +38,7 @@ class Proved(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True):
-    """A projection's state: positions and ``lag`` in events, ``lag_seconds`` in seconds.
+    """The state of a projection, or of a version of it: ``lag`` in events, ``lag_seconds`` in s.
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
@@ -45,6 +46,7 @@ class Status(Struct, frozen=True):
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
     ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
     processes share it just now. ``proved``: what was last proved, None where nothing was.
+    ``phase`` is that of the version: live, building, held, old.
     """
 
     projection: str
@@ -65,6 +67,8 @@ class Status(Struct, frozen=True):
     parked_events: int = 0
     skipped: int = 0
     paused: Pause | None = None
+    version: str = ""
+    phase: str = "live"
 
 
 STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
@@ -72,9 +76,12 @@ STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
 
 
 async def status_of(
-    log: Log, store: ViewStore, spans: Spans, measures: ReadMeasures
+    log: Log, store: ViewStore, spans: Spans, versions: Versions, measures: ReadMeasures
 ) -> list[Status]:
-    """Return the state of every projection, from the checkpoints in the store."""
+    """Return the state of every projection, from the checkpoints in the store.
+
+    Of those that another version serves, also the state of that one.
+    """
     # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
     stored = await store.checkpoints()
     proofs = await store.proofs()
@@ -83,7 +90,8 @@ async def status_of(
     keys, pauses = await store.desk.keys(), await store.desk.pauses()
     ages: dict[int, float] = {}
     found: list[Status] = []
-    for name, one in spans.projections.items():
+    for one, row in versions.shown():
+        name = one.name
         parts: list[SpanStatus] = []
         for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
             position = span.position
@@ -104,7 +112,7 @@ async def status_of(
         oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
             Status(
-                name,
+                one.title,
                 last.position,
                 head,
                 last.lag,
@@ -122,6 +130,8 @@ async def status_of(
                 sum(key.events for key in parked),
                 sum(key.skipped for key in keys.get(name, ())),
                 pause,
+                row.version,
+                row.state,
             )
         )
     return found

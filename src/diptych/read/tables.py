@@ -131,8 +131,8 @@ def type_of(kind: Kind) -> TypeEngine[Any]:
     return Stored(kind)
 
 
-def table_of(definition: Definition) -> Table:
-    """Return the table of a view, its key as primary key."""
+def table_of(definition: Definition, name: str = "") -> Table:
+    """Return the table of a view, its key as primary key; of another name, where one is given."""
     columns = [
         Column(
             f.name,
@@ -143,7 +143,7 @@ def table_of(definition: Definition) -> Table:
         )
         for f in definition.fields
     ]
-    name = definition.table_name
+    name = name or definition.table_name
     # A metadata for each: views of the same name may live in different applications.
     table = Table(
         name,

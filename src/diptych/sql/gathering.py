@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from diptych.errors import Closed
 
 I = TypeVar("I")  # noqa: E741  # what goes in
 O = TypeVar("O")  # noqa: E741  # what comes out
+
+
+def failed(error: Exception) -> asyncio.Future[Any]:
+    """Return the answer to what is refused at once."""
+    answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    answer.set_exception(error)
+    return answer
 
 
 class Gathering(Generic[I, O]):

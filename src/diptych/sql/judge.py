@@ -6,7 +6,7 @@ from memory (`Recent`), older ones by a question to the database.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -19,6 +19,17 @@ Answers: TypeAlias = Mapping[str, tuple[bytes, Appended]]
 
 FirstStored: TypeAlias = Callable[[Condition], int]
 """The first position, up to ``recent.start``, that a condition is hurt by; 0 when none is."""
+
+
+def older(batches: Iterable[Sequence[Append]], start: int) -> list[Condition]:
+    """Return the conditions that reach back behind a position."""
+    return [
+        condition
+        for batch in batches
+        for append in batch
+        for condition in append.conditions
+        if condition.since is None and condition.after < start
+    ]
 
 
 class KeptKey(Struct, frozen=True, gc=False):

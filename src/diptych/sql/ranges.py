@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from msgspec.structs import replace
-
-from diptych.log import Append, EventQuery, QueryItem
+from diptych.log import EventQuery, QueryItem
 
 FOREVER = 2**63 - 1
 """The highest position there can be."""
@@ -29,20 +27,6 @@ def findable(query: EventQuery) -> EventQuery:
     if not _NOWHERE.search("".join(_texts(query))):
         return query
     return EventQuery(tuple(_findable(item) for item in query.items))
-
-
-def with_findable(batch: Sequence[Append]) -> Sequence[Append]:
-    """Return appends under the same conditions, with no text in these that no event can have."""
-    queries = [condition.query for append in batch for condition in append.conditions]
-    if not _NOWHERE.search("".join([text for query in queries for text in _texts(query)])):
-        return batch
-    return [
-        replace(
-            append,
-            conditions=tuple(replace(c, query=findable(c.query)) for c in append.conditions),
-        )
-        for append in batch
-    ]
 
 
 def _texts(query: EventQuery) -> list[str]:

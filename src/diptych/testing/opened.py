@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
-from diptych.errors import Invalid
+from diptych.errors import Invalid, ProjectionFailed
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Actor, Event, Query
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
+from diptych.read.parking.keys import ParkedKeys
 from diptych.read.port import ViewStore
 from diptych.read.queries import Queries
 from diptych.read.select import select
@@ -92,6 +93,7 @@ class Opened:
 
         async def work() -> list[V]:
             await self._running.catch_up()
+            await _require_applied(self._running.parked)
             rows: list[V] = await self._running.views.all(select(view))
             return rows
 
@@ -103,6 +105,7 @@ class Opened:
 
         async def work() -> R:
             await self._running.catch_up()
+            await _require_applied(self._running.parked)
             answer = await self._running.ask(query, actor=actor)
             value: R = answer.value
             return value
@@ -235,6 +238,18 @@ def rows_of(definitions: Compiled, facts: Sequence[Fact], view: type[V]) -> list
     return _read(definitions, facts, work)
 
 
+async def _require_applied(parked: ParkedKeys) -> None:
+    """Raise ``ProjectionFailed`` for what could not be applied: a test wants to know."""
+    for key in await parked.keys():
+        raise ProjectionFailed(
+            "The projection cannot apply this event; its key would be parked",
+            projection=key.projection,
+            position=key.position,
+            event=key.event,
+            why=f"{key.kind}: {key.error}",
+        )
+
+
 def _read(
     definitions: Compiled,
     facts: Sequence[Fact],
@@ -252,6 +267,7 @@ def _read(
             engine = Engine(log, codec, store, definitions.projections)
             await engine.open()
             await engine.catch_up()
+            await _require_applied(ParkedKeys(log, codec, [engine]))
             guard = definitions.access.require
             return await work(Queries(log, codec, [engine], definitions.answers, guard), store)
 

@@ -314,10 +314,10 @@ class InMemory:
         if new:
             require_sound([Append(new)])
         events: list[Event] = []
-        for stored, (event, registered) in zip(new, produced, strict=True):
+        for stored, event in zip(new, produced, strict=True):
             metadata = step.metadata
-            if registered.version != 1:
-                metadata = msgspec.structs.replace(metadata, schema_version=registered.version)
+            if event.schema_version != 1:
+                metadata = msgspec.structs.replace(metadata, schema_version=event.schema_version)
             self.facts.append(Fact(event, stored, metadata))
             events.append(event)
         return events
@@ -326,12 +326,12 @@ class InMemory:
     def _evolve(
         instances: Iterable[tuple[Model, Tags, Any]],
         new: Sequence[NewEvent],
-        produced: Sequence[tuple[Event, Any]],
+        produced: Sequence[Event],
     ) -> None:
         """Fold the new events as the bus does before it appends: a model may not take them."""
         for model, tags, state in instances:
             matches = model.query(tags).matches
-            for stored, (event, _) in zip(new, produced, strict=True):
+            for stored, event in zip(new, produced, strict=True):
                 if matches(stored.type, stored.tags):
                     state = model.evolve(state, event)
 
@@ -368,7 +368,7 @@ def _unfoldable(one: Projection, recorded: Recorded, error: Exception) -> Except
     if isinstance(error, ProjectionFailed):
         return error
     return ProjectionFailed(
-        "The projection's function raised; it would stand still before this event",
+        "The projection's function raised; its key would be parked",
         projection=one.name,
         position=recorded.position,
         event=type(recorded.event).__name__,

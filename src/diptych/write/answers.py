@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from diptych.errors import (
+    Conflict,
     DiptychError,
     KeyReused,
     OutcomeUnknown,
@@ -18,7 +19,7 @@ from diptych.errors import (
 )
 from diptych.log import Appended, Refused
 from diptych.messages import Actor, Metadata, new_id, require_text
-from diptych.write.entry import Receipt
+from diptych.write.entry import Entry, Receipt
 
 to_json = msgspec.json.Encoder(enc_hook=str).encode
 
@@ -37,13 +38,9 @@ def new_metadata(
             if text is not None:
                 require_text(name, text)
     command_id = new_id()
-    return Metadata(
-        time=datetime.now(UTC),
-        command_id=command_id,
-        correlation_id=correlation_id or command_id,
-        causation_id=causation_id,
-        **known_of(actor),
-    )
+    known = {} if actor is None else known_of(actor)
+    correlation_id = correlation_id or command_id
+    return Metadata(datetime.now(UTC), command_id, correlation_id, causation_id, **known)
 
 
 def known_of(actor: Actor | None) -> dict[str, Any]:
@@ -81,6 +78,18 @@ def rejection_of(kept: bytes) -> Rejected:
     """Return the rejection that was kept under a key."""
     found: dict[str, Any] = msgspec.json.decode(kept)
     return Rejected(found["reason"], code=found["code"], **found["facts"])
+
+
+def conflict(entry: Entry, outcome: Refused) -> Conflict:
+    """Return the error for a command that was overtaken too often."""
+    slot = entry.reads[outcome.condition].slot
+    return Conflict(
+        f"{entry.decision.command.__name__} was overtaken by other events each time it was "
+        "decided; send it again",
+        position=outcome.position,
+        boundary=" ".join((slot.model.name, *slot.key[1])),
+        attempts=entry.attempts,
+    )
 
 
 def refusal(command: str, key: str | None, outcome: Refused) -> DiptychError:

@@ -16,16 +16,15 @@ from typing import Any
 
 import msgspec
 
-from diptych.codec import Codec, Registered
+from diptych.codec import Codec
 from diptych.errors import (
     Closed,
-    Conflict,
     DiptychError,
     OutcomeUnknown,
     Overloaded,
     Rejected,
 )
-from diptych.log import Appended, Log, Outcome, Page, Refused, StoredEvent
+from diptych.log import Appended, Log, Outcome, Page, StoredEvent
 from diptych.messages import (
     Actor,
     Command,
@@ -35,7 +34,9 @@ from diptych.messages import (
     require_kind,
 )
 from diptych.telemetry.metrics import Telemetry
+from diptych.write.answering import Answering
 from diptych.write.answers import (
+    conflict,
     content_of,
     new_metadata,
     receipt,
@@ -43,9 +44,9 @@ from diptych.write.answers import (
     rejection_json,
     rejection_of,
 )
-from diptych.write.cache import MAX_TAIL, Cache, Slot
+from diptych.write.cache import MAX_TAIL, Cache, Link, Slot
 from diptych.write.deciding import decide, faulty, undecided
-from diptych.write.definitions import Decision, Tags, WriteSide
+from diptych.write.definitions import Decision, WriteSide
 from diptych.write.entry import Entry, Receipt
 from diptych.write.measures import Measures
 
@@ -87,10 +88,10 @@ class CommandBus:
         self._log = log
         self._require_allowed = require_allowed
         self._cache = Cache(max(64, self.limits.states))
-        self._open = 0
         self._queue: deque[Entry] = deque()
-        self._ready: deque[Entry] = deque()
-        self._writing: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[list[Outcome]] | None = None
+        self._about_to_write = self._alone = False
+        self._answering = Answering(self._measures, remote=getattr(log, "remote", False))
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
         # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
@@ -122,7 +123,7 @@ class CommandBus:
     @property
     def waiting(self) -> int:
         """How many commands have been accepted and not yet answered."""
-        return self._open
+        return self._answering.open
 
     def _accept(
         self,
@@ -135,10 +136,10 @@ class CommandBus:
     ) -> asyncio.Future[Receipt]:
         if self._closed:
             raise Closed("The application has been closed")
-        if self._open >= self.limits.waiting:
+        if self._answering.open >= self.limits.waiting:
             raise Overloaded(
                 "Too many commands wait for their answer; send again later, or fewer at a time",
-                waiting=self._open,
+                waiting=self._answering.open,
                 limit=self.limits.waiting,
             )
         decision = self._side.decisions.get(type(command))
@@ -181,7 +182,7 @@ class CommandBus:
             tuple(states),
             tuple(slots),
         )
-        self._open += 1
+        self._answering.open += 1
         if ready:
             self._decide(entry)
             return answer
@@ -193,11 +194,11 @@ class CommandBus:
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         self._closed = True
-        while self._loads or self._writing is not None:
+        while self._loads or self._queue or self._writing is not None or self._answering.busy:
             waiting: list[asyncio.Future[Any]] = [*self._loads]
             if self._writing is not None:
                 waiting.append(self._writing)
-            await asyncio.wait(waiting)
+            await (asyncio.wait(waiting) if waiting else asyncio.sleep(0))
 
     # --- states from the log ----------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class CommandBus:
         for other in others:
             other.queue = deque(e for e in other.queue or () if e not in failed) or None
         for entry in failed:
-            self._answer(entry, faulty(entry.decision, error))
+            self._answering.give(entry, faulty(entry.decision, error))
         self._pump(others)
 
     def _pump(self, slots: Iterable[Slot]) -> None:
@@ -274,83 +275,103 @@ class CommandBus:
 
     def _decide(self, entry: Entry) -> None:
         decision = entry.decision
+        effects: dict[Slot, tuple[tuple[Event, ...], Any]] = {}
         try:
             produced = self._run(entry, decision)
-            effects = self._effects(entry, produced)
-        except Rejected as rejection:
-            if entry.events:  # a model raised it, on what was decided: models do not reject
-                self._answer(entry, faulty(decision, rejection))
+            if produced:
+                effects = self._effects(entry, produced)
+        except Exception as error:
+            if not isinstance(error, Rejected) or entry.events:
+                # A fault in the users' functions, or a model that rejects: of this command only.
+                self._answering.give(entry, faulty(decision, error))
                 return
             # Without its traceback: an expected answer need not keep frames alive.
-            entry.rejection = rejection.with_traceback(None)
-            effects = []
-        except Exception as error:  # a fault in the users' function concerns this command only
-            self._answer(entry, faulty(decision, error))
-            return
+            entry.rejection = error.with_traceback(None)
         entry.remember()
-        for slot, events, state in effects:
-            slot.push(entry, events, state, checked=slot in entry.slots)
-        entry.touched = tuple([slot for slot, _, _ in effects])
+        for slot, (events, state) in effects.items():
+            slot.tail.append(Link(entry, events, state, slot in entry.slots))
+        entry.touched = tuple(effects)
         self._queue.append(entry)
-        if self._writing is None:
-            self._writing = asyncio.get_running_loop().create_task(self._write())
+        if self._writing is not None or self._about_to_write:
+            return
+        if self._alone and self._answering.open == 1:
+            self._write()
+        else:
+            self._about_to_write = True
+            asyncio.get_running_loop().call_soon(self._write)
 
-    def _run(self, entry: Entry, decision: Decision) -> list[tuple[Event, Registered]]:
+    def _run(self, entry: Entry, decision: Decision) -> list[Event]:
         states: list[Any] = [
             need.model.initial if slot is None else slot.state
-            for need, slot in zip(decision.needs, entry.states, strict=True)
+            for need, slot in zip(decision.needs, entry.states)  # noqa: B905  # made so
         ]
         command, metadata = entry.command, entry.metadata
         entry.events, produced = decide(decision, self._codec, command, states, metadata)
-        entry.event_ids = frozenset([event.id for event in entry.events])
+        entry.event_ids = tuple([event.id for event in entry.events])
         return produced
 
     def _effects(
-        self, entry: Entry, produced: list[tuple[Event, Registered]]
-    ) -> list[tuple[Slot, tuple[Event, ...], Any]]:
-        """Return the new state of every slot at hand that the events touch."""
-        effects: dict[tuple[str, Tags], tuple[Slot, tuple[Event, ...], Any]] = {}
-        for event, _ in produced:
+        self, entry: Entry, produced: list[Event]
+    ) -> dict[Slot, tuple[tuple[Event, ...], Any]]:
+        """Return, for every slot at hand that the events touch, these events and its new state."""
+        effects: dict[Slot, tuple[tuple[Event, ...], Any]] = {}
+        for event in produced:
             for model, instance in self._side.touched.get(type(event), ()):
                 tags = instance(event)
                 slot = None if tags is None else self._cache.get(model, tags)
                 if slot is None:
                     continue
-                known = effects.get(slot.key)
-                events: tuple[Event, ...]
+                events: tuple[Event, ...] = (event,)
+                known = effects.get(slot)
                 if known is None:
-                    events, state = (event,), slot.state
-                elif known[1][-1] is event:
+                    state = slot.state
+                elif known[0][-1] is event:
                     continue  # two fields of one event lead to the same instance
                 else:
-                    events, state = (*known[1], event), known[2]
+                    events, state = (*known[0], event), known[1]
                 if slot.loaded:
                     state = model.evolve(state, event)
-                effects[slot.key] = (slot, events, state)
-        return list(effects.values())
+                effects[slot] = (events, state)
+        return effects
 
     # --- appending --------------------------------------------------------------------------------
 
-    async def _write(self) -> None:
-        """Append all that waits, again and again; the next batch gathers meanwhile. No timer."""
-        try:
-            while self._queue:
-                count = min(len(self._queue), self.limits.batch)
-                batch = [self._queue.popleft() for _ in range(count)]
-                for index, entry in enumerate(batch):
-                    entry.index = index
-                appends = [entry.append(_rejection_json(entry)) for entry in batch]
-                span, began = self._measures.writing(batch), perf_counter()
-                try:
-                    outcomes = await self._log.append(appends)
-                except Exception as error:  # the batch was not stored: each caller is told
-                    self._measures.written(count, began, span, error)
-                    self._settle_failure(batch, error)
-                else:
-                    self._measures.written(count, began, span)
-                    self._settle(batch, outcomes)
-        finally:
+    def _write(self) -> None:
+        """Append all that waits; the next batch gathers meanwhile. No timer."""
+        self._about_to_write = False
+        if not self._queue:
+            return  # it was all taken back
+        count = min(len(self._queue), self.limits.batch)
+        batch = [self._queue.popleft() for _ in range(count)]
+        # Who was alone will be again, most likely: no need to wait for others who come at once.
+        self._alone = count == 1
+        for index, entry in enumerate(batch):
+            entry.index = index
+        appends = [entry.append(_rejection_json(entry)) for entry in batch]
+        span, began = self._measures.writing(batch), perf_counter()
+        self._writing = asyncio.ensure_future(self._log.append(appends))
+
+        def done(writing: asyncio.Future[list[Outcome]]) -> None:
+            if not writing.cancelled():
+                self._measures.written(count, began, span, writing.exception())
+            self._have_written(batch, writing)
+
+        self._writing.add_done_callback(done)
+
+    def _have_written(self, batch: Sequence[Entry], writing: asyncio.Future[list[Outcome]]) -> None:
+        if writing.cancelled():  # the event loop is at its end
             self._writing = None
+            self._queue.clear()
+            return
+        # Until all is settled nothing more is written: what is decided now refers to it.
+        error = writing.exception()
+        if error is None:
+            self._settle(batch, writing.result())
+        else:  # the batch was not stored: each caller is told
+            self._settle_failure(batch, error)
+        self._writing = None
+        if self._queue:
+            self._write()
 
     def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         lost: list[Entry] = []
@@ -359,7 +380,8 @@ class CommandBus:
             if isinstance(outcome, Appended):
                 if outcome.replayed:
                     lost.append(entry)
-                    self._answer_replay(entry, outcome)
+                    kept = outcome.rejection and rejection_of(outcome.rejection)
+                    self._answering.give(entry, kept or self._receipt(entry, outcome))
                 else:
                     self._settle_one(entry, outcome)
                 continue
@@ -367,20 +389,22 @@ class CommandBus:
             if outcome.reason == "unfounded":
                 again.append(entry)
             elif outcome.reason == "conflict":
-                entry.reads[outcome.condition].slot.loaded = False
+                slot = entry.reads[outcome.condition].slot
+                slot.loaded = False
                 entry.attempts += 1
+                self._measures.retried(entry)
                 if entry.attempts < self.limits.attempts:
-                    self._measures.retried(entry)
                     again.append(entry)
                 else:
-                    self._answer(entry, self._conflict(entry, outcome))
+                    self._answering.give(entry, conflict(entry, outcome))
             else:
                 if isinstance(outcome.error, OutcomeUnknown):
                     self._read_anew([entry])
                 name = entry.decision.command.__name__
-                self._answer(entry, refusal(name, entry.key, outcome))
+                self._answering.give(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
+        self._answering.deliver()
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
@@ -392,17 +416,18 @@ class CommandBus:
         else:
             for slot in entry.slots:
                 slot.confirm(outcome.last)
-        if entry.rejection is not None:
-            self._answer(entry, entry.rejection)
-        else:
-            self._answer(entry, self._receipt(entry, outcome))
+        answer = entry.rejection or self._receipt(entry, outcome)
+        self._answering.add(entry, answer)
         entry.release()
 
-    def _settle_failure(self, batch: Sequence[Entry], error: Exception) -> None:
+    def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
+        return receipt(self._log.identity, entry.metadata, outcome)
+
+    def _settle_failure(self, batch: Sequence[Entry], error: BaseException) -> None:
         if isinstance(error, OutcomeUnknown):
             self._read_anew(batch)
         for entry in batch:
-            self._answer(entry, error)
+            self._answering.give(entry, error)
         self._undo(list(batch), [])
 
     def _read_anew(self, unknown: Sequence[Entry]) -> None:
@@ -440,37 +465,6 @@ class CommandBus:
         self._pump(reversed(slots))
         for entry in reversed(direct):
             self._decide(entry)
-
-    # --- answers ----------------------------------------------------------------------------------
-
-    def _receipt(self, entry: Entry, outcome: Appended) -> Receipt:
-        return receipt(self._log.identity, entry.metadata, outcome)
-
-    def _answer(self, entry: Entry, result: Receipt | BaseException) -> None:
-        self._open -= 1
-        self._measures.answered(entry, result)
-        if entry.answer.done():
-            return  # the caller was cancelled; what was decided stands
-        if isinstance(result, Receipt):
-            entry.answer.set_result(result)
-        else:
-            entry.answer.set_exception(result)
-
-    def _answer_replay(self, entry: Entry, outcome: Appended) -> None:
-        if outcome.rejection is None:
-            self._answer(entry, self._receipt(entry, outcome))
-        else:
-            self._answer(entry, rejection_of(outcome.rejection))
-
-    def _conflict(self, entry: Entry, outcome: Refused) -> Conflict:
-        slot = entry.reads[outcome.condition].slot
-        return Conflict(
-            f"{entry.decision.command.__name__} was overtaken by other events each time it was "
-            "decided; send it again",
-            position=outcome.position,
-            boundary=" ".join((slot.model.name, *slot.key[1])),
-            attempts=entry.attempts,
-        )
 
 
 def _rejection_json(entry: Entry) -> bytes | None:

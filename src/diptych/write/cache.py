@@ -78,10 +78,6 @@ class Slot(Struct, eq=False, gc=False):
         if not self.queue:
             self.queue = None
 
-    def push(self, entry: Entry, events: tuple[Event, ...], state: Any, *, checked: bool) -> None:
-        """Put a decision's effect on top."""
-        self.tail.append(Link(entry, events, state, checked))
-
     def settle(self, entry: Entry, last: int) -> None:
         """Take note that an entry's events were committed, the last of them at ``last``."""
         for index, link in enumerate(self.tail):  # it is the first, or near it
@@ -131,7 +127,7 @@ class Slot(Struct, eq=False, gc=False):
         self.tail = [
             link
             for link in self.tail
-            if link.entry.event_ids.isdisjoint(ids)
+            if ids.isdisjoint(link.entry.event_ids)
             and (link.entry.outcome is None or link.entry.outcome.last > self.base)
         ]
         self.refold()

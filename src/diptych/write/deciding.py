@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from diptych.codec import Codec, Registered
+from diptych.codec import Codec
 from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
 from diptych.log import NewEvent
 from diptych.messages import LONGEST_TEXT, Command, Event, Metadata, event_id
@@ -21,7 +21,7 @@ def decide(
     command: Command,
     states: Sequence[Any],
     metadata: Metadata,
-) -> tuple[tuple[NewEvent, ...], list[tuple[Event, Registered]]]:
+) -> tuple[tuple[NewEvent, ...], list[Event]]:
     """Run a decision on the states of the models it asks for, in their order.
 
     Returns its events, validated, and the same as they are to be appended. Raises what the users'
@@ -36,9 +36,9 @@ def decide(
 
 def new_events(
     codec: Codec, made: Iterable[Event], metadata: Metadata
-) -> tuple[tuple[NewEvent, ...], list[tuple[Event, Registered]]]:
-    """Return events as they are to be appended, and the same validated, with their types."""
-    produced: list[tuple[Event, Registered]] = []
+) -> tuple[tuple[NewEvent, ...], list[Event]]:
+    """Return events as they are to be appended, and the same validated."""
+    produced: list[Event] = []
     new: list[NewEvent] = []
     plain: bytes | None = None
     for raw in made:
@@ -63,7 +63,7 @@ def new_events(
             raise Invalid(f"{registered.name} is not valid", field="tags", rule=rule)
         identity = event_id(metadata.command_id, len(new) + 1)
         new.append(NewEvent(identity, registered.name, tags, data, encoded))
-        produced.append((event, registered))
+        produced.append(event)
     return tuple(new), produced
 
 

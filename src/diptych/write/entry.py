@@ -68,7 +68,7 @@ class Entry(Struct, eq=False, gc=False):
     slots: tuple[Slot, ...]
     attempts: int = 0
     events: tuple[NewEvent, ...] = ()
-    event_ids: frozenset[str] = frozenset()
+    event_ids: tuple[str, ...] = ()
     rejection: Rejected | None = None
     reads: tuple[Read, ...] = ()
     touched: tuple[Slot, ...] = ()
@@ -77,7 +77,7 @@ class Entry(Struct, eq=False, gc=False):
 
     def forget(self) -> None:
         """Forget what was decided: it is to be decided again."""
-        self.events, self.event_ids, self.rejection = (), frozenset(), None
+        self.events, self.event_ids, self.rejection = (), (), None
         self.reads, self.touched, self.outcome, self.index = (), (), None, -1
 
     def release(self) -> None:

@@ -59,7 +59,7 @@ class Measures:
         return self.tracing.append([entry.span for entry in batch])
 
     def written(
-        self, size: int, began: float, span: Span | None, error: Exception | None = None
+        self, size: int, began: float, span: Span | None, error: BaseException | None = None
     ) -> None:
         """Count a transaction of so many commands, and end its span."""
         outcome = "committed" if error is None else outcome_of(error)

@@ -7,11 +7,12 @@ from examples.flights.depart.event import FlightDeparted
 from examples.flights.divert.event import FlightDiverted
 from examples.flights.land.event import FlightLanded
 from examples.flights.schedule.event import FlightScheduled
+from examples.flights.swap.event import AircraftSwapped
 
 DAY = date(2013, 1, 1)
 NOON = datetime(2013, 1, 1, 17, tzinfo=UTC)
 ONE, OTHER = "20130101T17-UA1", "20130101T17-UA2"
-PLANE = "N14228"
+PLANE, SPARE = "N14228", "N24211"
 
 
 def after(minutes: int) -> datetime:
@@ -36,3 +37,7 @@ def diverted(flight: str = ONE) -> FlightDiverted:
 
 def cancelled(flight: str = ONE) -> FlightCancelled:
     return FlightCancelled(flight, "UA", "JFK", DAY)
+
+
+def swapped(aircraft: str = SPARE, *, instead_of: str | None = PLANE) -> AircraftSwapped:
+    return AircraftSwapped(ONE, aircraft, instead_of, "UA", "JFK", DAY)

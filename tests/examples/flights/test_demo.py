@@ -1,8 +1,10 @@
 """The demonstration runs, without a terminal too, and shows what it should."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import urlopen
 
 from tests.examples.flights.expected import needs_flights
 from tests.house.paths import ROOT
@@ -35,3 +37,26 @@ def test_the_demo_shows_answers_a_rejection_and_the_proof(tmp_path: Path) -> Non
         assert said in shown.stdout, said
     assert shown.stdout.count("complete, nothing twice") == 4
     assert "…" not in shown.stdout
+
+
+@needs_flights
+def test_the_demo_serves_the_board_where_it_is_asked_to(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [sys.executable, "-m", "examples.flights", "demo", "--page", "--no-browser"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert demo.stdout is not None
+        said = next(line for line in demo.stdout if line.startswith("The board is at "))
+        with urlopen(said.split()[4], timeout=30) as page:
+            assert "Newark Liberty" in page.read().decode()
+        demo.send_signal(signal.SIGINT)
+        out, err = demo.communicate(timeout=30)
+        assert (demo.returncode, out, err) == (0, "", "")
+    finally:
+        demo.kill()
+        demo.communicate()

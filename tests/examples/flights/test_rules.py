@@ -14,18 +14,22 @@ from examples.flights.land import command as land
 from examples.flights.land.command import Land
 from examples.flights.schedule import command as schedule
 from examples.flights.schedule.command import Schedule
+from examples.flights.swap import command as swap
+from examples.flights.swap.command import Swap
 from tests.examples.flights.days import (
     DAY,
     NOON,
     ONE,
     OTHER,
     PLANE,
+    SPARE,
     after,
     cancelled,
     departed,
     diverted,
     landed,
     scheduled,
+    swapped,
 )
 
 scheduling = scenarios(schedule.module)
@@ -33,6 +37,7 @@ departing = scenarios(depart.module)
 landing = scenarios(land.module)
 diverting = scenarios(divert.module)
 cancelling = scenarios(cancel.module)
+swapping = scenarios(swap.module)
 
 
 @pytest.mark.parametrize("aircraft", [PLANE, None])
@@ -61,10 +66,13 @@ def test_a_departure_knows_its_delay() -> None:
         (scheduled(), cancelled()),
     ],
 )
-def test_only_a_scheduled_flight_departs_or_is_cancelled(happened: tuple[Event, ...]) -> None:
+def test_only_a_scheduled_flight_departs_is_cancelled_or_gets_another_aircraft(
+    happened: tuple[Event, ...],
+) -> None:
     no = rejected("flight does not wait for departure", flight=ONE)
     departing(*happened).when(Depart(ONE, PLANE, NOON)).then(no)
     cancelling(*happened).when(Cancel(ONE)).then(no)
+    swapping(*happened).when(Swap(ONE, SPARE)).then(no)
 
 
 def test_an_aircraft_in_the_air_cannot_depart() -> None:
@@ -101,3 +109,21 @@ def test_the_aircraft_that_lands_is_the_one_that_departed() -> None:
 
 def test_a_scheduled_flight_can_be_cancelled() -> None:
     cancelling(scheduled()).when(Cancel(ONE)).then(cancelled())
+
+
+def test_a_flight_gets_another_aircraft_and_knows_the_one_before() -> None:
+    swapping(scheduled()).when(Swap(ONE, SPARE)).then(swapped(instead_of=PLANE))
+    swapping(scheduled(aircraft=None)).when(Swap(ONE, SPARE)).then(swapped(instead_of=None))
+    swapping(scheduled(), swapped()).when(Swap(ONE, PLANE)).then(swapped(PLANE, instead_of=SPARE))
+
+
+def test_a_flight_is_not_given_the_aircraft_that_it_has() -> None:
+    no = rejected("flight has this aircraft already")
+    swapping(scheduled()).when(Swap(ONE, PLANE)).then(no)
+    swapping(scheduled(), swapped()).when(Swap(ONE, SPARE)).then(no)
+
+
+def test_a_flight_is_not_given_an_aircraft_in_the_air() -> None:
+    swapping(scheduled(ONE), scheduled(OTHER, aircraft=SPARE), departed(ONE)).when(
+        Swap(OTHER, PLANE)
+    ).then(rejected("aircraft is in the air", aircraft=PLANE, on_flight=ONE))

@@ -2,6 +2,8 @@
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
 from diptych.testing import scenarios
 from examples.flights.aircraft_use.query import DayOf
 from examples.flights.aircraft_use.view import AircraftDay, Leg
@@ -19,12 +21,14 @@ from tests.examples.flights.days import (
     ONE,
     OTHER,
     PLANE,
+    SPARE,
     after,
     cancelled,
     departed,
     diverted,
     landed,
     scheduled,
+    swapped,
 )
 
 given = scenarios(app)
@@ -37,6 +41,7 @@ def row(flight: str = ONE) -> FlightRow:
 
 def test_the_board_follows_a_flight() -> None:
     given(scheduled()).then(row())
+    given(scheduled(), swapped()).then(replace(row(), aircraft=SPARE))
     given(scheduled(), cancelled()).then(
         FlightRow(ONE, "UA", "JFK", "LAX", PLANE, DAY, NOON, "cancelled")
     )

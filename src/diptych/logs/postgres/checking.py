@@ -7,8 +7,9 @@ from typing import Any
 
 from diptych.log import Append, Appended, Condition
 from diptych.logs.postgres.statements import Statements
+from diptych.sql.judge import older
 from diptych.sql.postgres import Connection
-from diptych.sql.ranges import is_everything, is_point, legs_of
+from diptych.sql.ranges import findable, is_everything, is_point, legs_of
 
 
 class Legs:
@@ -53,7 +54,7 @@ class Legs:
                             self.alone = True  # positions to come cannot be told in advance
 
     def _add(self, condition: Condition, after: int) -> None:
-        items = condition.query.items
+        items = findable(condition.query).items
         if not items or any(not item.types or not item.tags for item in items):
             if after < self._head:
                 self.unclear = True
@@ -91,23 +92,18 @@ async def first_stored(
     connection: Connection, sql: Statements, batches: Iterable[Sequence[Append]], until: int
 ) -> dict[int, int]:
     """Return the first match up to a position of every condition that is older, by its ``id()``."""
-    old = [
-        condition
-        for batch in batches
-        for append in batch
-        for condition in append.conditions
-        if condition.since is None and condition.after < until
-    ]
+    old = older(batches, until)
     found: dict[int, int] = {}
     numbers: list[int] = []
     tags: list[str] = []
     types: list[str] = []
     afters: list[int] = []
     for number, condition in enumerate(old):
-        if condition.known or not is_point(condition.query):
+        query = findable(condition.query)
+        if condition.known or not is_point(query):
             found[id(condition)] = await _first_match(connection, sql, condition, until)
             continue
-        for item in condition.query.items:
+        for item in query.items:
             (tag,) = item.tags
             for name in item.types:
                 numbers.append(number)
@@ -132,7 +128,7 @@ async def types_of(connection: Connection, sql: Statements, tag: str) -> tuple[i
 async def _first_match(
     connection: Connection, sql: Statements, condition: Condition, until: int
 ) -> int:
-    query, after, known = condition.query, condition.after, set(condition.known)
+    query, after, known = findable(condition.query), condition.after, set(condition.known)
     # Of one more than are known, at least one is not.
     limit = len(known) + 1
     rows: list[Any] = []

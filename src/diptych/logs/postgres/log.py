@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from diptych.errors import Closed, LogUnusable, NoLog
+from diptych.errors import Closed, DiptychError, LogUnusable, NoLog
 from diptych.log import (
     EVERY_EVENT,
     Append,
@@ -22,10 +22,10 @@ from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
-from diptych.sql.gathering import Gathering
+from diptych.sql.gathering import Gathering, failed
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
-from diptych.sql.ranges import is_point, with_findable
+from diptych.sql.ranges import is_point
 from diptych.sql.waking import Waker
 
 POLL_SECONDS: Final = 0.25
@@ -40,6 +40,9 @@ class PostgresLog:
     Calls of ``append`` that wait at the same time share one transaction; small calls of ``read``
     share one statement.
     """
+
+    remote: Final = True
+    """Appends are worked on outside of this process."""
 
     def __init__(
         self,
@@ -100,14 +103,17 @@ class PostgresLog:
         """The log's own id, made when it was created and never changed."""
         return self._identity
 
-    async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+    def append(self, batch: Sequence[Append]) -> Awaitable[list[Outcome]]:
         """Append a batch in one durable transaction; answer each append by itself, in order.
 
         When the caller is cancelled, the batch is stored or not as a whole.
         """
-        self._require_open()
-        require_sound(batch)
-        return await self._appends.ask(with_findable(batch))
+        try:
+            self._require_open()
+            require_sound(batch)
+        except DiptychError as error:
+            return failed(error)
+        return self._appends.ask(batch)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._writer.append(batches)

@@ -1,20 +1,62 @@
-"""What a judge has accepted, as the arrays that the append function takes, and as stored events."""
+"""What a judge has accepted, as arrays or texts for the server, and as stored events."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Raw
 from msgspec.json import Encoder
 
 from diptych.log import StoredEvent
+from diptych.logs.postgres.checking import Legs
 from diptych.sql.judge import Judge
+
+SEPARATOR: Final = "\x1f"
 
 _json = Encoder()
 
 
 def arrays_of(judge: Judge) -> tuple[list[Any], ...]:
     """Return the thirteen arrays of events, tags and keys; places count from 1, 0 is none."""
+    keys, base = judge.keys, judge.begun_at
+    return (
+        *_columns(judge),
+        [kept.key for kept in keys],
+        [kept.content for kept in keys],
+        [kept.first - base if kept.first else 0 for kept in keys],
+        [kept.last - base for kept in keys],
+        [kept.rejection for kept in keys],
+    )
+
+
+def texts_of(judge: Judge, legs: Legs) -> tuple[int | str, ...] | None:
+    """Return the number of events, and their, their tags' and the legs' columns, each as a text.
+
+    None where a tag holds the character that separates them; nothing else can, be it JSON or name.
+    """
+    ids, types, tags, data, metadata, tag, tag_type, tag_event = _columns(judge)
+    marks, separator = SEPARATOR.join(tag), SEPARATOR.encode()
+    leg_tags, leg_types = SEPARATOR.join(legs.tags), SEPARATOR.join(legs.types)
+    for text, parts in ((marks, tag), (leg_tags, legs.tags), (leg_types, legs.types)):
+        if text.count(SEPARATOR) >= max(len(parts), 1):
+            return None
+    return (
+        len(ids),
+        SEPARATOR.join(ids),
+        SEPARATOR.join(types),
+        SEPARATOR.join(tags),
+        separator.join(data).decode(),
+        separator.join(metadata).decode(),
+        marks,
+        SEPARATOR.join(tag_type),
+        SEPARATOR.join(map(str, tag_event)),
+        leg_tags,
+        leg_types,
+        SEPARATOR.join(map(str, legs.afters)),
+    )
+
+
+def _columns(judge: Judge) -> tuple[list[Any], ...]:
     ids: list[str] = []
     types: list[str] = []
     tags: list[str] = []
@@ -37,15 +79,7 @@ def arrays_of(judge: Judge) -> tuple[list[Any], ...]:
                 tag.append(mark)
                 tag_type.append(name)
                 tag_event.append(place)
-    keys, base = judge.keys, judge.begun_at
-    return (
-        *(ids, types, tags, data, metadata, tag, tag_type, tag_event),
-        [kept.key for kept in keys],
-        [kept.content for kept in keys],
-        [kept.first - base if kept.first else 0 for kept in keys],
-        [kept.last - base for kept in keys],
-        [kept.rejection for kept in keys],
-    )
+    return ids, types, tags, data, metadata, tag, tag_type, tag_event
 
 
 def stored_events(judge: Judge) -> list[StoredEvent]:

@@ -31,6 +31,7 @@ class Statements:
         self.head = named["head"]
         self.lock_head = named["lock_head"]
         self.append = named["append"]
+        self.append_next = named["append_next"]
         self.appended_since = named["appended_since"]
         self.stored_since = named["stored_since"]
         self.id_at = named["id_at"]

@@ -26,7 +26,6 @@ from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.writing import InsideAppend
 from diptych.sql.judge import Judge
 from diptych.sql.postgres import Connection
-from diptych.sql.ranges import with_findable
 from diptych.sql.recent import Recent
 
 
@@ -69,7 +68,6 @@ class LogWithin:
         require_sound([append])
         connection, sql = self._connection, self._sql
         head = await self.lock()
-        [append] = with_findable([append])
         batches = [[append]]
         answers = await stored_answers(connection, sql, batches)
         recent = Recent(1)

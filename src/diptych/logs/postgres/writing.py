@@ -1,6 +1,7 @@
-"""Appends: one call of a function a batch, judged here; or, when that may not hold, under the lock.
+"""Appends: one statement a batch, judged here; or, when that may not hold, under the lock.
 
-The judgement is made on what this process knows of the log up to a head. The function takes the
+The judgement is made on what this process knows of the log up to a head. While no others append,
+the statement stores the batch if the head is still there. Else it calls a function, which takes the
 lock on the head row, and looks whether anything has come since that could change the judgement.
 Where it has, nothing is stored, and the batch is judged again in a transaction that holds the lock.
 """
@@ -20,7 +21,7 @@ from msgspec.structs import replace
 from diptych.errors import DiptychError, LogUnusable, OutcomeUnknown, Unavailable
 from diptych.log import Append, Outcome, Refused, StoredEvent
 from diptych.logs.postgres.checking import Legs, first_stored, stored_answers
-from diptych.logs.postgres.rows import arrays_of, stored_events
+from diptych.logs.postgres.rows import arrays_of, stored_events, texts_of
 from diptych.logs.postgres.statements import Statements
 from diptych.sql.judge import Judge
 from diptych.sql.postgres import (
@@ -198,16 +199,11 @@ class Writer:
                 # Refusals are final; that a condition holds has to be seen at the present head.
                 now = await connection.fetchval(self._sql.head)
                 return answered if now == expected else None
-            alone = not self._company or legs.alone
             self._sent.append(_Sent(judge, answered))
-            row = await connection.fetchrow(
-                self._sql.append, expected, alone, *arrays_of(judge), *legs.arrays()
-            )
+            head, since = await self._store(connection, judge, legs)
         except BaseException:
             judge.withdraw()
             raise
-        assert row is not None
-        head, since = row
         self._met(others=head != expected)
         if head is None:
             judge.withdraw()
@@ -217,6 +213,25 @@ class Writer:
         if head != expected:
             self._follow(judge, since)
         return moved(answered, expected, head - expected)
+
+    async def _store(
+        self, connection: Connection, judge: Judge, legs: Legs
+    ) -> tuple[int | None, str]:
+        """Return the head that the events follow, and what others have appended before it.
+
+        No head: nothing is stored.
+        """
+        expected = judge.begun_at
+        alone = not self._company or legs.alone
+        texts = None if not alone or judge.keys else texts_of(judge, legs)
+        if texts is not None:
+            status = await connection.execute(self._sql.append_next, expected, *texts)
+            return (None if status == "INSERT 0 0" else expected), ""
+        row = await connection.fetchrow(
+            self._sql.append, expected, alone, *arrays_of(judge), *legs.arrays()
+        )
+        assert row is not None
+        return row[0], row[1]
 
     def _follow(self, judge: Judge, since: str) -> None:
         """Learn what others have appended between the judgement and what it accepted."""

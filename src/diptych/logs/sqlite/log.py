@@ -23,8 +23,8 @@ from diptych.log import (
 from diptych.logs.sqlite.reading import Request, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
-from diptych.sql.gathering import Gathering
-from diptych.sql.ranges import FOREVER, findable, with_findable
+from diptych.sql.gathering import Gathering, failed
+from diptych.sql.ranges import FOREVER, findable
 from diptych.sql.sqlite import Database, is_missing, patiently
 
 APPLICATION_ID = 1148809332
@@ -99,14 +99,17 @@ class SqliteLog:
         """The log's own id, made when it was created and never changed."""
         return self._identity
 
-    async def append(self, batch: Sequence[Append]) -> list[Outcome]:
+    def append(self, batch: Sequence[Append]) -> Awaitable[list[Outcome]]:
         """Append a batch in one durable transaction; answer each append by itself, in order.
 
         When the caller is cancelled, the batch is stored or not as a whole.
         """
-        self._require_open()
-        require_sound(batch)
-        return await self._appends.ask(with_findable(batch))
+        try:
+            self._require_open()
+            require_sound(batch)
+        except DiptychError as error:
+            return failed(error)
+        return self._appends.ask(batch)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._database.write(

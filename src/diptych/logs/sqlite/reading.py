@@ -14,7 +14,7 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
-from diptych.logs.sqlite.statements import SQL, over_legs, points_sql, types_of
+from diptych.logs.sqlite.statements import POINTS_AT_ONCE, SQL, over_legs, over_points, types_of
 from diptych.sql.ranges import is_everything, is_point, legs_of
 
 
@@ -31,8 +31,8 @@ def read_pages(connection: sqlite3.Connection, requests: Sequence[Request]) -> l
     """Answer requests that wait at the same time: the points among them by few statements."""
     pages: dict[int, Page] = {}
     points = [index for index, request in enumerate(requests) if is_point(request.query)]
-    for start in range(0, len(points) if len(points) > 1 else 0, _POINTS_AT_ONCE):
-        some = points[start : start + _POINTS_AT_ONCE]
+    for start in range(0, len(points) if len(points) > 1 else 0, POINTS_AT_ONCE):
+        some = points[start : start + POINTS_AT_ONCE]
         answers = _read_points(connection, [requests[index] for index in some])
         pages.update(zip(some, answers, strict=True))
     return [
@@ -84,18 +84,16 @@ def _read_page(connection: sqlite3.Connection, request: Request) -> Page:
 
 
 def _read_points(connection: sqlite3.Connection, requests: Sequence[Request]) -> list[Page]:
-    legs: list[object] = []
-    for number, request in enumerate(requests):
-        for item in request.query.items:
-            for tag in item.tags:
-                for name in item.types:
-                    legs += (number, tag, name, request.after, request.until)
-    # Rounded up with legs that find nothing, so that few statements are ever compiled.
-    rows = 1 << (len(legs) // 5 - 1).bit_length()
-    legs += (0, "", "", 0, 0) * (rows - len(legs) // 5)
-    legs.append(max(request.limit for request in requests))
+    legs = [
+        (number, tag, name, request.after, request.until)
+        for number, request in enumerate(requests)
+        for item in request.query.items
+        for tag in item.tags
+        for name in item.types
+    ]
+    limit = max(request.limit for request in requests)
     try:
-        head, found = connection.execute(points_sql(rows), legs).fetchone()
+        head, found = connection.execute(*over_points("read_points", legs, limit)).fetchone()
     except sqlite3.DataError:  # together they are too long; each alone is perhaps not
         return [read_page(connection, request) for request in requests]
     events: list[dict[int, StoredEvent]] = [{} for _ in requests]
@@ -119,8 +117,6 @@ def _page(request: Request, upto: int, events: list[StoredEvent]) -> Page:
 
 
 _READ_ALL = SQL["read_all"].format(event=SQL["event"])
-
-_POINTS_AT_ONCE = 128
 
 _position = attrgetter("position")
 _events: Decoder[list[StoredEvent]] = Decoder(list[StoredEvent])

@@ -14,6 +14,9 @@ from diptych.log import Appended
 from diptych.sql.named import named_statements
 from diptych.sql.ranges import Leg
 
+POINTS_AT_ONCE = 128
+"""Queries of few ranges each that are put as one statement."""
+
 _LEGS_AT_ONCE = 400  # SQLite joins at most 500 SELECTs to one statement
 _ROWS_AT_ONCE = 256
 
@@ -64,10 +67,22 @@ def _insert_sql(statement: str, width: int, count: int) -> str:
     return SQL[statement].format(rows=_rows(width, count))
 
 
-@lru_cache(maxsize=16)
-def points_sql(ranges: int) -> str:
-    """Return the statement that reads so many ranges of five parameters, and a limit."""
-    return SQL["read_points"].format(rows=_rows(5, ranges), event=SQL["event"])
+def over_points(statement: str, legs: list[tuple[Any, ...]], last: int) -> tuple[str, list[Any]]:
+    """Return the statement, with parameters, that looks at these legs at once.
+
+    A leg is a tuple of its number, tag, type, and numbers. Their number is rounded up with legs
+    that find nothing, so that few statements are ever compiled.
+    """
+    width, rows = len(legs[0]), 1 << (len(legs) - 1).bit_length()
+    parameters = [value for leg in legs for value in leg]
+    parameters += (0, "", "", *(0,) * (width - 3)) * (rows - len(legs))
+    parameters.append(last)
+    return _points_sql(statement, width, rows), parameters
+
+
+@lru_cache(maxsize=32)
+def _points_sql(statement: str, width: int, ranges: int) -> str:
+    return SQL[statement].format(rows=_rows(width, ranges), event=SQL["event"])
 
 
 def _rows(width: int, count: int) -> str:

@@ -19,14 +19,12 @@ UPDATE log SET head = ?
 -- name: insert_events
 INSERT INTO events (position, id, type, tags, data, metadata) VALUES {rows}
 
--- name: index_types
--- From the rows just inserted: cheaper than values of its own, and one step.
-INSERT INTO event_tags (tag, type, position)
-SELECT '', type, position FROM events WHERE position > ?
-
--- name: index_tags
--- OR IGNORE: an event may bear a tag twice.
+-- name: index_events
+-- From the rows just inserted: cheaper than values of its own, and one step. OR IGNORE: an event
+-- may bear a tag twice.
 INSERT OR IGNORE INTO event_tags (tag, type, position)
+SELECT '', type, position FROM events WHERE position > ?
+UNION ALL
 SELECT t.value, e.type, e.position FROM events AS e CROSS JOIN json_each(e.tags) AS t
 WHERE e.position > ?
 
@@ -59,6 +57,18 @@ WHERE t.tag = ? AND t.type = ? AND t.position > ? AND t.position <= ? {also}
 
 -- name: leg_also
 AND EXISTS (SELECT 1 FROM event_tags AS o WHERE o.tag = ? AND o.type = t.type AND o.position = t.position)
+
+-- name: first_matches
+-- The first event of each of many ranges, for the conditions that are too old to be remembered.
+WITH leg (number, tag, type, after) AS (VALUES {rows})
+SELECT json_group_array(json_array(number, position))
+FROM (
+    SELECT leg.number, (
+        SELECT min(t.position) FROM event_tags AS t
+        WHERE t.tag = leg.tag AND t.type = leg.type AND t.position > leg.after AND t.position <= ?
+    ) AS position
+    FROM leg
+) WHERE position IS NOT NULL
 
 -- name: match_legs
 SELECT group_concat(position) FROM ({legs} ORDER BY position LIMIT ?)

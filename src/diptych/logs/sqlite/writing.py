@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -19,13 +19,22 @@ from diptych.log import (
     Refused,
     StoredEvent,
 )
-from diptych.logs.sqlite.statements import SQL, inserts, over_legs, recall, types_of
-from diptych.sql.judge import Judge
-from diptych.sql.ranges import is_everything, legs_of
+from diptych.logs.sqlite.statements import (
+    POINTS_AT_ONCE,
+    SQL,
+    inserts,
+    over_legs,
+    over_points,
+    recall,
+    types_of,
+)
+from diptych.sql.judge import Judge, older
+from diptych.sql.ranges import findable, is_everything, is_point, legs_of
 from diptych.sql.recent import Entry, Recent
 from diptych.sql.sqlite import failure_of, patiently
 
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
+_pairs: Decoder[list[tuple[int, int]]] = Decoder(list[tuple[int, int]])
 _json = Encoder()
 
 
@@ -54,8 +63,7 @@ class Writer:
         self, connection: sqlite3.Connection, batches: Sequence[Sequence[Append]]
     ) -> list[list[Outcome]]:
         with _Transaction(connection, self._recent, self._inside) as transaction:
-            keys = [append.key for batch in batches for append in batch]
-            return transaction.judge(keys).answer_all(batches)
+            return transaction.judge(batches).answer_all(batches)
 
     def _append_singly(
         self, connection: sqlite3.Connection, batch: Sequence[Append]
@@ -64,7 +72,7 @@ class Writer:
         for append in batch:
             try:
                 with _Transaction(connection, self._recent, self._inside) as transaction:
-                    outcome = transaction.judge([append.key]).answer(append, outcomes)
+                    outcome = transaction.judge([[append]]).answer(append, outcomes)
             except InsideFailed as failed:
                 outcome = Refused("failed", error=failed.__cause__)
             except sqlite3.DatabaseError as error:
@@ -129,16 +137,43 @@ class _Transaction:
                     recent.add(position, type_name, tags)
         recent.trim()
 
-    def judge(self, keys: Iterable[str | None]) -> Judge:
-        """Return who answers the appends, knowing the first answers to these keys."""
-        asked = [key for key in keys if key is not None]
-        answers = recall(self._connection, asked) if asked else {}
-        self._judge = Judge(self._recent, answers, self._first_stored)
+    def judge(self, batches: Sequence[Sequence[Append]]) -> Judge:
+        """Return who answers these appends, knowing what is stored that matters to them."""
+        keys = [append.key for batch in batches for append in batch if append.key is not None]
+        answers = recall(self._connection, keys) if keys else {}
+        old = older(batches, self._recent.start)
+        stored = self._first_stored(old) if old else {}
+        self._judge = Judge(self._recent, answers, lambda condition: stored.get(id(condition), 0))
         return self._judge
 
-    def _first_stored(self, condition: Condition) -> int:
-        """Return the first match that is too old to be remembered."""
-        query, after, known = condition.query, condition.after, set(condition.known)
+    def _first_stored(self, old: Sequence[Condition]) -> dict[int, int]:
+        """Return the first match that is too old to be remembered, of conditions by their id()."""
+        found: dict[int, int] = {}
+        points: list[Condition] = []
+        for condition in old:
+            if not condition.known and is_point(condition.query):
+                points.append(condition)
+            else:
+                found[id(condition)] = self._first_match(condition)
+        for start in range(0, len(points), POINTS_AT_ONCE):
+            some = points[start : start + POINTS_AT_ONCE]
+            legs = [
+                (number, tag, name, condition.after)
+                for number, condition in enumerate(some)
+                for item in findable(condition.query).items
+                for tag in item.tags
+                for name in item.types
+            ]
+            statement = over_points("first_matches", legs, self._recent.start)
+            for number, position in _pairs.decode(
+                self._connection.execute(*statement).fetchone()[0]
+            ):
+                which = id(some[number])
+                found[which] = min(found.get(which, position), position)
+        return found
+
+    def _first_match(self, condition: Condition) -> int:
+        query, after, known = findable(condition.query), condition.after, set(condition.known)
         # Of one more than are known, at least one is not.
         until, limit = self._recent.start, len(known) + 1
         if is_everything(query):
@@ -183,8 +218,7 @@ class _Transaction:
             for sql, parameters in inserts(statement, width, values):
                 execute(sql, parameters)
         if events:
-            execute(SQL["index_types"], (judge.begun_at,))
-            execute(SQL["index_tags"], (judge.begun_at,))
+            execute(SQL["index_events"], (judge.begun_at, judge.begun_at))
             execute(SQL["move_head"], (position,))
         if self._inside is not None and stored:
             try:

@@ -11,14 +11,14 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import unquote
 
 import duckdb
 from msgspec import Struct
 
 from diptych.errors import Closed, DefinitionError, Invalid, Unavailable
-from diptych.read.rowstore import Layout, Placed, RowTable, View
+from diptych.read.rowstore import Layout, Made, Placed, RowTable, View
 
 T = TypeVar("T")
 
@@ -78,20 +78,19 @@ class Rows:
         self._closed = False
         self._marks: dict[str, str] = {}
 
-    async def tables(self, names: Iterable[str]) -> dict[str, str]:
-        """Return which of these tables there are, each with the identity of its log."""
+    async def tables(self, names: Iterable[str]) -> dict[str, Made]:
+        """Return which of these tables there are."""
         wanted = list(names)
         found = await self._run(
-            lambda c: c.execute("SELECT name, log FROM diptych_tables").fetchall()
+            lambda c: c.execute("SELECT name, log, made FROM diptych_tables").fetchall()
         )
-        return {name: log for name, log in found if name in wanted}
+        return {name: Made(log, made) for name, log, made in found if name in wanted}
 
     async def make(self, log: str, table: RowTable) -> None:
         """Make a table, unless it is there. ``DefinitionError`` for one of other columns."""
         layout = table.definition.on("duckdb")
         columns = ", ".join(f"{_quoted(n)} {s.sql}" for n, s in layout.columns.items())
-        keys = ", ".join(map(_quoted, layout.keys))
-        names = ", ".join(map(_quoted, layout.columns))
+        keys, names = _names(layout.keys), _names(layout.columns)
         rows = _table(table.name)
 
         def job(c: Any) -> str:
@@ -121,10 +120,12 @@ class Rows:
 
         self._marks.setdefault(table.name, await self._run(job))
 
-    async def drop(self, name: str) -> None:
-        """Drop a table with all its rows, if it is there."""
+    async def drop(self, name: str, mark: str = "") -> None:
+        """Drop a table with all its rows, if it is there; with a mark, only if it is that one."""
 
         def job(c: Any) -> None:
+            if mark and _mark(c, name)[0] != mark:
+                return
             c.execute(f"DROP VIEW IF EXISTS {_quoted(name)}")
             c.execute(f"DROP TABLE IF EXISTS {_table(name)}")
             c.execute("DELETE FROM diptych_tables WHERE name = $1", [name])
@@ -140,10 +141,12 @@ class Rows:
         """Return what was ever written for these keys, deleted rows too."""
         layout = table.definition.on("duckdb")
         columns = layout.findable([key for key in keys if _is_utf8(key)])
-        names = ", ".join(map(_quoted, layout.keys))
-        text = f"SELECT * FROM {_table(table.name)}"
+        text = (
+            f"SELECT {_names(layout.columns)}, diptych_position, diptych_deleted "
+            f"FROM {_table(table.name)}"
+        )
         if columns:
-            text += f" WHERE ({names}) IN (SELECT {_unnested(layout.keys)})"
+            text += f" WHERE ({_names(layout.keys)}) IN (SELECT {_unnested(layout.keys)})"
         else:
             text += " LIMIT 0"
 
@@ -184,22 +187,41 @@ class Rows:
         layout = table.definition.on("duckdb")
 
         def begin(c: Any) -> Any:
-            return c.cursor().execute(f"SELECT * FROM {_quoted(table.name)}")
+            text = f"SELECT {_names(layout.columns)} FROM {_quoted(table.name)}"
+            return c.cursor().execute(text)
 
         cursor = await self._run(begin)
         while rows := await self._run(lambda _: cursor.fetchmany(PAGE)):
             for row in layout.from_rows(rows):
                 yield row
 
+    async def values(
+        self, table: RowTable, columns: Sequence[str], keys: Sequence[Any] | None = None
+    ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+        """Iterate over the keys of the rows there are, and what is stored in some columns."""
+        layout = table.definition.on("duckdb")
+        text = f"SELECT {_names([*layout.keys, *columns])} FROM {_quoted(table.name)}"
+        asked: list[list[Any]] = []
+        if keys is not None:
+            asked = [list(c) for c in layout.findable([key for key in keys if _is_utf8(key)])]
+            text += f" WHERE ({_names(layout.keys)}) IN (SELECT {_unnested(layout.keys)})"
+        if keys is not None and not asked:
+            return
+        cursor = await self._run(lambda c: c.cursor().execute(text, asked))
+        while rows := await self._run(lambda _: cursor.fetchmany(PAGE)):
+            width = len(layout.keys)
+            for key, row in zip(_keys(layout, rows), rows, strict=True):
+                yield key, dict(zip(columns, row[width:], strict=True))
+
     async def select(self, planned: Any) -> list[Any]:
         """Run a select of one view; return rows of it."""
         layout = planned.definition.on("duckdb")
-        found = await self._run(lambda c: _execute(c, planned.statement)[0])
+        found = await self._run(lambda c: _execute(c, planned)[0])
         return list(layout.from_rows(found))
 
     async def select_any(self, planned: Any) -> list[tuple[Any, ...]]:
         """Run any select."""
-        found, readers = await self._run(lambda c: _execute(c, planned.statement))
+        found, readers = await self._run(lambda c: _execute(c, planned))
         return [
             tuple(
                 value if read is None else read(value)
@@ -277,16 +299,18 @@ class Rows:
         )
 
 
-def _execute(c: Any, statement: Any) -> tuple[list[Any], list[Any]]:
+def _execute(c: Any, planned: Any) -> tuple[list[Any], list[Any]]:
     """Run a statement; return rows as the driver gives them, and what reads their columns."""
-    from sqlalchemy.dialects.postgresql.base import PGDialect
+    from sqlalchemy.dialects.postgresql.base import PGCompiler, PGDialect
     from sqlalchemy.exc import SQLAlchemyError
 
-    from diptych.read.statements import not_run
+    from diptych.read.statements import Renaming, not_run
 
-    make: Any = PGDialect
+    statement, make = planned.statement, cast(Any, PGDialect)
     dialect = make(paramstyle="numeric_dollar")
     dialect.name = "duckdb"
+    dialect.statement_compiler = type("Compiler", (Renaming, PGCompiler), {})
+    dialect.tables = planned.plan.shape.tables
     try:
         compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
         given = compiled.construct_params()
@@ -316,6 +340,10 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(map(_quoted, columns))
+
+
 def _table(name: str) -> str:
     return _quoted(f"diptych_rows_{name}")
 
@@ -327,8 +355,7 @@ def _unnested(columns: Mapping[str, Any]) -> str:
 
 def _upsert(table: RowTable, layout: Layout, columns: Mapping[str, Any], deleted: str) -> str:
     rows = _table(table.name)
-    names = ", ".join(map(_quoted, columns))
-    keys = ", ".join(map(_quoted, layout.keys))
+    names, keys = _names(columns), _names(layout.keys)
     changed = [_quoted(n) for n in layout.columns if n not in layout.keys]
     changed += ["diptych_position", "diptych_deleted"]
     return (
@@ -362,6 +389,15 @@ def _columns(table: RowTable, rows: Sequence[View]) -> list[list[Any]]:
     return columns
 
 
+def _keys(layout: Layout, rows: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return keys from rows that begin with their columns."""
+    columns = [
+        storage.from_column([row[n] for row in rows])
+        for n, storage in enumerate(layout.keys.values())
+    ]
+    return list(columns[0]) if len(columns) == 1 else list(zip(*columns, strict=True))
+
+
 def _placed(layout: Layout, table: RowTable, found: Sequence[Any]) -> dict[Any, Placed]:
     there = [row[:-2] for row in found if not row[-1]]
     gone = [row for row in found if row[-1]]
@@ -372,12 +408,8 @@ def _placed(layout: Layout, table: RowTable, found: Sequence[Any]) -> dict[Any, 
         key_of(row): Placed(row, position) for row, position in zip(rows, positions, strict=True)
     }
     if gone:
-        names = list(layout.columns)
-        columns = [
-            storage.from_column([row[names.index(name)] for row in gone])
-            for name, storage in layout.keys.items()
-        ]
-        keys = columns[0] if len(columns) == 1 else list(zip(*columns, strict=True))
+        places = [list(layout.columns).index(name) for name in layout.keys]
+        keys = _keys(layout, [[row[place] for place in places] for row in gone])
         placed |= {key: Placed(None, row[-2]) for key, row in zip(keys, gone, strict=True)}
     return placed
 

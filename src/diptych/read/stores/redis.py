@@ -22,7 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from diptych.errors import DefinitionError, Invalid, Unavailable
-from diptych.read.rowstore import Placed, RowTable, View, key_text
+from diptych.read.rowstore import Made, Placed, RowTable, View, key_text
 from diptych.sql.addresses import without_password
 
 PREFIX: Final = "diptych:"
@@ -49,6 +49,12 @@ for i = 2, #ARGV, 3 do
     end
 end
 return false
+"""
+
+DROP: Final = """
+if ARGV[1] == '' or redis.call('HGET', KEYS[1], '') == ARGV[1] then
+    redis.call('UNLINK', KEYS[1])
+end
 """
 
 _encode = msgspec.json.Encoder().encode
@@ -106,16 +112,17 @@ class Rows:
         )
         self._redis: Any = Redis(connection_pool=self._pool)
         self._write = self._redis.register_script(WRITE)
+        self._drop = self._redis.register_script(DROP)
         self._marks: dict[str, bytes] = {}
 
-    async def tables(self, names: Iterable[str]) -> dict[str, str]:
-        """Return which of these tables there are, each with the identity of its log."""
-        found: dict[str, str] = {}
+    async def tables(self, names: Iterable[str]) -> dict[str, Made]:
+        """Return which of these tables there are."""
+        found: dict[str, Made] = {}
         with self._reached():
             for name in names:
                 mark = await self._redis.hget(self._hash(name), MARK)
                 if mark is not None:
-                    found[name] = _read(mark, name).log
+                    found[name] = Made(_read(mark, name).log, mark.decode())
         return found
 
     async def make(self, log: str, table: RowTable) -> None:
@@ -139,10 +146,10 @@ class Rows:
             )
         self._marks.setdefault(table.name, there)
 
-    async def drop(self, name: str) -> None:
-        """Drop a table with all its rows, if it is there."""
+    async def drop(self, name: str, mark: str = "") -> None:
+        """Drop a table with all its rows, if it is there; with a mark, only if it is that one."""
         with self._reached():
-            await self._redis.unlink(self._hash(name))
+            await self._drop(keys=[self._hash(name)], args=[mark])
 
     def check(self, table: RowTable, rows: Sequence[View]) -> None:
         """Raise ``Invalid`` for a row that the store cannot hold. Nothing is read or written."""
@@ -186,6 +193,21 @@ class Rows:
 
     async def scan(self, table: RowTable) -> AsyncIterator[Any]:
         """Iterate over the rows there are, in any order; one may come twice."""
+        async for part in self._pages(table):
+            for one in _placed(table, part):
+                if one.row is not None:
+                    yield one.row
+
+    async def values(
+        self, table: RowTable, columns: Sequence[str], keys: Sequence[Any] | None = None
+    ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
+        """Iterate over the keys of the rows there are, and what is stored in some columns."""
+        async for part in self._pages(table) if keys is None else self._some(table, keys):
+            rows = [_decode(text) for _, _, text in (v.partition(b" ") for v in part) if text]
+            for key, row in zip(_keys(table, rows), rows, strict=True):
+                yield key, {name: row[name] for name in columns}
+
+    async def _pages(self, table: RowTable) -> AsyncIterator[list[bytes]]:
         cursor = 0
         while True:
             with self._reached():
@@ -193,11 +215,14 @@ class Rows:
                     self._hash(table.name), cursor, count=AT_ONCE
                 )
             part.pop(MARK, None)
-            for one in _placed(table, list(part.values())):
-                if one.row is not None:
-                    yield one.row
+            yield list(part.values())
             if not cursor:
                 return
+
+    async def _some(self, table: RowTable, keys: Sequence[Any]) -> AsyncIterator[list[bytes]]:
+        with self._reached():
+            found = await self._redis.hmget(self._hash(table.name), list(map(_field, keys)))
+        yield [value for value in found if value is not None]
 
     async def close(self) -> None:
         """Release everything. May be called twice."""
@@ -277,6 +302,15 @@ def _texts(table: RowTable, rows: Sequence[View]) -> list[bytes]:
 
 def _sent(value: Any) -> Any:
     return str(value) if value is not None and math.isinf(value) else value
+
+
+def _keys(table: RowTable, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return the keys of rows that were stored, of whichever version."""
+    columns = [
+        storage.from_column([row[name] for row in rows])
+        for name, storage in table.definition.on("sqlite").keys.items()
+    ]
+    return list(columns[0]) if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
 def _placed(table: RowTable, values: Sequence[bytes]) -> list[Placed]:

@@ -12,14 +12,14 @@ from diptych.errors import DiptychError
 from diptych.log import Append, Log, NewEvent, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Query
-from diptych.read.engine import Engine
+from diptych.read.following.engine import Engine
 from diptych.read.projections import Keyed, Projection, fold_events
-from diptych.read.proof import slice_of
+from diptych.read.proving.proof import slice_of
+from diptych.read.proving.verify import Verdict
 from diptych.read.queries import Answering, Queries
 from diptych.read.select import select
 from diptych.read.status import Status
 from diptych.read.stores.sqlite import SqliteViews
-from diptych.read.verify import Verdict
 from diptych.read.views import View
 from diptych.sql.sqlite import Database
 from diptych.testing.checker.violations import Found, Violation, read_all

@@ -95,7 +95,8 @@ class RowStoreContract:
     async def test_a_table_is_there_once_it_is_made_with_the_log_it_belongs_to(self) -> None:
         """Others are not told of."""
         async with self.new_rows(COUNTERS) as rows:
-            assert await rows.tables(["counter", "leg"]) == {"counter": LOG}
+            made = await rows.tables(["counter", "leg"])
+            assert {name: one.log for name, one in made.items()} == {"counter": LOG}
 
     async def test_a_table_that_is_made_again_keeps_its_rows(self) -> None:
         """So each process may make what it needs."""
@@ -109,6 +110,42 @@ class RowStoreContract:
         async with self.new_rows(COUNTERS) as rows:
             error = await error_of(rows.make(LOG, RowTable("counter", Wider)), DefinitionError)
             assert "more" in str(error)
+
+    async def test_a_table_is_dropped_by_its_mark_only_if_it_is_still_that_one(self) -> None:
+        """One that was made in its place meanwhile stays."""
+        async with self.new_rows(COUNTERS) as rows:
+            before = (await rows.tables(["counter"]))["counter"]
+            await rows.drop("counter", before.mark)
+            assert await rows.tables(["counter"]) == {}
+            await rows.make(LOG, COUNTERS)
+            await rows.drop("counter", before.mark)
+            assert (await rows.tables(["counter"]))["counter"].mark != before.mark
+
+    async def test_another_version_of_a_view_reads_a_table_that_has_its_columns(self) -> None:
+        """So what is live is read by programs that know less of it."""
+        wider = RowTable("counter", Wider)
+        async with self.new_rows(wider) as rows:
+            await rows.write(wider, at(1, Wider("a", 1, "more")))
+            assert await rows.load(COUNTERS, ["a"]) == at(1, Counter("a", 1))
+            assert await scanned(rows, COUNTERS) == {"a": Counter("a", 1)}
+
+    async def test_some_columns_are_read_of_a_table_that_lacks_others(self) -> None:
+        """Of all rows there are, or of some keys; deleted ones are none."""
+        wider = RowTable("counter", Wider)
+        async with self.new_rows(COUNTERS, LEGS) as rows:
+            await rows.write(COUNTERS, at(1, *[Counter(f"c{n}", n) for n in range(3000)]))
+            await rows.write(COUNTERS, {"c7": Placed(None, 2)})
+            found = {key: value async for key, value in rows.values(wider, ["value"])}
+            assert found == {f"c{n}": {"value": n} for n in range(3000) if n != 7}
+            some = [
+                one async for one in rows.values(wider, ["value"], ["c1", "c7", "no", "\ud800"])
+            ]
+            assert some == [("c1", {"value": 1})]
+            assert [one async for one in rows.values(wider, [], [])] == []
+            leg = Leg(1, date(2026, 1, 31), Level.HIGH, "x")
+            await rows.write(LEGS, at(1, leg))
+            key = definition_of(Leg).key_of(leg)
+            assert [one async for one in rows.values(LEGS, [])] == [(key, {})]
 
     async def test_a_dropped_table_is_gone_and_takes_and_gives_no_rows(self) -> None:
         """Its rows are not taken for rows that were never there."""
@@ -318,7 +355,7 @@ class RowStoreContract:
             other = await self.same(rows)
             if other is None:
                 return
-            assert await other.tables(["counter"]) == {"counter": LOG}
+            assert (await other.tables(["counter"]))["counter"].log == LOG
             assert await other.load(COUNTERS, ["a"]) == at(1, Counter("a", 1))
             await other.close()
             await other.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,14 +14,18 @@ from diptych.errors import Invalid
 from diptych.read.port import (
     Change,
     Checkpoint,
+    Difference,
     Found,
     Kept,
     Proof,
     Tally,
+    Turn,
+    Version,
     View,
     Worker,
     definition_of,
 )
+from diptych.read.stores.postgres import versions
 from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
     Steps,
@@ -41,6 +45,9 @@ if TYPE_CHECKING:
 
 HEARING_SECONDS: Final = 0.25
 """How often one who waits looks by himself, as notifications may be lost."""
+
+LOCK_SECONDS: Final = 1
+"""How long one waits for a checkpoint that another worker holds."""
 
 DEAF_SECONDS: Final = 0.05
 """The same while none can be heard: the connection is being made, or there is a pooler."""
@@ -71,19 +78,56 @@ class PostgresViews:
         """
         from diptych.read.stores.postgres.schema import RACES, look_for_tables, make_tables
 
-        kept = {name: [definition_of(v) for v in one.views] for name, one in projections.items()}
-        slices = {name: one.slices for name, one in projections.items()}
-
         async def job(connection: Connection) -> None:
             if not create:
-                await look_for_tables(connection, self.database.schema, kept, self.database.path)
+                await look_for_tables(
+                    connection, self.database.schema, projections, self.database.path
+                )
                 return
             try:
-                await make_tables(connection, self.database.schema, log, kept, slices)
+                await make_tables(connection, self.database.schema, log, projections)
             except RACES:
-                await make_tables(connection, self.database.schema, log, kept, slices)
+                await make_tables(connection, self.database.schema, log, projections)
 
         await self.database.run(job)
+        for one in projections.values():
+            self.steps.write_to({d.view: table for d, table in one.places if one.tables})
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    async def versions(self) -> list[Version]:
+        """Return all versions there are; none where nothing is set up."""
+        return await self.database.run(lambda c: versions.read_versions(c, self.database.schema))
+
+    async def claim(self, new: Sequence[Version]) -> list[Version]:
+        """Note versions, where neither they, nor their instance, nor another live one is there."""
+        await self.database.run(lambda c: versions.claim(c, self.database.schema, new))
+        return await self.versions()
+
+    async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
+        """Change versions, all or none of them, if each is still as it is believed to be."""
+        schema = self.database.schema
+        return await self.database.run(lambda c: versions.turn(c, schema, changes, level=level))
+
+    async def index(self, kept: Kept) -> None:
+        """Make the indexes of tables that were made without."""
+        from diptych.read.stores.postgres.schema import make_all_indexes
+
+        await self.database.run(lambda c: make_all_indexes(c, self.database.schema, kept))
+
+    def read_from(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, let queries find these views in these tables."""
+        if tables != self.steps.read:
+            self.steps.read, self._plans = tables, None
+
+    async def compare(
+        self, view: type[View], tables: tuple[str, str], columns: Sequence[str], most: int
+    ) -> Difference:
+        """Compare two tables of a view in some columns, with at most so many examples."""
+        schema, definition = self.database.schema, definition_of(view)
+        return await self.database.run(
+            lambda c: versions.compare(c, schema, definition, tables, columns, most)
+        )
 
     # --- checkpoints and rows, for the engine -----------------------------------------------------
 
@@ -96,6 +140,11 @@ class PostgresViews:
 
         async def job(connection: Connection) -> list[Checkpoint]:
             async with connection.transaction():
+                # Nobody is to wait for one who has been paused in between.
+                await connection.execute(
+                    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'; "
+                    f"SET LOCAL idle_in_transaction_session_timeout = '{LOCK_SECONDS}s'"
+                )
                 return await recut(
                     connection, self.steps.sql, self.database.schema, projection, cuts
                 )
@@ -218,11 +267,11 @@ class PostgresViews:
         ended = ""
         try:
             async with self.database.lease() as connection:
-                # Like all that is written here, it does not wait for the disk; and a handler
-                # takes the time that it takes.
+                # Like all that is written here, it does not wait for the disk; and not for long for
+                # a checkpoint that another worker holds: that one may have been paused.
                 await connection.execute(
                     "BEGIN; SET LOCAL synchronous_commit = off; "
-                    "SET LOCAL idle_in_transaction_session_timeout = 0"
+                    f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'"
                 )
                 try:
                     yield PostgresTransaction(self, connection)
@@ -258,7 +307,7 @@ class PostgresViews:
         if self._plans is None:
             from diptych.read.stores.postgres.plans import Plans
 
-            self._plans = Plans(self.database.schema)
+            self._plans = Plans(self.database.schema, self.steps.read)
         return self._plans
 
     def plan(self, statement: Any) -> Any:
@@ -276,7 +325,7 @@ class PostgresViews:
         planned = self.plans.of(statement)
         layout = planned.definition.on("postgresql")
         rows, positions = await self.database.run(lambda c: rows_and_positions(c, planned))
-        return Found(layout.from_rows(rows), positions_of(positions))
+        return Found.of(layout.from_rows(rows), positions_of(positions))
 
     async def rows(self, statement: Any) -> Found:
         """Run any select; ``rows`` are tuples."""
@@ -284,15 +333,15 @@ class PostgresViews:
 
         planned = self.plans.of(statement)
         rows, positions = await self.database.run(lambda c: rows_and_positions(c, planned))
-        return Found(planned.plan.tuples(rows), positions_of(positions))
+        return Found.of(planned.plan.tuples(rows), positions_of(positions))
 
     async def get(self, view: type[View], key: Any) -> Found:
         """Read one row by its key."""
-        rows = self.steps.rows_of(view)
+        rows = self.steps.rows_of(view, read=True)
         values = rows.layout.key_values(key)
         found = await self.database.run(lambda c: c.fetch(rows.by_key_with_positions, *values))
         there = found[0][1] is not None
-        return Found(
+        return Found.of(
             rows.layout.from_rows([found[0][2:]] if there else []), positions_of(found[0][0])
         )
 

@@ -30,7 +30,8 @@ FROM {schema}.diptych_checkpoints WHERE projection = $1 ORDER BY slice FOR UPDAT
 -- name: positions
 SELECT coalesce(json_object_agg(projection, position)::text, '{}') AS positions
 FROM (SELECT projection, min(position) AS position
-      FROM {schema}.diptych_checkpoints GROUP BY projection) AS p
+      FROM {schema}.diptych_checkpoints GROUP BY projection
+      UNION ALL SELECT '', coalesce(max(turn), 0) FROM {schema}.diptych_versions) AS p
 
 -- name: proof
 SELECT

@@ -6,13 +6,15 @@ in SQLite: NULLs sort before all else, and a backslash in LIKE is a backslash.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import Column, String, TypeDecorator, nulls_first, nulls_last
 from sqlalchemy.dialects.postgresql.asyncpg import PGCompiler_asyncpg, PGDialect_asyncpg
 from sqlalchemy.sql import operators, visitors
 from sqlalchemy.sql.elements import ClauseList, TextClause
 from sqlalchemy.types import NullType, TupleType, TypeEngine, UserDefinedType
+
+from diptych.read.statements import Renaming, Tables
 
 _Base: Any = PGCompiler_asyncpg  # it is not typed
 
@@ -41,7 +43,7 @@ class ListOf(UserDefinedType[Any]):
         return listed
 
 
-class Compiler(PGCompiler_asyncpg):
+class Compiler(Renaming, PGCompiler_asyncpg):
     """Writes statements."""
 
     def visit_in_op_binary(self, binary: Any, operator: Any, **kw: Any) -> str:
@@ -108,6 +110,7 @@ class Dialect(PGDialect_asyncpg):
 
     statement_compiler = Compiler
     supports_statement_cache = True
+    tables: ClassVar[Tables] = {}
 
 
 def _never_null(select: Any) -> bool:

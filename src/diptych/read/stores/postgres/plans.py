@@ -12,7 +12,7 @@ from sqlalchemy import Integer
 
 from diptych.read import statements
 from diptych.read.port import plain_decimal
-from diptych.read.statements import Shape, Stored, not_run
+from diptych.read.statements import Shape, Stored, Tables, not_run
 from diptych.read.stores.postgres.dialect import Dialect
 from diptych.read.stores.postgres.rows import beside_positions
 from diptych.sql.postgres import Connection
@@ -21,6 +21,7 @@ Convert = Callable[[Any], Any]
 
 _make_dialect: Any = Dialect
 _dialect = _make_dialect()
+"""For what does not depend on where the views are."""
 
 _NUMERIC = 1700
 """The number of PostgreSQL's type: what SQLAlchemy makes floats of where it promises some."""
@@ -38,9 +39,10 @@ class Plan:
     ``sql`` and ``with_positions`` are None where the SQL depends on the values.
     """
 
-    def __init__(self, statement: Any, cache_key: Any, schema: str) -> None:
-        self.shape = Shape(statement)
+    def __init__(self, statement: Any, cache_key: Any, schema: str, dialect: Any) -> None:
+        self.shape = Shape(statement, dialect.tables)
         self.schema = schema
+        self._dialect = dialect
         compiled = self._compile(statement, cache_key=cache_key)
         self.sql: str | None = None
         self._readers = [_reader(column[3]) for column in compiled._result_columns]
@@ -53,7 +55,7 @@ class Plan:
 
     def _compile(self, statement: Any, **options: Any) -> Any:
         return statement.compile(
-            dialect=_dialect,
+            dialect=self._dialect,
             schema_translate_map={None: self.schema},
             render_schema_translate=True,
             **options,
@@ -90,8 +92,10 @@ Planned: TypeAlias = statements.Planned[Plan]
 class Plans(statements.Plans[Plan]):
     """The plans of the statements seen, by shape."""
 
-    def __init__(self, schema: str) -> None:
-        super().__init__(lambda statement, cache_key: Plan(statement, cache_key, schema))
+    def __init__(self, schema: str, tables: Tables) -> None:
+        dialect = _make_dialect()
+        dialect.tables = tables
+        super().__init__(tables, lambda statement, key: Plan(statement, key, schema, dialect))
 
 
 def _binds(compiled: Any) -> list[tuple[str, Convert | None]]:

@@ -72,13 +72,13 @@ def beside_positions(sql: str, schema: str) -> str:
 
 
 class Rows:
-    """The SQL of one view."""
+    """The SQL of one view, in a table of it."""
 
-    def __init__(self, definition: Definition, schema: str) -> None:
+    def __init__(self, definition: Definition, schema: str, table: str = "") -> None:
         self.definition = definition
         self.schema = schema
         self.layout = definition.on("postgresql")
-        self.table = f"{schema}.{quoted(definition.table_name)}"
+        self.table = f"{schema}.{quoted(table or definition.table_name)}"
         self.columns = ", ".join(map(quoted, self.layout.columns))
         self.keys = tuple(map(quoted, self.layout.keys))
 
@@ -201,15 +201,23 @@ class Steps:
     def __init__(self, schema: str) -> None:
         self.schema = schema
         self.sql = {name: text.replace("{schema}", schema) for name, text in (SQL | _PARTS).items()}
-        self._rows: dict[type[View], Rows] = {}
+        self.written: dict[type[View], str] = {}
+        self.read: Mapping[type[View], str] = {}
+        self._rows: dict[tuple[type[View], str], Rows] = {}
         self._statements: dict[Any, str] = {}
 
-    def rows_of(self, view: type[View]) -> Rows:
-        """Return the SQL of a view."""
-        found = self._rows.get(view)
+    def rows_of(self, view: type[View], *, read: bool = False) -> Rows:
+        """Return the SQL of a view: of the table it is written to, or ``read`` from by queries."""
+        table = (self.read if read else self.written).get(view, "")
+        found = self._rows.get((view, table))
         if found is None:
-            found = self._rows[view] = Rows(definition_of(view), self.schema)
+            found = self._rows[view, table] = Rows(definition_of(view), self.schema, table)
         return found
+
+    def write_to(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, write these views to these tables."""
+        self.written |= tables
+        self._statements.clear()
 
     def statement(self, changes: Sequence[Change], *, durable: bool) -> tuple[str, list[Any]]:
         """Return the SQL that makes steps, all in one, and its parameters.

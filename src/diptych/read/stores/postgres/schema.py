@@ -8,13 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from itertools import chain
 from typing import Any, Final
 
 import asyncpg
 
 from diptych.errors import DefinitionError
-from diptych.read.port import Checkpoint, Definition, require_tables
+from diptych.read.port import Checkpoint, Definition, Kept, require_tables
 from diptych.read.stores.postgres.rows import SQL, checkpoints_of, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
@@ -30,48 +29,51 @@ async def make_tables(
     connection: Connection,
     schema: str,
     log: str,
-    projections: Mapping[str, Sequence[Definition]],
-    slices: Mapping[str, int],
+    projections: Mapping[str, Kept],
 ) -> None:
     """Make what is missing, in one transaction: the tables of projections, and of the store.
 
     Given the log's identity, also a checkpoint at 0 for each new projection, of its slices.
     """
-    views = list(chain.from_iterable(projections.values()))
-    for definition in views:
-        _check_names(definition)
+    places = [place for kept in projections.values() for place in kept.places]
+    for definition, table in places:
+        _check_names(definition, table)
     async with connection.transaction():
         await connection.execute(_SQL["lock"], SETUP_LOCK)
         if not await connection.fetchval(_SQL["schema_exists"], schema):
             await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
-        there, stored = await _found(connection, schema, views)
+        there, stored = await _found(connection, schema, [table for _, table in places])
         require_tables(projections, there, stored, create=True)
         for name, create in TABLES.items():
             if name not in there:
                 await connection.execute(create.replace("{schema}", schema))
-        for definition in views:
-            await _make_table(connection, schema, definition, there.get(definition.table_name))
+        for kept in projections.values():
+            for definition, table in kept.places:
+                await _make_table(connection, schema, definition, table, there.get(table))
+                if kept.indexed:
+                    await _make_indexes(connection, schema, definition, table)
         if log and (missing := sorted(projections.keys() - stored.keys())):
             start = SQL["start"].replace("{schema}", schema)
-            await connection.execute(start, missing, [slices[name] for name in missing], log)
+            slices = [projections[name].slices for name in missing]
+            await connection.execute(start, missing, slices, log)
 
 
 async def look_for_tables(
     connection: Connection,
     schema: str,
-    projections: Mapping[str, Sequence[Definition]],
+    projections: Mapping[str, Kept],
     database: str,
 ) -> None:
     """Raise ``NoViews`` unless all tables and checkpoints are there, and as they should be."""
-    views = list(chain.from_iterable(projections.values()))
-    there, stored = await _found(connection, schema, views)
+    places = [place for kept in projections.values() for place in kept.places]
+    there, stored = await _found(connection, schema, [table for _, table in places])
     require_tables(projections, there, stored, create=False, database=database, schema=schema)
-    for definition in views:
-        _require_columns(schema, definition, there[definition.table_name])
+    for definition, table in places:
+        _require_columns(schema, definition, table, there[table])
 
 
 async def plan_tables(
-    connection: Connection, schema: str, projections: Mapping[str, Sequence[Definition]]
+    connection: Connection, schema: str, projections: Mapping[str, Kept]
 ) -> list[tuple[str, str]]:
     """Return the statements that `make_tables` would run, with names: run, and rolled back.
 
@@ -87,7 +89,7 @@ async def plan_tables(
     transaction = connection.transaction()
     await transaction.start()
     try:
-        await make_tables(connection, schema, "", projections, {})
+        await make_tables(connection, schema, "", projections)
     finally:
         connection.remove_query_logger(note)
         await transaction.rollback()
@@ -114,10 +116,10 @@ async def _columns(
 
 
 async def _found(
-    connection: Connection, schema: str, views: Sequence[Definition]
+    connection: Connection, schema: str, views: Sequence[str]
 ) -> tuple[dict[str, _Columns], dict[str, list[Checkpoint]]]:
     """Return the tables that there are, and the checkpoints."""
-    there = await _columns(connection, schema, [*TABLES, *(d.table_name for d in views)])
+    there = await _columns(connection, schema, [*TABLES, *views])
     if "diptych_checkpoints" not in there:
         return there, {}
     rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
@@ -125,9 +127,9 @@ async def _found(
 
 
 async def _make_table(
-    connection: Connection, schema: str, definition: Definition, there: _Columns | None
+    connection: Connection, schema: str, definition: Definition, name: str, there: _Columns | None
 ) -> None:
-    table = f"{schema}.{quoted(definition.table_name)}"
+    table = f"{schema}.{quoted(name)}"
     if there is None:
         columns = [
             f"{quoted(name)} {type_}{_collation(type_)}{' NOT NULL' if refuses_null else ''}"
@@ -138,15 +140,14 @@ async def _make_table(
             f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({keys}))"
         )
     else:
-        _require_columns(schema, definition, there)
-    await _make_indexes(connection, schema, definition)
+        _require_columns(schema, definition, name, there)
 
 
 def _asked(definition: Definition) -> _Columns:
     return {f.name: (f.kind.postgresql.sql, not f.kind.optional, f.key) for f in definition.fields}
 
 
-def _require_columns(schema: str, definition: Definition, there: _Columns) -> None:
+def _require_columns(schema: str, definition: Definition, table: str, there: _Columns) -> None:
     asked = _asked(definition)
     if there != asked:
         changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
@@ -154,13 +155,24 @@ def _require_columns(schema: str, definition: Definition, there: _Columns) -> No
             "The view's table exists with other columns: the view has changed since. Give the view "
             "another table=..., and it will be built there from the log",
             at=definition.at,
-            table=f"{schema}.{definition.table_name}",
+            table=f"{schema}.{table}",
             changed=", ".join(changed),
         )
 
 
-async def _make_indexes(connection: Connection, schema: str, definition: Definition) -> None:
-    wanted = {index_name(definition, fields): fields for fields in definition.indexes}
+async def make_all_indexes(connection: Connection, schema: str, kept: Kept) -> None:
+    """Make the indexes of tables that were made without; one worker does, the others wait."""
+    async with connection.transaction():
+        await connection.execute(_SQL["lock"], SETUP_LOCK)
+        for definition, table in kept.places:
+            await _make_indexes(connection, schema, definition, table)
+
+
+async def _make_indexes(
+    connection: Connection, schema: str, definition: Definition, table: str
+) -> None:
+    """Make a table's indexes, unless they are there."""
+    wanted = {index_name(table, fields): fields for fields in definition.indexes}
     there = await connection.fetch(_SQL["relations"], schema, list(wanted)) if wanted else []
     for name, fields in wanted.items():
         if any(row[0] == name for row in there):
@@ -169,14 +181,13 @@ async def _make_indexes(connection: Connection, schema: str, definition: Definit
         # NULLs sort as in SQLite: before all else. So do the queries ask for it.
         columns = [quoted(f) + (" NULLS FIRST" if kinds[f].optional else "") for f in fields]
         await connection.execute(
-            f"CREATE INDEX {quoted(name)} ON {schema}.{quoted(definition.table_name)} "
-            f"({', '.join(columns)})"
+            f"CREATE INDEX {quoted(name)} ON {schema}.{quoted(table)} ({', '.join(columns)})"
         )
 
 
-def index_name(definition: Definition, fields: Sequence[str]) -> str:
+def index_name(table: str, fields: Sequence[str]) -> str:
     """Return an index's name. Where PostgreSQL would cut it off, its end is a hash of it."""
-    name = f"{definition.table_name}_by_{'_'.join(fields)}"
+    name = f"{table}_by_{'_'.join(fields)}"
     full = name.encode()
     if len(full) <= LONGEST_NAME:
         return name
@@ -188,8 +199,8 @@ def _collation(type_: str) -> str:
     return ' COLLATE "C"' if type_ == "text" else ""
 
 
-def _check_names(definition: Definition) -> None:
-    for name in (definition.table_name, *definition.names):
+def _check_names(definition: Definition, table: str) -> None:
+    for name in (table, *definition.names):
         if len(name.encode()) > LONGEST_NAME:
             raise DefinitionError(
                 "PostgreSQL's names have at most 63 bytes; give the field a shorter name, or the "

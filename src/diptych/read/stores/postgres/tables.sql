@@ -56,6 +56,22 @@ CREATE TABLE {schema}.diptych_proofs (
     PRIMARY KEY (projection)
 )
 
+-- The versions of projections: under which name each is kept (`instance`), in which tables (JSON, by
+-- the plain ones), and what it is made of (JSON). turn: the last change of a state, counted over all.
+-- name: diptych_versions
+CREATE TABLE {schema}.diptych_versions (
+    projection text COLLATE "C" NOT NULL,
+    version text COLLATE "C" NOT NULL,
+    instance text COLLATE "C" NOT NULL UNIQUE,
+    tables text NOT NULL,
+    state text COLLATE "C" NOT NULL,
+    parts text NOT NULL,
+    since timestamp with time zone NOT NULL,
+    turn bigint NOT NULL,
+    PRIMARY KEY (projection, version),
+    EXCLUDE (projection WITH =) WHERE (state = 'live')
+)
+
 -- Effects that were not applied. key: canonical JSON; '' where an event has none: then as many slices
 -- as said have passed it over.
 -- name: diptych_parked

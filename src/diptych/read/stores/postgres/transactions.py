@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import asyncpg
 import msgspec
 
 from diptych.errors import CheckpointMoved, DefinitionError
@@ -58,12 +59,18 @@ class PostgresTransaction:
     async def move(self, change: Change) -> None:
         """Move the checkpoint; ``CheckpointMoved`` when it was moved by somebody else."""
         step = msgspec.structs.replace(change, writes=())  # rows are the handler's to write
-        if not await PostgresInside(self._store, self._connection).apply(step):
+        try:
+            moved = await PostgresInside(self._store, self._connection).apply(step)
+        except asyncpg.LockNotAvailableError:
+            moved = False  # somebody is about to
+        if not moved:
             raise CheckpointMoved(
                 "Another worker moved this checkpoint first",
                 projection=change.before.projection,
                 position=change.before.position,
             )
+        # What the handler itself waits for is its own affair.
+        await self._connection.execute("SET LOCAL lock_timeout = 0")
 
     def own(self, views: Iterable[type[View]]) -> None:
         """From now on, let ``put`` and ``delete`` write these views only."""
@@ -92,7 +99,8 @@ class PostgresTransaction:
 
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields)."""
-        rows = self._store.steps.rows_of(view)
+        read = self.owned is None or view not in self.owned
+        rows = self._store.steps.rows_of(view, read=read)
         values = rows.layout.key_values(key)
         found = rows.layout.from_rows(await self._connection.fetch(rows.by_key, *values))
         return found[0] if found else None

@@ -5,28 +5,31 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncGenerator, Collection, Iterable, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from diptych.errors import CheckpointMoved, DefinitionError
+from diptych.errors import CheckpointMoved, DefinitionError, NoViews
 from diptych.read.port import (
     Change,
     Checkpoint,
+    Difference,
     Found,
     Kept,
     Proof,
     Tally,
+    Turn,
+    Version,
     View,
     Worker,
     definition_of,
     require_tables,
 )
 from diptych.read.stores.sqlite import rows as sql
+from diptych.read.stores.sqlite import versions
 from diptych.read.stores.sqlite.desk import SqliteDesk, park
 from diptych.read.stores.sqlite.rows import Rows, flat
-from diptych.sql.sqlite import Database, Session, transaction
+from diptych.sql.sqlite import Database, Session, patiently, transaction
 
 if TYPE_CHECKING:
     from diptych.read.stores.sqlite.plans import Plans, Runner
@@ -51,7 +54,9 @@ class SqliteViews:
         self.database = database
         self.owned = owned
         self.desk = SqliteDesk(self)
-        self._rows: dict[type[View], Rows] = {}
+        self._rows: dict[tuple[type[View], str], Rows] = {}
+        self._written: dict[type[View], str] = {}
+        self._read: Mapping[type[View], str] = {}
         self._plans: Plans | None = None
         self._reading: Runner | None = None
         self._writing: Runner | None = None
@@ -63,13 +68,12 @@ class SqliteViews:
         """
         from diptych.read.stores.sqlite.schema import make_table, require_columns
 
-        kept = {name: [definition_of(v) for v in one.views] for name, one in projections.items()}
-
         def look(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
             require(connection, create=False)
-            for definition in chain.from_iterable(kept.values()):
-                require_columns(connection, definition)
+            for kept in projections.values():
+                for definition, table in kept.places:
+                    require_columns(connection, definition, table)
 
         def make(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
@@ -77,15 +81,22 @@ class SqliteViews:
                 for statement in sql.TABLES.split(";\n"):
                     connection.execute(statement)
                 require(connection, create=True)
-                for definition in chain.from_iterable(kept.values()):
-                    make_table(connection, definition)
+                for kept in projections.values():
+                    for definition, table in kept.places:
+                        make_table(connection, definition, table, indexed=kept.indexed)
                 for name, one in projections.items():
                     connection.execute(sql.SQL["start"], (name, log, one.slices))
 
         def require(connection: sqlite3.Connection, *, create: bool) -> None:
             tables = sql.read_tables(connection)
             stored = sql.read_checkpoints(connection) if "diptych_checkpoints" in tables else {}
-            require_tables(kept, tables, stored, create=create, path=self.database.path)
+            require_tables(projections, tables, stored, create=create, path=self.database.path)
+            if not create and projections and "diptych_versions" not in tables:
+                raise NoViews(
+                    "There are no views at that address, and none were to be made",
+                    path=self.database.path,
+                    lacking="diptych_versions",
+                )
 
         if create or self.database.path is None:
             await self.database.write(make)
@@ -93,6 +104,8 @@ class SqliteViews:
         else:
             await self.database.read(look)
             await self.database.write(sql.prepare)
+        for one in projections.values():
+            self._written |= {d.view: table for d, table in one.places if one.tables}
 
     # --- checkpoints and rows, for the engine -----------------------------------------------------
 
@@ -119,7 +132,12 @@ class SqliteViews:
 
     async def prove(self, proof: Proof) -> None:
         """Keep what was found of a projection, in place of what was found before."""
-        await self.database.write(lambda c: sql.keep_proof(c, proof))
+
+        def job(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                sql.keep_proof(connection, proof)
+
+        await self.database.write(job)
 
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
@@ -155,7 +173,75 @@ class SqliteViews:
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""
-        await self.database.write(lambda c: sql.leave(c, worker))
+
+        def job(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                sql.leave(connection, worker)
+
+        await self.database.write(job)
+
+    # --- versions ---------------------------------------------------------------------------------
+
+    async def versions(self) -> list[Version]:
+        """Return all versions there are; none where nothing is set up."""
+        return await self.database.read(versions.read_versions)
+
+    async def claim(self, new: Sequence[Version]) -> list[Version]:
+        """Note versions, where neither they, nor their instance, nor another live one is there."""
+
+        def job(connection: sqlite3.Connection) -> list[Version]:
+            with transaction(connection):
+                versions.claim(connection, new)
+                return versions.read_versions(connection)
+
+        return await self.database.write(job)
+
+    async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
+        """Change versions, all or none of them, if each is still as it is believed to be."""
+
+        def job(connection: sqlite3.Connection) -> bool:
+            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+            done = False
+            try:
+                done = versions.turn(connection, changes, level=level)
+            finally:
+                connection.execute("COMMIT" if done else "ROLLBACK")
+            return done
+
+        return await self.database.write(job)
+
+    async def index(self, kept: Kept) -> None:
+        """Make the indexes of tables that were made without."""
+        from diptych.read.stores.sqlite.schema import make_table
+
+        def job(connection: sqlite3.Connection) -> None:
+            with transaction(connection):
+                for definition, table in kept.places:
+                    make_table(connection, definition, table)
+
+        await self.database.write(job)
+
+    def read_from(self, tables: Mapping[type[View], str]) -> None:
+        """From now on, let queries find these views in these tables."""
+        if tables != self._read:
+            self._read, self._plans = tables, None
+
+    async def compare(
+        self, view: type[View], tables: tuple[str, str], columns: Sequence[str], most: int
+    ) -> Difference:
+        """Compare two tables of a view in some columns, with at most so many examples."""
+        definition = definition_of(view)
+
+        def job(connection: sqlite3.Connection) -> Difference:
+            connection.execute("BEGIN")
+            try:
+                return versions.compare(connection, definition, tables, columns, most)
+            finally:
+                connection.execute("ROLLBACK")
+
+        return await self.database.read(job)
+
+    # --- rows -------------------------------------------------------------------------------------
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""
@@ -194,11 +280,12 @@ class SqliteViews:
         """Return the store within a transaction that is open on a connection to its database."""
         return SqliteInside(self, connection)
 
-    def rows_of(self, view: type[View]) -> Rows:
-        """Return the SQL of a view."""
-        found = self._rows.get(view)
+    def rows_of(self, view: type[View], *, read: bool = False) -> Rows:
+        """Return the SQL of a view: of the table it is written to, or ``read`` from by queries."""
+        table = (self._read if read else self._written).get(view, "")
+        found = self._rows.get((view, table))
         if found is None:
-            found = self._rows[view] = Rows(definition_of(view))
+            found = self._rows[view, table] = Rows(definition_of(view), table)
         return found
 
     @asynccontextmanager
@@ -210,7 +297,8 @@ class SqliteViews:
             self._writing = Runner()
         runner = self._writing
         async with self.database.session() as held:
-            await held.run(lambda c: runner.begin(c, "BEGIN IMMEDIATE"))
+            tables = self._read
+            await held.run(lambda c: runner.begin(c, tables, "BEGIN IMMEDIATE"))
             yield SqliteTransaction(self, held, runner)
             await held.run(lambda c: c.execute("COMMIT"))
 
@@ -222,7 +310,7 @@ class SqliteViews:
         if self._plans is None:
             from diptych.read.stores.sqlite.plans import Plans
 
-            self._plans = Plans()
+            self._plans = Plans(self._read)
         return self._plans
 
     @property
@@ -246,18 +334,20 @@ class SqliteViews:
         """Run a select of one view; ``rows`` are rows of it."""
         planned, runner = self.plans.of(statement), self.runner
         _ = planned.definition
-        return Found(
+        return Found.of(
             *await self.database.read(lambda c: runner.view_rows_and_positions(c, planned))
         )
 
     async def rows(self, statement: Any) -> Found:
         """Run any select; ``rows`` are tuples."""
         planned, runner = self.plans.of(statement), self.runner
-        return Found(*await self.database.read(lambda c: runner.tuples_and_positions(c, planned)))
+        return Found.of(
+            *await self.database.read(lambda c: runner.tuples_and_positions(c, planned))
+        )
 
     async def get(self, view: type[View], key: Any) -> Found:
         """Read one row by its key."""
-        rows = self.rows_of(view)
+        rows = self.rows_of(view, read=True)
         text, values = rows.by_key_with_positions, rows.layout.key_values(key)
 
         def job(connection: sqlite3.Connection) -> tuple[Any, ...]:
@@ -266,7 +356,7 @@ class SqliteViews:
 
         positions, *row = await self.database.read(job)
         missing = row[-1] is None
-        return Found(
+        return Found.of(
             [] if missing else rows.layout.from_rows([row[:-1]]), sql.positions_of(positions)
         )
 
@@ -366,7 +456,7 @@ class SqliteTransaction:
 
     async def get(self, view: type[V], key: Any) -> V | None:
         """Return the row of a key (a tuple where the view has several key fields)."""
-        rows = self._store.rows_of(view)
+        rows = self._store.rows_of(view, read=self.owned is None or view not in self.owned)
         values = rows.layout.key_values(key)
         found = await self._held.run(lambda c: c.execute(rows.by_key, values).fetchall())
         listed = rows.layout.from_rows(found)

@@ -32,7 +32,8 @@ WHERE projection = ? AND slice = ? AND slices = ? AND log = ? AND position = ? A
 
 -- name: positions
 SELECT json_group_object(projection, position)
-FROM (SELECT projection, min(position) AS position FROM diptych_checkpoints GROUP BY projection)
+FROM (SELECT projection, min(position) AS position FROM diptych_checkpoints GROUP BY projection
+      UNION ALL SELECT '', coalesce(max(turn), 0) FROM diptych_versions)
 
 -- name: proof
 SELECT

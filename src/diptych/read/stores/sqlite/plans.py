@@ -9,33 +9,49 @@ from typing import Any, TypeAlias
 
 import msgspec
 from sqlalchemy import Connection, create_engine
+from sqlalchemy.dialects.sqlite.base import SQLiteCompiler
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from diptych.read import statements
-from diptych.read.statements import Shape, not_run
+from diptych.read.statements import Renaming, Shape, Tables, not_run
 from diptych.read.stores.sqlite.rows import SQL, as_json, positions_of
 from diptych.sql.sqlite import is_faulty, patiently
 
-_dialect = SQLiteDialect_pysqlite(paramstyle="qmark")
 _decode = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
+
+
+class Compiler(Renaming, SQLiteCompiler):
+    """Writes statements."""
+
+
+def dialect_of(tables: Tables) -> Any:
+    """Return the dialect that knows in which tables the views are."""
+    dialect: Any = SQLiteDialect_pysqlite(paramstyle="qmark")
+    return _taught(dialect, tables)
+
+
+def _taught(dialect: Any, tables: Tables) -> Any:
+    dialect.statement_compiler = Compiler
+    dialect.tables = tables
+    return dialect
 
 
 class Plan:
     """What is known of one shape of statement: what it reads and, if it is plain, its SQL."""
 
-    def __init__(self, statement: Any, cache_key: Any) -> None:
-        self.shape = Shape(statement)
+    def __init__(self, statement: Any, cache_key: Any, dialect: Any) -> None:
+        self.shape = Shape(statement, dialect.tables)
         self.sql: str | None = None
         self.with_positions = ""
-        compiled = statement.compile(dialect=_dialect, cache_key=cache_key)
+        compiled = statement.compile(dialect=dialect, cache_key=cache_key)
         # A list in IN (...) is written out at each execution: SQLAlchemy does that.
         if cache_key is None or compiled.post_compile_params or compiled.literal_execute_params:
             return
         self._compiled = compiled
         self._binds: list[tuple[str, Callable[[Any], Any] | None]] = [
-            (name, compiled.binds[name].type.dialect_impl(_dialect).bind_processor(_dialect))
+            (name, compiled.binds[name].type.dialect_impl(dialect).bind_processor(dialect))
             for name in compiled.positiontup or ()
         ]
         self.sql = compiled.string
@@ -66,8 +82,9 @@ Planned: TypeAlias = statements.Planned[Plan]
 class Plans(statements.Plans[Plan]):
     """The plans of the statements seen, by shape."""
 
-    def __init__(self) -> None:
-        super().__init__(Plan)
+    def __init__(self, tables: Tables) -> None:
+        dialect = dialect_of(tables)
+        super().__init__(tables, lambda statement, cache_key: Plan(statement, cache_key, dialect))
 
 
 # --- running --------------------------------------------------------------------------------------
@@ -77,11 +94,13 @@ class Runner:
     """Runs plans on one connection, in that connection's thread."""
 
     def __init__(self) -> None:
-        self._alchemy: Connection | None = None
+        # One for each set of tables: SQLAlchemy keeps what it has compiled.
+        self._alchemy: dict[tuple[Any, ...], Connection] = {}
 
-    def alchemy(self, connection: sqlite3.Connection) -> Connection:
+    def alchemy(self, connection: sqlite3.Connection, tables: Tables) -> Connection:
         """Return SQLAlchemy's connection over ours; it never begins nor ends a transaction."""
-        if self._alchemy is None:
+        key = tuple(tables.items())
+        if key not in self._alchemy:
             engine = create_engine(
                 "sqlite://",
                 creator=lambda: connection,
@@ -89,15 +108,20 @@ class Runner:
                 isolation_level="AUTOCOMMIT",
                 pool_reset_on_return=None,
             )
-            self._alchemy = engine.connect()
-        return self._alchemy
+            _taught(engine.dialect, tables)
+            self._alchemy[key] = engine.connect()
+        return self._alchemy[key]
+
+    def _run(self, connection: sqlite3.Connection, planned: Planned) -> Any:
+        alchemy = self.alchemy(connection, planned.plan.shape.tables)
+        return alchemy.execute(planned.statement)
 
     def view_rows(self, connection: sqlite3.Connection, planned: Planned) -> list[Any]:
         """Return rows of the view that a statement selects."""
         definition = planned.definition
         with refused_statements(planned.statement):
             if planned.values is None:
-                found = self.alchemy(connection).execute(planned.statement).fetchall()
+                found = self._run(connection, planned).fetchall()
                 return [definition.view(*row) for row in found]
             assert planned.plan.sql is not None
             rows = connection.execute(planned.plan.sql, planned.values).fetchall()
@@ -106,13 +130,14 @@ class Runner:
     def tuples(self, connection: sqlite3.Connection, planned: Planned) -> list[tuple[Any, ...]]:
         """Return the rows of any statement that gives some."""
         with refused_statements(planned.statement):
-            found = self.alchemy(connection).execute(planned.statement).fetchall()
+            found = self._run(connection, planned).fetchall()
         return [tuple(row) for row in found]
 
     def count(self, connection: sqlite3.Connection, planned: Planned) -> int:
         """Run an insert, update or delete; return how many rows it touched."""
         with refused_statements(planned.statement):
-            return self.alchemy(connection).execute(planned.statement).rowcount
+            count: int = self._run(connection, planned).rowcount
+        return count
 
     def view_rows_and_positions(
         self, connection: sqlite3.Connection, planned: Planned
@@ -134,9 +159,9 @@ class Runner:
         """Return the rows of any select and all projections' positions, of one snapshot."""
         return self._in_snapshot(connection, self.tuples, planned)
 
-    def begin(self, connection: sqlite3.Connection, how: str = "BEGIN") -> None:
+    def begin(self, connection: sqlite3.Connection, tables: Tables, how: str = "BEGIN") -> None:
         """Begin a transaction, after SQLAlchemy has connected: it rolls back when it does."""
-        self.alchemy(connection)
+        self.alchemy(connection, tables)
         patiently(lambda: connection.execute(how))
 
     def _in_snapshot(
@@ -145,7 +170,7 @@ class Runner:
         run: Callable[[sqlite3.Connection, Planned], list[Any]],
         planned: Planned,
     ) -> tuple[list[Any], dict[str, int]]:
-        self.begin(connection)
+        self.begin(connection, planned.plan.shape.tables)
         try:
             positions = positions_of(connection.execute(SQL["positions"]).fetchone()[0])
             return run(connection, planned), positions

@@ -73,11 +73,11 @@ def chunks(count: int, width: int) -> Iterator[tuple[int, int]]:
 
 
 class Rows:
-    """The SQL of one view."""
+    """The SQL of one view, in a table of it."""
 
-    def __init__(self, definition: Definition) -> None:
+    def __init__(self, definition: Definition, table: str = "") -> None:
         self.definition = definition
-        self.table = quoted(definition.table_name)
+        self.table = quoted(table or definition.table_name)
         self.columns = ", ".join(quoted(name) for name in definition.names)
         self.keys = tuple(quoted(f.name) for f in definition.key_fields)
         self.layout = definition.on("sqlite")

@@ -79,3 +79,20 @@ CREATE TABLE IF NOT EXISTS diptych_pauses (
     actor TEXT NOT NULL,
     why TEXT NOT NULL
 ) WITHOUT ROWID;
+
+-- The versions of projections: under which name each is kept (`instance`), in which tables (JSON, by
+-- the plain ones), and what it is made of (JSON). turn: the last change of a state, counted over all.
+CREATE TABLE IF NOT EXISTS diptych_versions (
+    projection TEXT NOT NULL,
+    version TEXT NOT NULL,
+    instance TEXT NOT NULL UNIQUE,
+    tables TEXT NOT NULL,
+    state TEXT NOT NULL,
+    parts TEXT NOT NULL,
+    since TEXT NOT NULL,
+    turn INTEGER NOT NULL,
+    PRIMARY KEY (projection, version)
+) WITHOUT ROWID;
+
+CREATE UNIQUE INDEX IF NOT EXISTS diptych_versions_live
+ON diptych_versions (projection) WHERE state = 'live'

@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 from typing import Any
 
-from diptych.read.desk import NO_KEY
+from diptych.read.parking.desk import NO_KEY
 from diptych.read.port import Change, Parked, ParkedKey, Pause, Proof, Tally, ViewStore, pack
 from diptych.testing.contracts.views.making import (
     AT,

@@ -1,0 +1,1 @@
+"""Give a flight another aircraft before it departs."""

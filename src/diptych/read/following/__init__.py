@@ -1,0 +1,1 @@
+"""Following the log: the engine, its spans of slices, and the folding of pages."""

@@ -1,0 +1,1 @@
+"""Parked keys: what a projection could not fold, and how it comes back."""

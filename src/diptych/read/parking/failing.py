@@ -1,0 +1,52 @@
+"""What cannot be applied: whose fault it is, and what to say."""
+
+from __future__ import annotations
+
+from diptych.errors import ProjectionFailed, Unavailable
+from diptych.read.port import Change, ViewStore, definition_of
+from diptych.read.projections import Projection
+from diptych.read.proving.proof import hash_key
+
+
+class _Undo(Exception):
+    """Rolls a transaction back."""
+
+
+async def unwritable(store: ViewStore, change: Change) -> dict[tuple[int, int], Exception]:
+    """Return the effects of a step of one event whose rows the store does not take, and why.
+
+    They are told by position and hash of the key. Each row is written in a transaction of its own,
+    which is rolled back.
+    """
+    position = change.after.position
+    found: dict[tuple[int, int], Exception] = {}
+    for writes in change.writes:
+        for row in writes.rows:
+            try:
+                async with store.session() as tx:
+                    await tx.put(row)
+                    raise _Undo
+            except _Undo:
+                continue
+            except Unavailable:
+                raise
+            except Exception as error:
+                key = definition_of(writes.view).key_of(row)
+                found[position, hash_key(key)] = error
+    return found
+
+
+def failure_of(one: Projection, position: int, error: Exception) -> ProjectionFailed:
+    """Return the error of a projection that stands still before an event."""
+    if isinstance(error, ProjectionFailed):
+        return error
+    failure = ProjectionFailed(
+        "The projection cannot apply this event; it stands still before it and tries again "
+        "from time to time. Correct the function and restart",
+        projection=one.name,
+        position=position,
+        why=f"{type(error).__name__}: {error}",
+        at=one.at,
+    )
+    failure.__cause__ = error
+    return failure

@@ -1,0 +1,1 @@
+"""The proof: what was applied, held against the log."""

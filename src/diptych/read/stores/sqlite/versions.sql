@@ -1,0 +1,33 @@
+-- name: versions
+SELECT projection, version, instance, tables, state, parts, since, turn
+FROM diptych_versions ORDER BY projection, since
+
+-- name: claim
+INSERT OR IGNORE INTO diptych_versions
+    (projection, version, instance, tables, state, parts, since, turn)
+VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM diptych_versions))
+
+-- name: turn
+UPDATE diptych_versions SET version = ?, tables = ?, state = ?, parts = ?, since = ?, turn = ?
+WHERE projection = ? AND version = ? AND instance = ? AND state = ?
+
+-- name: last_turn
+SELECT coalesce(max(turn), 0) FROM diptych_versions
+
+-- name: reached
+SELECT coalesce(min(position), -1) FROM diptych_checkpoints WHERE projection = ?
+
+-- name: drop_checkpoints
+DELETE FROM diptych_checkpoints WHERE projection = ?
+
+-- name: drop_blocks
+DELETE FROM diptych_blocks WHERE projection = ?
+
+-- name: drop_proofs
+DELETE FROM diptych_proofs WHERE projection = ?
+
+-- name: drop_parked
+DELETE FROM diptych_parked WHERE projection = ?
+
+-- name: drop_pauses
+DELETE FROM diptych_pauses WHERE projection = ?

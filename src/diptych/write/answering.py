@@ -1,0 +1,54 @@
+"""Answers on their way to those who wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from diptych.write.entry import Entry, Receipt
+from diptych.write.measures import Measures
+
+ANSWERS_AT_ONCE = 64
+"""How many commands of a batch are answered before those ask again, by a log that is remote."""
+
+
+class Answering:
+    """Answers commands; ``open`` is how many were accepted and have no answer yet.
+
+    Where the log works in another process (``remote``), a batch is answered in parts: the log can
+    begin with what the first ones ask for next, while the others are answered here.
+    """
+
+    def __init__(self, measures: Measures, *, remote: bool) -> None:
+        self.open = 0
+        self._measures = measures
+        self._waiting: deque[tuple[Entry, Receipt | BaseException]] = deque()
+        self._at_once = ANSWERS_AT_ONCE if remote else 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether answers are still to be given."""
+        return bool(self._waiting)
+
+    def give(self, entry: Entry, result: Receipt | BaseException) -> None:
+        """Answer one command."""
+        self.open -= 1
+        self._measures.answered(entry, result)
+        if entry.answer.done():
+            return  # the caller was cancelled; what was decided stands
+        if isinstance(result, Receipt):
+            entry.answer.set_result(result)
+        else:
+            entry.answer.set_exception(result)
+
+    def add(self, entry: Entry, result: Receipt | BaseException) -> None:
+        """Answer one command with the others of its batch: see `deliver`."""
+        self._waiting.append((entry, result))
+
+    def deliver(self) -> None:
+        """Answer what was added, some now, the rest in the event loop's next rounds."""
+        waiting = self._waiting
+        for _ in range(min(len(waiting), self._at_once or len(waiting))):
+            self.give(*waiting.popleft())
+        if waiting:
+            asyncio.get_running_loop().call_soon(self.deliver)

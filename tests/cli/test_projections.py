@@ -1,0 +1,112 @@
+"""``diptych projections``: versions looked at, rebuilt, switched to and dropped from the shell."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Cli
+
+CHANGED = ("    return Summary(event.order", "    pieces += 1\n    return Summary(event.order")
+
+
+@pytest.fixture
+def changed(cli: Cli) -> Cli:
+    """A shop with two orders, whose fold has changed since."""
+    for order in ("1", "2"):
+        cli("do", "Place", f"order={order}", "customer=ann", "total=3")
+    assert cli("ask", "OrdersOf", "customer=ann").status == 0
+    change(cli, *CHANGED)
+    return cli
+
+
+def change(cli: Cli, old: str, new: str) -> None:
+    """Work from now on with the shop's changed code."""
+    text = Path("cli_shop.py").read_text()
+    assert old in text
+    Path("changed_shop.py").write_text(text.replace(old, new))
+    os.environ["DIPTYCH_APP"] = "changed_shop:app"  # the fixture puts it back
+
+
+def pieces(cli: Cli) -> list[int]:
+    rows = cli("ask", "OrdersOf", "customer=ann", "--json").json["value"]
+    return [row["pieces"] for row in rows]
+
+
+def listed(cli: Cli) -> dict[str, str]:
+    found = cli("projections", "list", "--json").json["versions"]
+    return {one["state"]: one["version"] for one in found}
+
+
+def test_plan_says_what_will_be_rebuilt_and_why(changed: Cli) -> None:
+    told = changed("projections", "plan")
+    assert "will be built beside the live version" in told.out
+    assert "the fold's code changed" in told.out
+    assert [one["action"] for one in changed("projections", "plan", "--json").json["projections"]]
+    assert list(listed(changed)) == ["live"]
+
+
+def test_a_comment_rebuilds_nothing(cli: Cli) -> None:
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    cli("ask", "OrdersOf", "customer=ann")
+    change(cli, '    """One row an order."""', "    # One row an order.")
+    (plan,) = cli("projections", "plan", "--json").json["projections"]
+    assert (plan["action"], plan["why"]) == ("none", [])
+    assert "nothing to rebuild" in cli("projections", "rebuild").out
+
+
+def test_from_rebuild_to_drop(changed: Cli) -> None:
+    built = changed("projections", "rebuild", "--compare", "--no-cutover")
+    assert "of 2 rows 2 differ" in built.out
+    assert "2 of 2 events" in built.err
+    assert set(listed(changed)) == {"live", "held"}
+    different = changed("projections", "compare", "summary", "--examples", "1", "--json")
+    assert different.status == 1
+    assert [d["columns"] for d in different.json["differences"]] == [{"pieces": 2}]
+    done = changed("projections", "cutover", "summary", "--yes")
+    assert done.status == 0
+    assert "is live, no longer" in done.out
+    assert pieces(changed) == [1, 1]
+    assert "is live" in changed("projections", "rollback", "summary", "--yes").out
+    assert pieces(changed) == [0, 0]
+    back = changed("projections", "cutover", "summary", "--yes", "--json").json
+    assert listed(changed) == {"live": back["now"], "old": back["before"]}
+    assert "dropped" in changed("projections", "drop", "summary", "--yes").out
+    assert list(listed(changed)) == ["live"]
+    assert "nothing to drop" in changed("projections", "drop", "summary", "--yes").out
+    assert changed("verify").status == 0
+
+
+def test_it_asks_before_it_switches_or_drops(changed: Cli) -> None:
+    """Where nobody can answer it does nothing without --yes."""
+    changed("projections", "rebuild", "--no-cutover")
+    before = listed(changed)
+    for words in (("cutover", "summary"), ("rollback", "summary"), ("drop", "summary")):
+        refused = changed("projections", *words)
+        assert refused.status == 2
+        assert "not-confirmed" in refused.err
+    assert listed(changed) == before
+
+
+def test_a_rebuild_switches_by_itself(changed: Cli) -> None:
+    found = changed("projections", "rebuild", "summary", "--limit", "1000", "--json")
+    assert [one["state"] for one in json.loads(found.out)["rebuilt"]] == ["live"]
+    assert pieces(changed) == [1, 1]
+
+
+def test_the_state_of_a_version_stands_in_status(changed: Cli) -> None:
+    changed("projections", "rebuild", "--no-cutover")
+    found = changed("status", "--json").json["projections"]
+    assert sorted(one["phase"] for one in found) == ["held", "live"]
+    assert "held" in changed("status").out
+
+
+def test_what_is_not_there_is_named(cli: Cli) -> None:
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    cli("ask", "OrdersOf", "customer=ann")
+    assert "There is no such projection" in cli("projections", "plan", "nothing").err
+    assert cli("projections", "compare", "summary").status == 2
+    back = cli("projections", "rollback", "summary", "--yes")
+    assert back.status == 2
+    assert "no version that was live before" in back.err
