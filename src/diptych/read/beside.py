@@ -229,8 +229,12 @@ class RowsBeside:
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Write the rows of all steps, then move the checkpoints; tell for each whether it stood.
 
-        The rows of a step that is not made stay: see above.
+        The rows of a step that is not made stay: see above. So it is looked first whether it can be
+        made: what is paused, or was moved by others, is not to be written any more.
         """
+        stored = await self.books.checkpoints()
+        if not all(one.before in stored.get(one.before.projection, ()) for one in changes):
+            return await self._each(changes, stored)
         for change in changes:
             for writes in change.writes:
                 self.row_store.check(self.written(writes.view), writes.rows)
@@ -239,6 +243,13 @@ class RowsBeside:
                 if not await self.row_store.write(self.written(writes.view), _placed(writes)):
                     return [False] * len(changes)
         return await self.books.apply([structs.replace(one, writes=()) for one in changes])
+
+    async def _each(
+        self, changes: Sequence[Change], stored: Mapping[str, Collection[Checkpoint]]
+    ) -> list[bool]:
+        able = [one for one in changes if one.before in stored.get(one.before.projection, ())]
+        made = iter(await self.apply(able) if able else ())
+        return [one in able and next(made) for one in changes]
 
     @asynccontextmanager
     async def session(self) -> AsyncGenerator[Session]:

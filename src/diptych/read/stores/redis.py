@@ -221,7 +221,8 @@ class Rows:
 
     async def _some(self, table: RowTable, keys: Sequence[Any]) -> AsyncIterator[list[bytes]]:
         with self._reached():
-            found = await self._redis.hmget(self._hash(table.name), list(map(_field, keys)))
+            found = await self._redis.hmget(self._hash(table.name), [MARK, *map(_field, keys)])
+        found[0] = None
         yield [value for value in found if value is not None]
 
     async def close(self) -> None:
