@@ -92,8 +92,9 @@ async def balances(running: Running, made: Bank, after: Any = None) -> dict[str,
 
 async def assert_proved(running: Running) -> None:
     await running.projections.versions()  # so that it knows what is live
-    for verdict in (*await running.verify(), *await running.verify_rows()):
-        assert verdict.ok, verdict
+    events, found = await running.verify(), await running.verify_rows()
+    assert all(one.ok for one in events), events
+    assert all(one.ok for one in found), found
 
 
 async def states(running: Running) -> list[str]:

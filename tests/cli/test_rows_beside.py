@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
-from diptych.testing.servers import PostgresServer, RedisServer
+from diptych.testing.servers import RedisServer
 from tests.cli.conftest import SHOP, URL, Cli
+from tests.cli.test_db import sql
 
 CACHED = SHOP.replace("class Summary(View)", 'class Summary(View, store="cache")')
 CHANGED = CACHED.replace(
@@ -19,14 +20,12 @@ CHANGED = CACHED.replace(
 @pytest.fixture(params=["sqlite-redis", "sqlite-duckdb", "postgres-redis"])
 def cached(
     request: pytest.FixtureRequest, cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Cli]:
+) -> Cli:
     """A shop whose view is beside the books."""
     books, _, rows = request.param.partition("-")
-    server: PostgresServer | None = None
     url = URL
     if books == "postgres":
-        server = request.getfixturevalue("postgres_server")
-        url = server.new_database()
+        url = request.getfixturevalue("postgres_url")
     cache = "duckdb:///rows.duckdb"
     if rows == "redis":
         redis: RedisServer = request.getfixturevalue("redis_server")
@@ -36,9 +35,7 @@ def cached(
     monkeypatch.setenv("DIPTYCH_APP", "cached_shop:app")
     monkeypatch.setenv("DIPTYCH_LOG", url)
     monkeypatch.setenv("DIPTYCH_VIEWS", f"main={url} cache={cache}")
-    yield cli
-    if server is not None:
-        server.drop_database(url)
+    return cli
 
 
 def pieces(cli: Cli) -> int:
@@ -94,3 +91,34 @@ def test_a_statement_is_for_databases_with_sql(cached: Cli) -> None:
     else:
         assert said.error["code"] == "invalid"
         assert "by their key only" in said.error["message"]
+
+
+def test_a_role_without_other_rights_keeps_books_of_rows(
+    cli: Cli,
+    folder: Path,
+    postgres_url: str,
+    redis_server: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There are no tables of its rows in PostgreSQL; it notes versions and moves checkpoints."""
+    (folder / "cached_shop.py").write_text(CACHED)
+    (folder / "changed_shop.py").write_text(CHANGED)
+    monkeypatch.setenv("DIPTYCH_APP", "cached_shop:app")
+    role = f"keeper {folder.name}"
+    sql(postgres_url, f'CREATE ROLE "{role}" LOGIN')
+    cache = f"{redis_server.url}?prefix={folder.name}-role:"
+    mine = postgres_url.replace("postgres@", f"{quote(role)}@")
+    owner = ("--log", postgres_url, "--views", f"main={postgres_url} cache={cache}")
+    as_role = ("--log", mine, "--views", f"main={mine} cache={cache}")
+    try:
+        assert cli("db", "apply", "--role", role, *owner).status == 0
+        assert cli("do", "Place", "order=1", "customer=ada", "total=1", *as_role).status == 0
+        for command in ("ask One order=1", "status", "verify --rows", "db assert"):
+            said = cli(*command.split(), *as_role)
+            assert said.status == 0, said
+        changed = ("--app", "changed_shop:app", *as_role)
+        assert cli("projections", "rebuild", *changed).status == 0
+        assert cli("verify", "--rows", *changed).status == 0
+    finally:
+        sql(postgres_url, f'DROP OWNED BY "{role}"')
+        sql(postgres_url, f'DROP ROLE "{role}"')

@@ -38,7 +38,6 @@ from diptych.read.port import (
     Difference,
     Found,
     Kept,
-    Loaded,
     Proof,
     Session,
     Tally,
@@ -51,7 +50,7 @@ from diptych.read.port import (
     definition_of,
     require_tables,
 )
-from diptych.read.rowstore import AsksRows, Made, Placed, RowStore, RowTable
+from diptych.read.rowstore import AsksRows, Loaded, Made, Placed, RowStore, RowTable
 
 
 class RowsBeside:

@@ -111,18 +111,6 @@ class Writes(Struct, frozen=True):
     positions: dict[Any, int] = {}
 
 
-class Loaded(dict[Any, Any]):
-    """Rows by key, of a store whose rows may stand beyond their checkpoint.
-
-    ``positions`` says, for each key whose row was ever written, also of one that is deleted, up to
-    which event it is folded: earlier ones are not folded again.
-    """
-
-    def __init__(self, rows: Mapping[Any, Any], positions: Mapping[Any, int]) -> None:
-        super().__init__(rows)
-        self.positions = positions
-
-
 class Applied(Struct, frozen=True):
     """How many events a step applies, the first and the last; and those to be traced."""
 
@@ -481,7 +469,6 @@ __all__ = [
     "InsideStore",
     "Kept",
     "Layout",
-    "Loaded",
     "Parked",
     "ParkedKey",
     "Pause",

@@ -37,6 +37,18 @@ class Placed(NamedTuple):
     position: int
 
 
+class Loaded(dict[Any, Any]):
+    """Rows by key, of a store whose rows may stand beyond their checkpoint.
+
+    ``positions`` says, for each key whose row was ever written, also of one that is deleted, up to
+    which event it is folded: earlier ones are not folded again.
+    """
+
+    def __init__(self, rows: Mapping[Any, Any], positions: Mapping[Any, int]) -> None:
+        super().__init__(rows)
+        self.positions = positions
+
+
 class Made(NamedTuple):
     """A table that is there: of which log, and a mark that another one of its name has not."""
 
@@ -120,6 +132,7 @@ __all__ = [
     "Definition",
     "Kind",
     "Layout",
+    "Loaded",
     "Made",
     "Placed",
     "RowStore",

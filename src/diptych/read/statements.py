@@ -37,8 +37,9 @@ class ShapeOnly:
     def __init__(self, statement: Any, tables: Tables) -> None:
         self.shape = Shape(statement, tables)
 
-    def values(self, _cache_key: Any) -> list[Any] | None:
+    def values(self, cache_key: Any) -> list[Any] | None:
         """Return None: there is no SQL."""
+        del cache_key
         return None
 
 

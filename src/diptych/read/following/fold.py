@@ -17,9 +17,9 @@ from diptych.codec import metadata_of
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
 from diptych.read.parking.parking import Held, Parking, StopBefore, is_passing
-from diptych.read.port import Loaded
 from diptych.read.projections import Keyed
 from diptych.read.proving.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
+from diptych.read.rowstore import Loaded
 
 PAUSE_SECONDS: Final = 0.002
 """How long folding holds the event loop before it lets others run."""

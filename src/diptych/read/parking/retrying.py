@@ -23,9 +23,10 @@ from diptych.read.history import Effect, History, fold_one
 from diptych.read.parking.desk import NO_KEY, Parked, Pause
 from diptych.read.parking.failing import unwritable
 from diptych.read.parking.parking import is_passing, told
-from diptych.read.port import BLOCK_SHIFT, Change, Checkpoint, Loaded, ViewStore, Writes
+from diptych.read.port import BLOCK_SHIFT, Change, Checkpoint, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proving.proof import MODULUS, Tally, add_packed, hash_key, key_text, slice_of
+from diptych.read.rowstore import Loaded
 
 AT_ONCE: Final = 500
 """Events of a queue in one step."""

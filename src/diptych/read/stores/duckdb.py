@@ -312,16 +312,17 @@ def _execute(c: Any, planned: Any) -> tuple[list[Any], list[Any]]:
     dialect.statement_compiler = type("Compiler", (Renaming, PGCompiler), {})
     dialect.tables = planned.plan.shape.tables
     try:
-        compiled = statement.compile(dialect=dialect, compile_kwargs={"render_postcompile": True})
-        given = compiled.construct_params()
+        compiled = statement.compile(dialect=dialect)
+        # Lists in IN (...) are written out; their elements have processors, but are no binds.
+        state = compiled.construct_expanded_state()
         values: list[Any] = []
-        for name in compiled.positiontup or ():
-            bind = compiled.binds.get(name)
-            process = None
+        for name in state.positiontup or ():
+            process, bind = state.processors.get(name), compiled.binds.get(name)
             if bind is not None:
                 process = bind.type.dialect_impl(dialect).bind_processor(dialect)
-            values.append(given[name] if process is None else process(given[name]))
-        rows = c.execute(compiled.string, values).fetchall()
+            value = state.parameters[name]
+            values.append(value if process is None else process(value))
+        rows = c.execute(state.statement, values).fetchall()
     except (SQLAlchemyError, *_FAULTS) as error:
         raise not_run("DuckDB", statement, error) from error
     readers = [

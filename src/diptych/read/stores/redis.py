@@ -101,7 +101,8 @@ class Rows:
 
     def __init__(self, address: Address) -> None:
         self.address = address
-        self._pool = BlockingConnectionPool.from_url(
+        make: Any = BlockingConnectionPool  # it is not typed
+        self._pool = make.from_url(
             address.url,
             max_connections=CONNECTIONS,
             timeout=SECONDS_TO_ANSWER,
