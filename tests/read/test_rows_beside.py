@@ -15,20 +15,23 @@ import msgspec
 import pytest
 from sqlalchemy import func
 
-from diptych.errors import ForeignCheckpoint, Invalid, NoViews, Unavailable
+from diptych.errors import ForeignCheckpoint, Invalid, NoViews, ProjectionFailed, Unavailable
 from diptych.logs.memory import MemoryLog
 from diptych.read import beside, rowstore
 from diptych.read.following.fold import RowCache
+from diptych.read.parking.desk import NO_KEY
 from diptych.read.parking.keys import ParkedKeys
 from diptych.read.parking.steering import Steering
 from diptych.read.port import Writes
 from diptych.read.projections import projection
+from diptych.read.queries import Queries
 from diptych.read.select import column, select
 from diptych.read.stores import duckdb
 from diptych.read.stores.redis import WRITE
 from diptych.testing.servers import RedisServer, redis
 from tests.read.backends import Current
 from tests.read.beside import OnDuckdb, OnRedis, assert_right, faulty, folded, rows_of, some_events
+from tests.read.test_parking import Faults
 from tests.read.world import (
     Account,
     Cancelled,
@@ -280,6 +283,33 @@ async def test_a_rewind_drops_the_rows_and_they_are_folded_anew() -> None:
         await assert_right(world)
 
 
+async def test_a_query_that_a_rewind_overtakes_is_told_by_the_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its positions are from before, its row is not; so it asks again."""
+    one = orders()
+    async with World([one]) as world:
+        await world.append(*placed(1, 2, 3))
+        await world.engine.catch_up()
+        before = await world.store.get(Order, "o1")
+        rows = faulty(world)
+        load = rows.load
+
+        async def overtaken(table: Any, keys: Any) -> Any:
+            monkeypatch.setattr(rows, "load", load)
+            await Steering(world.log, world.codec, [world.engine]).rewind("order")
+            return await load(table, keys)
+
+        monkeypatch.setattr(rows, "load", overtaken)
+        found = await world.store.get(Order, "o1")
+        assert (found.rows, found.positions) == ([], before.positions)
+        assert found.turn > before.turn
+        monkeypatch.setattr(rows, "load", overtaken)
+        views = Queries(world.log, world.codec, [world.engine], []).views()
+        assert await views.get(Order, "o1") is None
+        assert views.as_of == 0
+
+
 # --- servers --------------------------------------------------------------------------------------
 
 
@@ -322,6 +352,27 @@ async def test_rows_that_redis_has_lost_are_refused_then_filled_anew(tmp_path: P
             found = await world.store.get(Account, "a")
             assert found.rows[0].moves == 20
             assert found.positions["account"] == 20
+
+
+async def test_an_event_parked_without_a_key_is_rewound_not_retried() -> None:
+    """It would change rows in their past; nothing is lost, and the error says what to do."""
+    faults = Faults("key", {2})
+    one = faults.projection()
+    async with World([one]) as world:
+        await world.append(*[Moved("a", "b", n) for n in range(4)])
+        await world.engine.catch_up()
+        parked = ParkedKeys(world.log, world.codec, [world.engine])
+        before = await rows_of(world, one)
+        assert [key.key for key in await parked.keys()] == [NO_KEY]
+        faults.kind = ""
+        with pytest.raises(ProjectionFailed, match="rewind the projection"):
+            await parked.retry()
+        assert await rows_of(world, one) == before
+        assert [key.key for key in await parked.keys()] == [NO_KEY]
+        await Steering(world.log, world.codec, [world.engine]).rewind(one.name)
+        await world.engine.catch_up()
+        assert await parked.keys() == []
+        await assert_right(world)
 
 
 # --- what is asked --------------------------------------------------------------------------------
