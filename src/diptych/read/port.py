@@ -138,7 +138,10 @@ class Change(Struct, frozen=True):
 
 
 class Proof(Struct, frozen=True):
-    """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC)."""
+    """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC).
+
+    ``unknown``: how many events up to there are of types that the program did not know.
+    """
 
     projection: str
     log: str
@@ -149,6 +152,7 @@ class Proof(Struct, frozen=True):
     reason: str
     reach: list[int]
     tallies: bytes
+    unknown: dict[str, int] = {}
 
 
 class Found(Struct, frozen=True):
