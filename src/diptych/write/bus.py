@@ -288,6 +288,9 @@ class CommandBus:
             # Without its traceback: an expected answer need not keep frames alive.
             entry.rejection = error.with_traceback(None)
         entry.remember()
+        for slot in entry.slots:
+            # A command that changes nothing here has its place too: later ones rest on it.
+            effects.setdefault(slot, ((), slot.state))
         for slot, (events, state) in effects.items():
             slot.tail.append(Link(entry, events, state, slot in entry.slots))
         entry.touched = tuple(effects)
@@ -408,14 +411,10 @@ class CommandBus:
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
-        if entry.events:
-            for slot in entry.touched:
-                slot.settle(entry, outcome.last)
-                if len(slot.tail) > MAX_TAIL and slot.idle:
-                    self._cache.forget(slot)
-        else:
-            for slot in entry.slots:
-                slot.confirm(outcome.last)
+        for slot in entry.touched:
+            slot.settle(entry, outcome.last)
+            if len(slot.tail) > MAX_TAIL and slot.idle:
+                self._cache.forget(slot)
         answer = entry.rejection or self._receipt(entry, outcome)
         self._answering.add(entry, answer)
         entry.release()

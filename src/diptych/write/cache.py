@@ -79,23 +79,15 @@ class Slot(Struct, eq=False, gc=False):
             self.queue = None
 
     def settle(self, entry: Entry, last: int) -> None:
-        """Take note that an entry's events were committed, the last of them at ``last``."""
+        """Take note that an entry was appended: the head was then at ``last``."""
         for index, link in enumerate(self.tail):  # it is the first, or near it
             if link.entry is entry:
                 if link.checked:
                     # Its condition has proved that nothing else happened up to it.
-                    self.base, self.base_state = last, link.state
+                    if last > self.base:  # else it was read meanwhile
+                        self.base, self.base_state = last, link.state
                     del self.tail[: index + 1]
                 return
-
-    def confirm(self, position: int) -> None:
-        """Take note that a condition on this slot held when the head was at ``position``."""
-        while self.tail:
-            outcome = self.tail[0].entry.outcome
-            if outcome is None or outcome.last > position:
-                break
-            self.base_state = self.tail.pop(0).state
-        self.base = max(self.base, position)
 
     def drop(self, entry: Entry) -> None:
         """Take an entry's effect out again: it was not committed."""
