@@ -25,7 +25,7 @@ from diptych.errors import (
 from diptych.log import Append, Log, NewEvent, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Command
-from diptych.write import answering
+from diptych.write import answering, guessing
 from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Entry, Receipt
 from tests.write import shop
@@ -108,12 +108,14 @@ async def test_order_of_submission_holds_within_a_boundary() -> None:
         assert order == sorted(order)
 
 
+@pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
 @pytest.mark.parametrize("seed", range(40))
 async def test_two_processes_and_failing_batches_break_no_rule(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, guess_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever interleaves or fails: no rule is broken, and every answer tells the truth."""
+    """Whatever interleaves, fails or was guessed: no rule is broken, and answers tell the truth."""
     rng = random.Random(seed)
+    monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
     monkeypatch.setattr(answering, "ANSWERS_AT_ONCE", 2)
     log = MemoryLog()
     trouble = [Troubled(log, rng, lambda: rng.random() < 0.1) for _ in range(2)]
@@ -229,10 +231,14 @@ async def test_a_later_command_does_not_overtake_one_that_is_decided_again() -> 
     assert [receipt.last for receipt in await asyncio.gather(*waiting)] == [3, 4]
 
 
+@pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
 @pytest.mark.parametrize("seed", range(60))
-async def test_pipelined_commands_end_as_if_sent_one_by_one(seed: int) -> None:
+async def test_pipelined_commands_end_as_if_sent_one_by_one(
+    seed: int, guess_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was stored before by others, under the same keys too: order of submission counts."""
     rng = random.Random(seed)
+    monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
     log = MemoryLog()
     trouble = Troubled(log, rng, never)
     trouble.remote = rng.random() < 0.5
@@ -314,6 +320,120 @@ async def test_a_stale_state_is_read_anew_before_a_rejection() -> None:
     await other.submit(shop.Close("a"))
     receipt = await one.submit(shop.Open("a"))
     assert receipt.last == 3
+
+
+# --- decided without reading ----------------------------------------------------------------------
+
+
+async def used_to_new_accounts(log: Log, limits: Limits | None = None) -> CommandBus:
+    """Return a bus that has found many accounts new, one after the other."""
+    bus, _ = shop.make_bus(log, limits)
+    for number in range(guessing.GUESS_AFTER):
+        await bus.submit(shop.Open(f"new {number}"))
+    return bus
+
+
+async def test_what_was_always_new_is_decided_without_reading() -> None:
+    """After some first reads that found nothing, a kind of command is decided at once."""
+    log = Troubled(MemoryLog(), random.Random(7), never)
+    bus = await used_to_new_accounts(log)
+    assert log.reads == guessing.GUESS_AFTER
+    await asyncio.gather(*[bus.submit(shop.Open(str(n))) for n in range(20)])
+    assert log.reads == guessing.GUESS_AFTER
+    await bus.submit(shop.Close("5"))
+    assert (log.reads, log.refused) == (guessing.GUESS_AFTER, [])
+
+
+async def test_a_wrong_guess_is_noticed_and_costs_no_attempt() -> None:
+    """What is there after all is read, and decided upon; the next time it is read first."""
+    log = Troubled(MemoryLog(), random.Random(8), never)
+    other, _ = shop.make_bus(log)
+    for name in "abc":
+        await other.submit(shop.Open(name))
+    await other.submit(shop.Close("a"))
+    bus = await used_to_new_accounts(log, Limits(attempts=1))
+    receipt = await bus.submit(shop.Open("a"))
+    assert receipt.last == await log.head()
+    assert log.refused == ["conflict"]
+    for name in "bc":
+        with pytest.raises(Rejected):
+            await bus.submit(shop.Open(name))
+    assert log.refused == ["conflict"]
+
+
+@pytest.mark.parametrize("place", ["decide", "evolve"])
+async def test_a_fault_on_a_guess_is_no_answer(place: str) -> None:
+    """A function that fails on what was guessed is asked again with what is there."""
+    log = MemoryLog()
+    other, _ = shop.make_bus(log)
+    await other.submit(shop.Open("a"))
+    await other.submit(shop.Close("a"))
+    await other.submit(shop.Touch("a"))
+    bus = await used_to_new_accounts(log)
+    side = bus._side
+
+    def fussy(state: Any) -> None:
+        if not state.touched:
+            raise ZeroDivisionError("planted")
+
+    def decide(command: Any, state: Any) -> Any:
+        fussy(state)
+        yield from shop.open_account(command, state)
+
+    def evolve(state: Any, event: Any) -> Any:
+        if isinstance(event, shop.Opened):
+            fussy(state)
+        return shop.account(state, event)
+
+    if place == "decide":
+        decision = side.decisions[shop.Open]
+        # The need stays the same: it is what the bus has learnt about.
+        changed = msgspec.structs.replace(decision, function=decide)
+        bus._side = msgspec.structs.replace(side, decisions={shop.Open: changed})
+    else:
+        [(model, instance)] = side.touched[shop.Opened]
+        fussed = msgspec.structs.replace(model, evolve=evolve)
+        bus._side = msgspec.structs.replace(side, touched={shop.Opened: ((fussed, instance),)})
+    receipt = await bus.submit(shop.Open("a"))
+    assert receipt.last == await log.head()
+    with pytest.raises(DecisionFailed):
+        await bus.submit(shop.Open("really new"))
+
+
+async def test_a_fault_on_the_guess_of_another_is_no_answer() -> None:
+    """A command that does not ask for a state is not failed by what another has guessed of it."""
+    log = MemoryLog()
+    other, _ = shop.make_bus(log)
+    await other.submit(shop.Open("a"))
+    await other.submit(shop.Touch("a"))
+    bus = await used_to_new_accounts(log)
+    [(model, instance)] = bus._side.touched[shop.Touched]
+
+    def evolve(state: Any, event: Any) -> Any:
+        if not state.touched:
+            raise ZeroDivisionError("planted")
+        return shop.account(state, event)
+
+    fussed = msgspec.structs.replace(model, evolve=evolve)
+    touched = dict(bus._side.touched)
+    touched[shop.Touched] = ((fussed, instance),)
+    bus._side = msgspec.structs.replace(bus._side, touched=touched)
+    opening, touching = bus.submit(shop.Open("a")), bus.submit(shop.Touch("a"))
+    with pytest.raises(Rejected):
+        await opening
+    assert isinstance(await touching, Receipt)
+
+
+async def test_a_rejection_on_a_guess_is_not_given() -> None:
+    """Closing what was never there is rejected on a guess; what is there is closed."""
+    log = MemoryLog()
+    other, _ = shop.make_bus(log)
+    await other.submit(shop.Open("a"))
+    bus, _ = shop.make_bus(log)
+    for number in range(guessing.GUESS_AFTER):
+        with pytest.raises(Rejected):
+            await bus.submit(shop.Close(f"never {number}"))
+    assert (await bus.submit(shop.Close("a"))).last == 2
 
 
 async def test_a_remote_log_is_answered_for_in_parts() -> None:

@@ -38,7 +38,10 @@ class Link(Struct, eq=False, gc=False):
 
 
 class Slot(Struct, eq=False, gc=False):
-    """One instance of a decision model. ``queue``: the commands that wait for it, in order."""
+    """One instance of a decision model. ``queue``: the commands that wait for it, in order.
+
+    ``guessed``: it counts as loaded, as it is most likely new, and no append has proved that yet.
+    """
 
     key: tuple[str, Tags]
     model: Model
@@ -49,6 +52,12 @@ class Slot(Struct, eq=False, gc=False):
     queue: deque[Entry] | None = None
     loaded: bool = False
     loading: bool = False
+    guessed: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been found or decided here yet."""
+        return not (self.base or self.tail or self.loaded or self.loading)
 
     @property
     def state(self) -> Any:
@@ -85,7 +94,7 @@ class Slot(Struct, eq=False, gc=False):
                 if link.checked:
                     # Its condition has proved that nothing else happened up to it.
                     if last > self.base:  # else it was read meanwhile
-                        self.base, self.base_state = last, link.state
+                        self.base, self.base_state, self.guessed = last, link.state, False
                     del self.tail[: index + 1]
                 return
 
@@ -114,7 +123,7 @@ class Slot(Struct, eq=False, gc=False):
             if stored.position > self.base:
                 state = evolve(state, event)
                 ids.add(stored.id)
-        self.base, self.base_state = max(self.base, upto), state
+        self.base, self.base_state, self.guessed = max(self.base, upto), state, False
         # What was read includes those of our own events that were committed by then.
         self.tail = [
             link
