@@ -396,6 +396,7 @@ class CommandBus:
         self._writing = None
         if self._queue:
             self._write()
+        self._answering.deliver(behind=self._writing is not None)
 
     def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         lost: list[Entry] = []
@@ -432,7 +433,6 @@ class CommandBus:
                 self._answering.give(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
-        self._answering.deliver()
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
