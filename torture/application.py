@@ -21,6 +21,7 @@ from diptych import (
     Transaction,
     View,
     Views,
+    select,
 )
 from diptych.testing.recording import AppRecorder
 
@@ -65,6 +66,15 @@ class Balance(View):
     moves: int
 
 
+class Balances(View, table="balance", indexes=(("largest",),)):
+    """The next version of ``Balance``: it has another column."""
+
+    account: Key[str]
+    balance: int
+    moves: int
+    largest: int
+
+
 class Turnover(View):
     source: Key[str]
     entries: int
@@ -75,8 +85,16 @@ class BalanceOf(Query[int]):
     account: str
 
 
-def accounts(*, inline: bool = False) -> App:
-    """Return the application; ``inline``: balances are kept in the appends' own transactions."""
+class Books(Query[tuple[int, int]]):
+    """The sum of all balances, and of all their moves."""
+
+
+def accounts(*, inline: bool = False, changed: bool = False, slices: int | None = None) -> App:
+    """Return the application; ``inline``: balances are kept in the appends' own transactions.
+
+    ``changed``: of the balances it has the next version. ``slices`` of the balances: with one, all
+    rows are as of one position, even where several work on them.
+    """
     app = App("accounts")
 
     @app.model(Account())
@@ -102,13 +120,28 @@ def accounts(*, inline: bool = False) -> App:
             return [event.account]
         return [event.source, event.target]
 
-    @app.projects(Balance, key=touched, inline=inline)
-    def balance(row: Balance | None, event: Opened | Moved, key: str) -> Balance | None:
-        row = row or Balance(key, 0, 0)
-        if isinstance(event, Opened):
-            return row
-        change = (event.target == key) * event.amount - (event.source == key) * event.amount
-        return Balance(key, row.balance + change, row.moves + 1)
+    def signed(event: Moved, key: str) -> int:
+        return (event.target == key) * event.amount - (event.source == key) * event.amount
+
+    table: type[Balance] | type[Balances] = Balances if changed else Balance
+    if changed:
+
+        @app.projects(Balances, key=touched, slices=slices)
+        def balances(row: Balances | None, event: Opened | Moved, key: str) -> Balances:
+            row = row or Balances(key, 0, 0, 0)
+            if isinstance(event, Opened):
+                return row
+            largest = max(row.largest, event.amount)
+            return Balances(key, row.balance + signed(event, key), row.moves + 1, largest)
+
+    else:
+
+        @app.projects(Balance, key=touched, inline=inline, slices=slices)
+        def balance(row: Balance | None, event: Opened | Moved, key: str) -> Balance | None:
+            row = row or Balance(key, 0, 0)
+            if isinstance(event, Opened):
+                return row
+            return Balance(key, row.balance + signed(event, key), row.moves + 1)
 
     @app.handles(Turnover)
     async def turnover(event: Moved, tx: Transaction) -> None:
@@ -117,8 +150,13 @@ def accounts(*, inline: bool = False) -> App:
 
     @app.answers
     async def balance_of(query: BalanceOf, views: Views) -> int:
-        row = await views.get(Balance, query.account)
+        row = await views.get(table, query.account)
         return 0 if row is None else row.balance
+
+    @app.answers
+    async def books(_: Books, views: Views) -> tuple[int, int]:
+        rows = await views.all(select(table))
+        return sum(row.balance for row in rows), sum(row.moves for row in rows)
 
     return app
 

@@ -20,6 +20,8 @@ from torture.pauses import PAUSES, pauses
 from torture.power import power
 from torture.processes import processes
 from torture.races import SHAPES, races
+from torture.rebuilds import KILLS as REBUILT
+from torture.rebuilds import rebuilds
 from torture.server import server
 
 Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
@@ -52,6 +54,7 @@ RUNS: dict[str, Run] = {
     "processes": Run(_by_chance(processes), "rounds"),
     "kill": Run(_by_chance(kill), "kills", KILLS),
     "pauses": Run(_by_chance(pauses), "pauses", PAUSES),
+    "rebuilds": Run(_by_chance(rebuilds), "kills", REBUILT),
     "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
     "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
     "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),

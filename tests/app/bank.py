@@ -1,14 +1,6 @@
-"""A bank whose view of accounts has several versions.
+"""A bank whose view of accounts has several versions."""
 
-``python -m tests.app.bank VERSION URL N`` rebuilds it, and kills itself at the N-th step.
-"""
-
-import asyncio
-import os
-import signal
-import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any, NamedTuple
 
 from diptych import App, Command, Event, Key, Query, Tag, Transaction, View, Views, select
@@ -140,58 +132,3 @@ def with_handler(sent: list[str], extra: str = "") -> App:
             await tx.put(Letter(len(sent), event.source))
 
     return app
-
-
-# --- a process that dies --------------------------------------------------------------------------
-
-VERSIONS: dict[str, Callable[..., Bank]] = {"v1": v1, "v2": v2, "v3": v3}
-STEPS = ("open", "claim", "apply", "index", "prove", "turn", "recut")
-
-
-def dying(store: Any, at: int) -> None:
-    """Have the process killed before or after a step in the database, by its number."""
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def wrapped(work: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            step()
-            result = await work(*args, **kwargs)
-            step()
-            return result
-
-        return call
-
-    for name in STEPS:
-        setattr(store, name, wrapped(getattr(store, name)))
-
-
-async def main(version: str, url: str, at: int) -> None:
-    from diptych.app import databases
-    from diptych.read.following.engine import Engine
-
-    assert Engine.__init__.__kwdefaults__ is not None
-    Engine.__init__.__kwdefaults__["page"] = 50  # so that there are more steps to die at
-    make = databases.Databases.store
-
-    def store(self: Any, where: Any) -> Any:
-        found: Any = make(self, where)
-        if not hasattr(found, "dies"):
-            found.dies = True
-            dying(found, at)
-        return found
-
-    databases.Databases.store = store  # type: ignore[method-assign]
-    app = VERSIONS[version](slices=4).app
-    async with app.open(log=url, views=url, rebuild="manual") as running:
-        print(*[one.state for one in await running.projections.rebuild()])
-
-
-if __name__ == "__main__":
-    warnings.simplefilter("ignore")
-    asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

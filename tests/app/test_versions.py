@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
-import subprocess
-import sys
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -512,44 +509,6 @@ async def test_a_view_that_is_current_is_not_held_up_by_one_that_is_built(url: s
             assert await balances(old, one, receipt.token) == expected(60)
             await building
             assert await balances(old, one) == expected(60, 2)
-
-
-# --- killed at any step ---------------------------------------------------------------------------
-
-
-async def test_killed_at_any_step_it_comes_to_the_same_end(url: str) -> None:
-    """Each time a process of its own goes on, until one comes to its end."""
-    rng = random.Random(url.partition(":")[0])
-    async with opened(bank.v1(), url) as old:
-        await pay(old, 0, 400)
-        await old.catch_up()
-    killed = 0
-    for at in [*rng.sample(range(1, 30), 6), 0]:
-        done = await asyncio.to_thread(run_dying, url, at)
-        killed += done.returncode == -9
-        if done.returncode == 0:
-            break
-        assert done.returncode == -9, done.stderr
-    two = bank.v2(slices=4)
-    assert killed
-    async with opened(two, url, rebuild="manual") as new:
-        await new.projections.rebuild()
-        await new.catch_up()
-        assert await balances(new, two) == expected(400)
-        (verdict,) = await new.verify()
-        assert verdict.ok
-        assert verdict.count == 800
-        assert sorted((await states(new)).values()) == ["live", "old"]
-
-
-def run_dying(url: str, at: int) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tests.app.bank", "v2", url, str(at)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.mark.parametrize("running_here", [True, False], ids=["worker", "reader"])

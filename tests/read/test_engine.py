@@ -17,10 +17,12 @@ from diptych.errors import ForeignCheckpoint, ProjectionFailed, Unavailable, Vie
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
+from diptych.read.following import handling
 from diptych.read.following.fold import RowCache
 from diptych.read.port import Change, Transaction
 from diptych.read.projections import fold_events, handler, projection
 from diptych.read.proving.verify import verify
+from tests.read.backends import Current, OnPostgres
 from tests.read.world import (
     Account,
     Cancelled,
@@ -127,6 +129,65 @@ async def test_a_handler_that_raises_keeps_what_came_before_and_nothing_of_it() 
         status = (await world.engine.status())[0]
         assert (status.position, status.failed_position, status.state) == (2, 3, "failed")
         assert (await verify(world.log, world.codec, world.store, world.projections))[0].ok
+
+
+async def test_a_handler_that_takes_its_time_holds_up_nobody() -> None:
+    """What it is at is broken off when the engine stops, and done again."""
+    if not isinstance(Current.backend, OnPostgres):
+        pytest.skip("on SQLite nobody else writes while a handler's transaction is open")
+    release = asyncio.Event()
+    begun: list[str] = []
+
+    async def slow(event: Noted, tx: Transaction) -> None:
+        begun.append(event.text)
+        await tx.put(Journal(len(begun), event.text))
+        await release.wait()
+
+    async with World([handler(slow, Journal), orders()], page=3) as world:
+        await world.append(Noted("a"), Noted("b"))
+        await world.engine.start()
+        while not begun:
+            await asyncio.sleep(0)
+        for n in range(5):
+            head = await world.append(*placed(n), Noted("c"))
+            assert await world.engine.wait_for(["order"], head, time.monotonic() + 30)
+        assert begun == ["a"]
+        await world.engine.stop()
+        release.set()
+        await world.engine.catch_up()
+        assert "".join(begun) == "aab" + "c" * 5
+        assert [r.text for r in await world.rows(Journal)] == [*"abccccc"]  # type: ignore[attr-defined]
+        assert all(
+            v.ok for v in await verify(world.log, world.codec, world.store, world.projections)
+        )
+
+
+async def test_the_slower_a_handler_the_less_is_done_twice_after_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that takes long is committed event by event; others many at once."""
+
+    async def into(event: Noted, tx: Transaction) -> None:
+        await tx.put(Journal(len(event.text), event.text))
+
+    async def commits(seconds: float) -> int:
+        monkeypatch.setattr(handling, "HANDLER_SECONDS", seconds)
+        async with World([handler(into, Journal)]) as world:
+            await world.append(*(Noted("n" * (n + 1)) for n in range(40)))
+            made = 0
+            session = world.store.session
+
+            def counted() -> Any:
+                nonlocal made
+                made += 1
+                return session()
+
+            monkeypatch.setattr(world.store, "session", counted)
+            await world.engine.catch_up()
+            return made
+
+    assert await commits(0.0) == 40
+    assert await commits(1e6) == 6  # 1, 2, 4, 8, 16, 9
 
 
 async def test_what_will_pass_is_tried_again_and_not_parked() -> None:

@@ -23,15 +23,16 @@ QUICK = {
     ("kill", POSTGRESQL): 6,
     ("pauses", SQLITE): 2,
     ("pauses", POSTGRESQL): 2,
+    ("rebuilds", SQLITE): 2,
+    ("rebuilds", POSTGRESQL): 2,
     ("power", SQLITE): 25,
     ("disk_full", SQLITE): 3,
     ("cuts", POSTGRESQL): 20,
     ("server", POSTGRESQL): 10,
     ("interleavings", POSTGRESQL): 14,
 }
-"""Rounds. One of races has 3 races, one of kill 2 kills, one of pauses 3 pauses,
-one of power 20 power cuts, one of cuts
-20 cuts, one of interleavings 66 of them."""
+"""Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of pauses 3 pauses,
+one of power 20 power cuts, one of cuts 20 cuts, one of interleavings 66 of them."""
 
 
 @pytest.fixture

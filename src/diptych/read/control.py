@@ -19,6 +19,10 @@ from diptych.read.versioning.version import differences, kept_in_place
 from diptych.read.versioning.versions import BUILT, parts_in
 
 WATCH_SECONDS: Final = 0.2
+SOON_SECONDS: Final = 0.05
+CUTOVER_SECONDS: Final = 10.0
+"""How long a version that is to become live may take to catch up with the live one."""
+
 LEVEL_SECONDS: Final = 0.5
 """How long going back waits for a moment when the version of before is as far."""
 
@@ -222,7 +226,8 @@ class Projections:
     async def cutover(self, name: str) -> Switched:
         """Prove this program's version, and switch to it in one transaction.
 
-        Raises ``Invalid`` where it is not there, live already, or not caught up.
+        Under load it may take a moment to catch up. Raises ``Invalid`` where it is not there, live
+        already, or has not caught up within ten seconds.
         """
         [(builder, _)] = await self._chosen([name])
         versions = builder.engine.versions
@@ -237,14 +242,20 @@ class Projections:
                 version=versions.version(name),
                 state=state,
             )
-        if not await builder.finish([name]):
-            raise Invalid(
-                "The version has not caught up; have it built first, by `rebuild` or by workers",
-                field="projection",
-                rule="a version that is as far as the live one",
-                projection=name,
-                version=row.version,
-            )
+        deadline = time.monotonic() + CUTOVER_SECONDS
+        while not await builder.finish([name]):
+            lag = await _lag(builder, row)
+            if time.monotonic() > deadline:
+                raise Invalid(
+                    "The version has not caught up; have it built first, by `rebuild` or by "
+                    "workers",
+                    field="projection",
+                    rule="a version that is as far as the live one",
+                    projection=name,
+                    version=row.version,
+                    lag=lag,
+                )
+            await asyncio.sleep(SOON_SECONDS)
         return Switched(name, live.version, row.version, await _lag(builder, row))
 
     async def rollback(self, name: str) -> Switched:

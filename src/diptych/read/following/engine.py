@@ -21,7 +21,7 @@ from diptych.log import Log, StoredEvent
 from diptych.read.following.crew import BEAT_SECONDS, Crew
 from diptych.read.following.fold import Used
 from diptych.read.following.follower import RESTING, STOPPED, Follower
-from diptych.read.following.handling import handle_page
+from diptych.read.following.handling import Handling
 from diptych.read.following.pace import Pace
 from diptych.read.following.pages import decode_page, event_before, fold_page
 from diptych.read.following.spans import Spans
@@ -81,6 +81,7 @@ class Engine:
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
         self.waiting = Waiting(self.spans, self._hurry.set)
+        self._handling = Handling(store, self._fail, self.measures, self._handled)
         self._inline_at = 0.0
         self._doubted_at = 0.0
 
@@ -115,6 +116,7 @@ class Engine:
             if task is not None:
                 task.cancel()
         await asyncio.gather(*filter(None, tasks), return_exceptions=True)
+        await self._handling.stop()
         if self._writing is not None:
             await asyncio.gather(self._writing, return_exceptions=True)
             self._writing = None
@@ -163,7 +165,7 @@ class Engine:
             now = time.monotonic()
             able = [f for f in able if f.state != "standby" or f.retry_at <= now]
             if not await self._turn(able, head, settle=True):
-                await asyncio.sleep(random.uniform(0.5, 1.0) * POLL_SECONDS)
+                await self._handling.wait(random.uniform(0.5, 1.0) * POLL_SECONDS)
         if not self.running:
             await self._written()
         others = [name for name in self.spans.projections if not self.spans.is_ours(name)]
@@ -227,6 +229,7 @@ class Engine:
             if f.state != "refused"
             and not f.projection.inline
             and self.pace.allows(f.name, now)
+            and f not in self._handling
             and not (f.state in RESTING and f.retry_at > now)
         ]
 
@@ -236,6 +239,8 @@ class Engine:
             if self.spans.stale:
                 await self._respan()
                 return True
+            self._handling.reap()
+            able = [f for f in able if f not in self._handling]
             for follower in able:
                 if follower.lost:
                     await self._written()
@@ -267,10 +272,16 @@ class Engine:
         progress = False
         try:
             for follower in members:
-                before = follower.position
-                step = await self._step(follower, events, used[follower], settle=settle)
-                if step is not None:
-                    steps.append(step)
+                before, one = follower.position, follower.projection
+                if isinstance(one, Handler):
+                    self._handling.start(follower, one, events, used[follower])
+                    progress = True
+                    continue
+                assert isinstance(one, Keyed)
+                epoch = follower.epoch
+                change = await self._fold(follower, one, events, used[follower], settle=settle)
+                if change is not None:
+                    steps.append((follower, epoch, change))
                 progress |= follower.position > before or follower.lost
         except BaseException:
             for follower, _, _ in steps:  # they stand beyond what will be written
@@ -278,27 +289,6 @@ class Engine:
             raise
         await self._write(steps)
         return progress
-
-    async def _step(
-        self,
-        follower: Follower,
-        events: Sequence[StoredEvent],
-        used: list[Used],
-        *,
-        settle: bool,
-    ) -> _Step | None:
-        one = follower.projection
-        if isinstance(one, Handler):
-            await self._written()
-            if not follower.lost:
-                given = (events, used, self._fail, self.measures)
-                await handle_page(follower, one, self.store, *given)
-                self.waiting.notify()
-            return None
-        assert isinstance(one, Keyed)
-        epoch = follower.epoch
-        change = await self._fold(follower, one, events, used, settle=settle)
-        return None if change is None else (follower, epoch, change)
 
     async def _fold(
         self,
@@ -417,6 +407,10 @@ class Engine:
             ]
         )
         return await self._written() or wrote
+
+    def _handled(self) -> None:
+        self._hurry.set()
+        self.waiting.notify()
 
     def _fail(self, follower: Follower, position: int, error: Exception) -> None:
         self.measures.failed(follower.name)

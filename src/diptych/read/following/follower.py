@@ -62,6 +62,8 @@ class Follower:
         self.attempts = 0
         self.retry_at = 0.0
         self.limit: int | None = None
+        # A handler: how many events in one transaction.
+        self.at_once = 1
         self.paused: Pause | None = None
         self.written_at = 0.0
 

@@ -1,7 +1,8 @@
-"""Running a handler over a page: its rows and its checkpoint in one transaction."""
+"""Running handlers over pages: rows and checkpoint in one transaction, beside everything else."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from typing import Final
@@ -17,7 +18,67 @@ from diptych.read.projections import Handler
 from diptych.read.proving.proof import MASK, hash_key, tally_blocks, tally_slices
 
 HANDLER_EVENTS: Final = 200
-"""Events in one transaction of a handler, at most: it holds the writing thread."""
+"""Events in one transaction of a handler, at most."""
+
+HANDLER_SECONDS: Final = 0.05
+"""How long such a transaction should take: on SQLite nobody else writes meanwhile."""
+
+
+class Handling:
+    """The handlers of an engine that are at work: a slow one holds up nobody but itself.
+
+    ``fail`` is told of an event that a handler raised for; ``done`` when one has finished a page.
+    """
+
+    def __init__(
+        self,
+        store: ViewStore,
+        fail: Callable[[Follower, int, Exception], None],
+        measures: ReadMeasures,
+        done: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._fail = fail
+        self._measures = measures
+        self._done = done
+        self._tasks: dict[Follower, asyncio.Task[bool]] = {}
+
+    def __contains__(self, follower: Follower) -> bool:
+        return follower in self._tasks
+
+    def start(
+        self, follower: Follower, one: Handler, events: Sequence[StoredEvent], used: list[Used]
+    ) -> None:
+        """Have a handler work on a page."""
+        page = handle_page(follower, one, self._store, events, used, self._fail, self._measures)
+        task = asyncio.create_task(page, name=f"diptych-handler-{follower.name}")
+        self._tasks[follower] = task
+        task.add_done_callback(lambda _: self._done())
+
+    def reap(self) -> None:
+        """Forget who has finished; raise what one of them has raised (``Unavailable``)."""
+        for follower, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[follower]
+                if not task.cancelled():
+                    task.result()
+
+    async def wait(self, timeout: float) -> None:
+        """Wait until one has finished, or for so many seconds."""
+        if self._tasks:
+            await asyncio.wait(
+                self._tasks.values(), timeout=timeout, return_when=asyncio.FIRST_COMPLETED
+            )
+        else:
+            await asyncio.sleep(timeout)
+
+    async def stop(self) -> None:
+        """Break off: what a handler has not committed is rolled back, and done again next time."""
+        tasks = list(self._tasks.values())
+        self._tasks.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def handle_page(
@@ -37,9 +98,14 @@ async def handle_page(
     skipped = follower.parking.skipped
     used = [one for one in used if one[0].position not in skipped] if skipped else used
     while True:
-        part, used = used[:HANDLER_EVENTS], used[HANDLER_EVENTS:]
+        many = follower.at_once
+        part, used = used[:many], used[many:]
         upto = part[-1][0] if used else events[-1]
+        began = time.monotonic()
         failed = await _handle(follower, one, store, part, upto, measures)
+        took = max(time.monotonic() - began, 1e-6)
+        right = int(max(len(part), 1) * HANDLER_SECONDS / took)
+        follower.at_once = min(max(right, 1), 2 * many, HANDLER_EVENTS)
         if failed is None:
             progress = True
             if not used:
