@@ -322,118 +322,24 @@ async def test_a_stale_state_is_read_anew_before_a_rejection() -> None:
     assert receipt.last == 3
 
 
-# --- decided without reading ----------------------------------------------------------------------
+async def test_a_remote_log_has_its_next_batch_before_answers_are_given() -> None:
+    """What those who are answered do next does not keep the log waiting."""
+    told_early: list[int] = []
+    waiting: list[asyncio.Future[Receipt]] = []
 
+    class Noted(Troubled):
+        async def append(self, batch: Any) -> Any:
+            told = sum(one.done() for one in waiting)
+            told_early.append(told - sum(self.batches[:-1]))
+            return await super().append(batch)
 
-async def used_to_new_accounts(log: Log, limits: Limits | None = None) -> CommandBus:
-    """Return a bus that has found many accounts new, one after the other."""
-    bus, _ = shop.make_bus(log, limits)
-    for number in range(guessing.GUESS_AFTER):
-        await bus.submit(shop.Open(f"new {number}"))
-    return bus
-
-
-async def test_what_was_always_new_is_decided_without_reading() -> None:
-    """After some first reads that found nothing, a kind of command is decided at once."""
-    log = Troubled(MemoryLog(), random.Random(7), never)
-    bus = await used_to_new_accounts(log)
-    assert log.reads == guessing.GUESS_AFTER
-    await asyncio.gather(*[bus.submit(shop.Open(str(n))) for n in range(20)])
-    assert log.reads == guessing.GUESS_AFTER
-    await bus.submit(shop.Close("5"))
-    assert (log.reads, log.refused) == (guessing.GUESS_AFTER, [])
-
-
-async def test_a_wrong_guess_is_noticed_and_costs_no_attempt() -> None:
-    """What is there after all is read, and decided upon; the next time it is read first."""
-    log = Troubled(MemoryLog(), random.Random(8), never)
-    other, _ = shop.make_bus(log)
-    for name in "abc":
-        await other.submit(shop.Open(name))
-    await other.submit(shop.Close("a"))
-    bus = await used_to_new_accounts(log, Limits(attempts=1))
-    receipt = await bus.submit(shop.Open("a"))
-    assert receipt.last == await log.head()
-    assert log.refused == ["conflict"]
-    for name in "bc":
-        with pytest.raises(Rejected):
-            await bus.submit(shop.Open(name))
-    assert log.refused == ["conflict"]
-
-
-@pytest.mark.parametrize("place", ["decide", "evolve"])
-async def test_a_fault_on_a_guess_is_no_answer(place: str) -> None:
-    """A function that fails on what was guessed is asked again with what is there."""
-    log = MemoryLog()
-    other, _ = shop.make_bus(log)
-    await other.submit(shop.Open("a"))
-    await other.submit(shop.Close("a"))
-    await other.submit(shop.Touch("a"))
-    bus = await used_to_new_accounts(log)
-    side = bus._side
-
-    def fussy(state: Any) -> None:
-        if not state.touched:
-            raise ZeroDivisionError("planted")
-
-    def decide(command: Any, state: Any) -> Any:
-        fussy(state)
-        yield from shop.open_account(command, state)
-
-    def evolve(state: Any, event: Any) -> Any:
-        if isinstance(event, shop.Opened):
-            fussy(state)
-        return shop.account(state, event)
-
-    if place == "decide":
-        decision = side.decisions[shop.Open]
-        # The need stays the same: it is what the bus has learnt about.
-        changed = msgspec.structs.replace(decision, function=decide)
-        bus._side = msgspec.structs.replace(side, decisions={shop.Open: changed})
-    else:
-        [(model, instance)] = side.touched[shop.Opened]
-        fussed = msgspec.structs.replace(model, evolve=evolve)
-        bus._side = msgspec.structs.replace(side, touched={shop.Opened: ((fussed, instance),)})
-    receipt = await bus.submit(shop.Open("a"))
-    assert receipt.last == await log.head()
-    with pytest.raises(DecisionFailed):
-        await bus.submit(shop.Open("really new"))
-
-
-async def test_a_fault_on_the_guess_of_another_is_no_answer() -> None:
-    """A command that does not ask for a state is not failed by what another has guessed of it."""
-    log = MemoryLog()
-    other, _ = shop.make_bus(log)
-    await other.submit(shop.Open("a"))
-    await other.submit(shop.Touch("a"))
-    bus = await used_to_new_accounts(log)
-    [(model, instance)] = bus._side.touched[shop.Touched]
-
-    def evolve(state: Any, event: Any) -> Any:
-        if not state.touched:
-            raise ZeroDivisionError("planted")
-        return shop.account(state, event)
-
-    fussed = msgspec.structs.replace(model, evolve=evolve)
-    touched = dict(bus._side.touched)
-    touched[shop.Touched] = ((fussed, instance),)
-    bus._side = msgspec.structs.replace(bus._side, touched=touched)
-    opening, touching = bus.submit(shop.Open("a")), bus.submit(shop.Touch("a"))
-    with pytest.raises(Rejected):
-        await opening
-    assert isinstance(await touching, Receipt)
-
-
-async def test_a_rejection_on_a_guess_is_not_given() -> None:
-    """Closing what was never there is rejected on a guess; what is there is closed."""
-    log = MemoryLog()
-    other, _ = shop.make_bus(log)
-    await other.submit(shop.Open("a"))
-    bus, _ = shop.make_bus(log)
-    for number in range(guessing.GUESS_AFTER):
-        with pytest.raises(Rejected):
-            await bus.submit(shop.Close(f"never {number}"))
-    assert (await bus.submit(shop.Close("a"))).last == 2
+    log = Noted(MemoryLog(), random.Random(10), never)
+    log.remote = True
+    bus, _ = shop.make_bus(log, Limits(batch=4))
+    waiting += [bus.submit(shop.Open(str(n))) for n in range(12)]
+    await asyncio.gather(*waiting)
+    assert len(told_early) > 2
+    assert not any(told_early)
 
 
 async def test_a_remote_log_is_answered_for_in_parts() -> None:
