@@ -106,6 +106,8 @@ async def check_application(log: str, views: str, calls: Iterable[Call]) -> list
     async with app.open(log=log, views=views, projections=False) as running:
         found = await check_history(calls, running.log)
         found += await check_views(running)
+        if found:  # nobody can go on from what is broken already
+            return found
         await running.catch_up()
         return found + await check_views(running, calls, answers=[BalanceOf])
 

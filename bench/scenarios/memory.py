@@ -1,4 +1,4 @@
-"""9: the resident memory of a catch-up, in a process of its own.
+"""9: the resident memory of four projections' catch-up from nothing, in a process of its own.
 
 ``python -m bench.scenarios.memory LOG VIEWS`` is that process; it prints its figures as JSON.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import loader
 from bench.figures import OURS, Backend, Contest, Entrant, Figures
-from bench.orders import opened
+from bench.four import opened
 from bench.places import Place
 from bench.setup import Setup
 from diptych.errors import SqliteVersionWarning
@@ -49,8 +49,7 @@ async def ours(setup: Setup, backend: Backend, events: int, place: Place) -> Fig
 async def _catch_up(log: str, views: str) -> int:
     async with opened(log, views) as running:
         await running.catch_up()
-        (status,) = await running.status()
-        return status.position
+        return min(status.position for status in await running.status())
 
 
 def peak() -> float:

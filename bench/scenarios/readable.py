@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from typing import Final, TypeAlias
 
+from bench import four, orders
 from bench.figures import OURS, Contest, Entrant, Figures
-from bench.orders import SummaryOf, opened, workload
+from bench.orders import SummaryOf, workload
 from bench.places import Place
 from bench.scenarios.commands import run_orders
 from bench.setup import Setup
@@ -18,18 +20,22 @@ from diptych import Running
 
 TICK: Final = 0.005
 PROBES_A_SECOND: Final = 200
+ONE: Final = "event to readable at half load"
+FOUR: Final = "event to readable at half load, four projections"
+Opening: TypeAlias = Callable[..., AbstractAsyncContextManager[Running]]
 
 
 def contests(setup: Setup) -> Iterator[Contest]:
     """Yield the contests of scenario 5."""
     for backend in setup.backends:
-        measure = functools.partial(ours, setup)
-        entrants = [Entrant(OURS, max(setup.sizes.in_flight), measure)]
-        yield Contest(5, "event to readable at half load", backend, entrants)
+        for name, opened in ((ONE, orders.opened), (FOUR, four.opened)):
+            measure = functools.partial(ours, setup, opened)
+            entrants = [Entrant(OURS, max(setup.sizes.in_flight), measure)]
+            yield Contest(5, name, backend, entrants)
 
 
-async def ours(setup: Setup, place: Place) -> Figures:
-    """Find the maximum with the projection running; offer half of it; ask with tokens."""
+async def ours(setup: Setup, opened: Opening, place: Place) -> Figures:
+    """Find the maximum with the projections running; offer half of it; ask with tokens."""
     sizes = setup.sizes
     async with opened(place.database(), place.database(), projections=True) as running:
         most = await run_orders(running, max(sizes.in_flight), sizes.commands // 2, "max")

@@ -352,6 +352,18 @@ async def test_a_log_that_lost_events_is_noticed(tmp_path: Path) -> None:
     assert "has gone on differently" in await refused(world)
 
 
+async def test_a_checkpoint_whose_tallies_were_changed_by_hand_is_refused() -> None:
+    async with World([orders()]) as world:
+        await world.append(*placed(1, 2))
+        await world.engine.catch_up()
+        await world.sql("UPDATE diptych_checkpoints SET tallies = ?", bytes(24))
+        await world.append(*placed(3))
+        for follower in world.engine.spans:
+            follower.forget()
+        with pytest.raises(ForeignCheckpoint, match="changed by hand"):
+            await world.engine.catch_up()
+
+
 async def test_others_go_on_when_one_is_refused() -> None:
     async with World([orders(), accounts()]) as world:
         await world.append(*placed(1), Moved("a", "b", 1))

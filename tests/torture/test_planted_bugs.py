@@ -104,7 +104,7 @@ async def test_processes_find_unchecked_conditions(tmp_path: Path) -> None:
 async def test_pauses_find_an_unfenced_checkpoint(tmp_path: Path) -> None:
     """Bug: a worker that wakes up goes on as if it were still the only one."""
     planted = "tests.torture.plants:unfenced_checkpoint"
-    assert await finds(9, lambda rng: pauses(Sqlite(tmp_path), rng, planted))
+    assert await finds(9, lambda rng: pauses(Sqlite(tmp_path), rng, planted), 60)
 
 
 # --- the model of the disk ------------------------------------------------------------------------

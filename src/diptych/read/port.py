@@ -18,7 +18,7 @@ from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
-from diptych.read.proving.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
+from diptych.read.proving.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
 from diptych.read.versioning.noted import Difference, State, Turn, Version
 from diptych.read.views import Definition, Layout, View, definition_of
 
@@ -100,11 +100,15 @@ class Worker(Struct, frozen=True, array_like=True):
 
 
 class Writes(Struct, frozen=True):
-    """What changes in one view: rows to insert or update, keys of rows to delete."""
+    """What changes in one view: rows to insert or update, keys of rows to delete.
+
+    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it.
+    """
 
     view: type[View]
     rows: list[Any]
     deleted: list[Any]
+    positions: dict[Any, int] = {}
 
 
 class Applied(Struct, frozen=True):
@@ -483,6 +487,7 @@ __all__ = [
     "Writes",
     "compare_decimals",
     "definition_of",
+    "key_text",
     "pack",
     "plain_decimal",
     "recut_spans",

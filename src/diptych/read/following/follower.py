@@ -12,7 +12,7 @@ from diptych.read.following.fold import Folded, RowCache, Span
 from diptych.read.parking.parking import Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed, is_whole
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""
@@ -135,7 +135,7 @@ class Follower:
         writes: tuple[Writes, ...] = ()
         if folded is not None and (folded.put or folded.deleted):
             assert isinstance(self.projection, Keyed)
-            writes = (Writes(self.projection.view, folded.put, folded.deleted),)
+            writes = (Writes(self.projection.view, folded.put, folded.deleted, folded.positions),)
         tallies = before.tallies
         if count:
             assert folded is not None
@@ -163,7 +163,7 @@ class Follower:
         self.seen = None
         parked: tuple[Parked, ...] = ()
         if folded is not None:
-            self.cache.keep(folded.rows)
+            self.cache.keep(folded.rows, upto.position)
             if folded.held:
                 parked = self.parking.park(folded.held)
         return Change(before, after, blocks, writes, parked)
@@ -232,6 +232,15 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
             projection=checkpoint.projection,
             checkpoint_of=checkpoint.log,
             this_log=log.identity,
+        )
+    if not is_whole(checkpoint.tallies, checkpoint.slices):
+        raise ForeignCheckpoint(
+            "The projection's checkpoint does not hold what each of its slices has applied: it was "
+            "changed by hand; drop the projection's tables and its checkpoint to have it built "
+            "anew from the log",
+            projection=checkpoint.projection,
+            slices=checkpoint.slices,
+            tallies=len(checkpoint.tallies),
         )
     if checkpoint.position == 0:
         return

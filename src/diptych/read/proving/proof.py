@@ -166,6 +166,11 @@ def unpack(packed: bytes) -> list[Tally]:
     return [Tally(count, low | high << 64) for count, low, high in _PACKED.iter_unpack(packed)]
 
 
+def is_whole(packed: bytes, slices: int) -> bool:
+    """Whether packed tallies are those of so many slices."""
+    return len(packed) == slices * _PACKED.size
+
+
 def add_packed(packed: bytes, more: Mapping[int, Tally]) -> bytes:
     """Return packed tallies with others, by index, added."""
     changed = bytearray(packed)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from diptych.codec import Codec
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, ForeignCheckpoint
 from diptych.log import Append, Log, NewEvent, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Query
@@ -75,7 +75,11 @@ async def check_views(
     rows: list[tuple[Projection, type[View], list[int], list[Any]]] = []
     for one in definitions.projections:
         for view in one.views:
-            reach, read = await _rows(running, one, view)
+            try:
+                reach, read = await _rows(running, one, view)
+            except ForeignCheckpoint as error:
+                found.add(9, "A view is refused", view=view.__name__, why=str(error))
+                continue
             rows.append((one, view, reach, read))
     events = await read_all(running.log, found)
     for one, view, reach, read in rows:

@@ -1,0 +1,50 @@
+"""The measured application with four projections, as a whole service may have them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+
+from bench import orders
+from bench.orders import Added, Opened
+from diptych import App, Key, Running, View
+
+app = App("bench", orders.app)
+
+
+class Customer(View, table="customers"):
+    customer: Key[str]
+    orders: int
+
+
+class Product(View, table="products"):
+    product: Key[str]
+    quantity: int
+
+
+class Item(View, table="items", indexes=(("product",),)):
+    order: Key[str]
+    product: Key[str]
+    quantity: int
+
+
+@app.projects(Customer)
+def customers(row: Customer | None, event: Opened) -> Customer:
+    return Customer(event.customer, (row.orders if row else 0) + 1)
+
+
+@app.projects(Product)
+def products(row: Product | None, event: Added) -> Product:
+    return Product(event.product, (row.quantity if row else 0) + event.quantity)
+
+
+@app.projects(Item)
+def items(row: Item | None, event: Added) -> Item:
+    quantity = (row.quantity if row else 0) + event.quantity
+    return Item(event.order, event.product, quantity)
+
+
+def opened(
+    log: str, views: str, *, projections: bool = False
+) -> AbstractAsyncContextManager[Running]:
+    """Open the application; unless told otherwise without its projections."""
+    return app.open(log=log, views=views, projections=projections)
