@@ -22,7 +22,10 @@ from diptych import App, Invalid, Module, Query, Receipt, Recorded, Rejected, co
 from diptych.app.blocking import (
     BlockingEvents,
     BlockingLog,
+    BlockingParkedKeys,
+    BlockingProjections,
     BlockingRunning,
+    BlockingSteering,
     BlockingViews,
     LoopThread,
     open_log,
@@ -41,6 +44,9 @@ from diptych.errors import (
 )
 from diptych.log import Append, Appended, EventQuery, Log, NewEvent, Outcome, Page
 from diptych.messages import new_id
+from diptych.read.control import Projections
+from diptych.read.parking.keys import ParkedKeys
+from diptych.read.parking.steering import Steering
 from diptych.read.proving.verify import Verdict
 from diptych.read.queries import Answer, Events, Views
 from diptych.read.status import Status
@@ -142,6 +148,7 @@ def test_an_application_answers_threads(urls: tuple[str, str]) -> None:
         assert all(verdict.ok for verdict in running.verify())
         assert [verdict.projection for verdict in running.verify("placed")] == ["placed"]
         assert running.definitions.name == "shop"
+        assert {one.action for one in running.projections.plan()} == {"none"}
     with app.open_blocking(log=log, views=views) as running:
         assert running.log.head() == (0 if log == "memory:" else 1)
 
@@ -218,6 +225,9 @@ def public(cls: type) -> set[str]:
         (BlockingRunning, Running, {"within", "live"}),
         (BlockingViews, Views, set[str]()),
         (BlockingEvents, Events, set[str]()),
+        (BlockingParkedKeys, ParkedKeys, set[str]()),
+        (BlockingSteering, Steering, set[str]()),
+        (BlockingProjections, Projections, set[str]()),
         (BlockingLog, Log, {"close"}),  # it ends the thread besides, so it is its own
     ],
 )

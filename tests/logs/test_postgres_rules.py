@@ -144,7 +144,7 @@ async def test_ranges_that_are_not_given(planted: Any, monkeypatch: pytest.Monke
 
 async def test_alone_is_ignored(planted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bug: a judgement for exactly one head is taken for one that holds for later heads."""
-    monkeypatch.setattr(writing, "texts_of", lambda *_: None)  # all by the function
+    monkeypatch.setattr(writing, "next_of", lambda *_: None)  # all by the function
     assert "taken" in await planted(function(("IF alone OR base", "IF base")))
 
 
@@ -160,9 +160,11 @@ async def test_another_head_than_judged_on(
     planted: Any, monkeypatch: pytest.MonkeyPatch, locked_head: str
 ) -> None:
     """Bug: what is judged for one head is stored at any, or at what it was before the lock."""
-    text = changed(statements._NAMED["append_next"], ("WHERE head = $1::bigint", locked_head))
-    text = text.replace("RETURNING 1", "RETURNING head - $2 AS base").replace("$1 +", "base +")
-    monkeypatch.setitem(statements._NAMED, "append_next", text + " WHERE $1::bigint > 0")
+    for name, count in (("append_next", "$2"), ("append_one", "1")):
+        text = changed(statements._NAMED[name], ("WHERE head = $1::bigint", locked_head))
+        text = text.replace("RETURNING 1", f"RETURNING head - {count} AS base")
+        text = text.replace("$1 +", "base +")
+        monkeypatch.setitem(statements._NAMED, name, text + " WHERE $1::bigint > 0")
     assert await planted()
 
 

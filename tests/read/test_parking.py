@@ -379,6 +379,19 @@ async def test_events_of_unknown_types_are_counted() -> None:
             await world.log.append([Append((other,))])
         await world.engine.catch_up()
         assert (await proved(world))["order"].unknown == {"Renamed": 2, "Gone": 1}
+        await world.append(*placed(2))
+        other = msgspec.structs.replace(new_event(Noted("y")), type="Gone")
+        await world.log.append([Append((other,))])
+        await world.engine.catch_up()
+        projections = world.engine.projections.values()
+        for _ in range(2):
+            (since,) = await verify(
+                world.log, world.codec, world.store, list(projections), since="last"
+            )
+            assert since.unknown == {"Renamed": 2, "Gone": 2}
+        (status,) = await world.engine.status()
+        assert status.proved is not None
+        assert status.proved.unknown == {"Renamed": 2, "Gone": 2}
 
 
 # --- pause, resume, rewind ------------------------------------------------------------------------

@@ -72,10 +72,10 @@ def other(server: PostgresServer) -> Iterator[PostgresServer]:
         TRIED.append(free() if TRIED else server.port)
         return TRIED[-1]
 
-    free = postgresql._free_port
+    free = postgresql.free_port
     with ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(postgresql, "_free_port", port)
+            patch.setattr(postgresql, "free_port", port)
             patch.setenv("DIPTYCH_POSTGRES", server.url)
             other = stack.enter_context(postgres(source="wheel", settings=SETTINGS))
         yield other

@@ -45,7 +45,7 @@ class Planter:
 
     def function_only(self) -> None:
         """Have every batch go by the function, or under the lock."""
-        self._monkeypatch.setattr(writing, "texts_of", lambda *_: None)
+        self._monkeypatch.setattr(writing, "next_of", lambda *_: None)
 
     def statement(self, name: str, old: str, new: str) -> None:
         """Change a statement."""

@@ -18,6 +18,7 @@ class Troubled:
         self._rng = rng
         self._fails = fails
         self.remote = False
+        self.reads = 0
         self.batches: list[int] = []
         self.refused: list[str] = []
 
@@ -47,6 +48,7 @@ class Troubled:
         until: int | None = None,
         limit: int = 1000,
     ) -> Page:
+        self.reads += 1
         await self._dawdle()
         page = await self._log.read(query, after=after, until=until, limit=limit)
         await self._dawdle()

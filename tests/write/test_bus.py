@@ -22,11 +22,11 @@ from diptych.errors import (
     Unavailable,
     UnknownMessage,
 )
-from diptych.log import Append, Log, NewEvent
+from diptych.log import Append, Log, NewEvent, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Command
-from diptych.write import answering
-from diptych.write.bus import Limits
+from diptych.write import answering, guessing
+from diptych.write.bus import CommandBus, Limits
 from diptych.write.entry import Entry, Receipt
 from tests.write import shop
 from tests.write.logs import Troubled
@@ -108,12 +108,14 @@ async def test_order_of_submission_holds_within_a_boundary() -> None:
         assert order == sorted(order)
 
 
+@pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
 @pytest.mark.parametrize("seed", range(40))
 async def test_two_processes_and_failing_batches_break_no_rule(
-    seed: int, monkeypatch: pytest.MonkeyPatch
+    seed: int, guess_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever interleaves or fails: no rule is broken, and every answer tells the truth."""
+    """Whatever interleaves, fails or was guessed: no rule is broken, and answers tell the truth."""
     rng = random.Random(seed)
+    monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
     monkeypatch.setattr(answering, "ANSWERS_AT_ONCE", 2)
     log = MemoryLog()
     trouble = [Troubled(log, rng, lambda: rng.random() < 0.1) for _ in range(2)]
@@ -218,6 +220,83 @@ async def test_order_holds_through_conflicts() -> None:
     assert paid == list(range(40))
 
 
+async def test_a_later_command_does_not_overtake_one_that_is_decided_again() -> None:
+    """A rejection on a stale state is decided again before a later command of its boundary."""
+    log = MemoryLog()
+    one, _ = shop.make_bus(Troubled(log, random.Random(4), never), Limits(batch=1))
+    other, _ = shop.make_bus(log)
+    await one.submit(shop.Open("a"))
+    await other.submit(shop.Close("a"))
+    waiting = [one.submit(command) for command in (shop.Open("a"), shop.Close("a"))]
+    assert [receipt.last for receipt in await asyncio.gather(*waiting)] == [3, 4]
+
+
+@pytest.mark.parametrize("guess_after", [guessing.GUESS_AFTER, 0])
+@pytest.mark.parametrize("seed", range(60))
+async def test_pipelined_commands_end_as_if_sent_one_by_one(
+    seed: int, guess_after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever was stored before by others, under the same keys too: order of submission counts."""
+    rng = random.Random(seed)
+    monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
+    log = MemoryLog()
+    trouble = Troubled(log, rng, never)
+    trouble.remote = rng.random() < 0.5
+    bus, codec = shop.make_bus(trouble, Limits(batch=rng.choice([1, 2, 5, 2048]), states=64))
+    other, _ = shop.make_bus(log)
+    names = [f"n{n}" for n in range(rng.choice([1, 2, 12]))]
+
+    def command() -> Command:
+        source, target = rng.choice(names), rng.choice(names)
+        made = (shop.Open(source), shop.Close(source), shop.Pay(source, target, 1))
+        return rng.choice([*made, made[0], shop.Touch(source)])
+
+    async def stored(bus: CommandBus, command: Command, key: str | None = None) -> str:
+        try:
+            await bus.submit(command, key=key)
+        except Rejected as rejected:
+            return rejected.code
+        return "accepted"
+
+    for _ in range(rng.choice([0, 3, 20])):
+        await stored(bus, command())  # its states will be stale
+    for _ in range(rng.choice([0, 3, 20])):
+        await stored(other, command())
+    commands = [(f"k{n}", command()) for n in range(60)]
+    repeated = rng.choice([0, 0, 10, 40])
+    expected = [await stored(other, sent, key) for key, sent in commands[:repeated]]
+    twin = MemoryLog()
+    before = (await log.read(limit=1_000)).events
+    await twin.append([Append(tuple(copy_of(event) for event in before))])
+    single, _ = shop.make_bus(twin)
+    expected += [await stored(single, sent, key) for key, sent in commands[repeated:]]
+
+    answers: list[asyncio.Task[str]] = []
+    for key, sent in commands:
+        answers.append(asyncio.create_task(stored(bus, sent, key)))
+        for _ in range(rng.choice([0, 0, 0, 1, 5])):
+            await asyncio.sleep(0)
+    assert await asyncio.gather(*answers) == expected
+    happened, planned = await everything(log, codec), await everything(twin, codec)
+    for name in names:
+        assert [e for e in happened if concerns(e, name)] == [
+            e for e in planned if concerns(e, name)
+        ]
+
+
+def copy_of(event: StoredEvent) -> NewEvent:
+    return NewEvent(event.id, event.type, event.tags, bytes(event.data), bytes(event.metadata))
+
+
+def concerns(event: Any, name: str) -> bool:
+    """Whether an event is of an account; one that merely touches it has no place among them."""
+    if isinstance(event, shop.Touched):
+        return False
+    return name in (
+        (event.source, event.target) if isinstance(event, shop.Paid) else (event.account,)
+    )
+
+
 async def test_a_rejection_never_rests_on_what_was_not_committed() -> None:
     """A command rejected because of an append that then fails is decided again."""
     failing = iter([True])
@@ -241,6 +320,26 @@ async def test_a_stale_state_is_read_anew_before_a_rejection() -> None:
     await other.submit(shop.Close("a"))
     receipt = await one.submit(shop.Open("a"))
     assert receipt.last == 3
+
+
+async def test_a_remote_log_has_its_next_batch_before_answers_are_given() -> None:
+    """What those who are answered do next does not keep the log waiting."""
+    told_early: list[int] = []
+    waiting: list[asyncio.Future[Receipt]] = []
+
+    class Noted(Troubled):
+        async def append(self, batch: Any) -> Any:
+            told = sum(one.done() for one in waiting)
+            told_early.append(told - sum(self.batches[:-1]))
+            return await super().append(batch)
+
+    log = Noted(MemoryLog(), random.Random(10), never)
+    log.remote = True
+    bus, _ = shop.make_bus(log, Limits(batch=4))
+    waiting += [bus.submit(shop.Open(str(n))) for n in range(12)]
+    await asyncio.gather(*waiting)
+    assert len(told_early) > 2
+    assert not any(told_early)
 
 
 async def test_a_remote_log_is_answered_for_in_parts() -> None:

@@ -22,6 +22,7 @@ from diptych.app.running import open_log as opening_log
 from diptych.errors import BlocksEventLoop, Closed, LogUnusable, TimedOut
 from diptych.log import Log
 from diptych.messages import Actor
+from diptych.read.control import Projections
 from diptych.read.parking.keys import ParkedKeys
 from diptych.read.parking.steering import Steering
 from diptych.read.queries import Events, Views
@@ -159,6 +160,20 @@ class BlockingSteering(_Facade[Steering]):
     rewind = _blocking(Steering.rewind)
 
 
+class BlockingProjections(_Facade[Projections]):
+    """Versions and rebuilds: `Projections`, with calls that wait."""
+
+    versions = _blocking(Projections.versions)
+    plan = _blocking(Projections.plan)
+    compare = _blocking(Projections.compare)
+    rebuild = _blocking(Projections.rebuild)
+    cutover = _blocking(Projections.cutover)
+    rollback = _blocking(Projections.rollback)
+    droppable = _blocking(Projections.droppable)
+    drop = _blocking(Projections.drop)
+    back = _blocking(Projections.back)
+
+
 class BlockingEvents(_Facade[Events]):
     """The log, decoded: `Events`, with calls that wait."""
 
@@ -220,6 +235,11 @@ class BlockingRunning(_Opened[Running]):
     def steering(self) -> BlockingSteering:
         """Pauses, resumes and rewinds projections."""
         return BlockingSteering(self._thread, self._inner.steering, self._seconds)
+
+    @property
+    def projections(self) -> BlockingProjections:
+        """The versions of projections: planned, built, switched to, dropped."""
+        return BlockingProjections(self._thread, self._inner.projections, self._seconds)
 
     @property
     def log(self) -> BlockingLog:

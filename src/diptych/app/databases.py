@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import unquote
@@ -32,12 +33,14 @@ Rebuild: TypeAlias = Literal["auto", "manual"]
 
 
 _RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
+_ROWS_ONLY = ("redis", "duckdb")
+"""The kinds that keep rows and nothing else: no log, no checkpoints."""
 
 
 class Where(Struct, frozen=True):
     """An address, understood. Two that are equal are one database."""
 
-    kind: Literal["memory", "sqlite", "postgresql"]
+    kind: Literal["memory", "sqlite", "postgresql", "redis", "duckdb"]
     url: str
     path: Path | None = None
 
@@ -71,6 +74,8 @@ class Where(Struct, frozen=True):
         if scheme in ("postgresql", "postgres"):
             postgres().Address.parse(url, field)
             return Where("postgresql", url)
+        if scheme in ("redis", "rediss", "duckdb"):
+            return _rows_only(scheme, url, field)
         raise Invalid(
             "That is no address of a log or of views",
             field=field,
@@ -95,6 +100,40 @@ def postgres() -> Any:
     return module
 
 
+def _rows_only(scheme: str, url: str, field: str) -> Where:
+    if field == "log":
+        raise Invalid(
+            "A database of that kind keeps views, but no log",
+            field=field,
+            rule=_RULE,
+            got=without_password(url),
+        )
+    kind: Literal["redis", "duckdb"] = "duckdb" if scheme == "duckdb" else "redis"
+    adapter(kind).Address.parse(url, field)
+    return Where(kind, url)
+
+
+def adapter(kind: Literal["redis", "duckdb"]) -> Any:
+    """Return the module of a row store, whose driver is an extra."""
+    try:
+        return import_module(f"diptych.read.stores.{kind}")
+    except ModuleNotFoundError as error:
+        if error.name != kind:
+            raise
+        raise Invalid(
+            f"Views in {kind} need its driver, which is not installed: "
+            f"pip install 'diptych[{kind}]'",
+            field="views",
+            rule="a database whose driver is installed",
+        ) from error
+
+
+def books_of(views: ViewsAt) -> Where | None:
+    """Return the address of the read database "main", which keeps checkpoints for those without."""
+    where = None if isinstance(views, str) else views.get(MAIN)
+    return None if where is None else Where.parse(where, f"views.{MAIN}")
+
+
 def read_databases(
     views: ViewsAt, projections: Sequence[Projection]
 ) -> dict[Where, list[Projection]]:
@@ -102,6 +141,7 @@ def read_databases(
     found: dict[Where, list[Projection]] = {}
     if isinstance(views, str):
         found[Where.parse(views, "views")] = list(projections)
+        _check_rows_only(found, None)
         return found
     by_name: Any = views
     if not isinstance(by_name, Mapping):
@@ -128,7 +168,31 @@ def read_databases(
             rule="one of " + ", ".join(sorted(used)),
             got=", ".join(unused),
         )
+    _check_rows_only(found, given.get(MAIN))
     return found
+
+
+def _check_rows_only(places: Mapping[Where, Sequence[Projection]], main: Where | None) -> None:
+    for where, kept in places.items():
+        if where.kind not in _ROWS_ONLY:
+            continue
+        if main is None or main.kind in _ROWS_ONLY:
+            raise Invalid(
+                "A database of that kind keeps rows only: its checkpoints are in the read database "
+                "'main'. Give that one too, in SQLite or PostgreSQL",
+                field="views",
+                rule="views={'main': 'sqlite:///…', 'cache': 'redis://…'}",
+                got=where.shown,
+            )
+        for one in kept:
+            if not isinstance(one, Keyed) or one.inline:
+                raise DefinitionError(
+                    "Where only rows are kept there are no transactions: such views are kept by a "
+                    "fold, and not inline; give the view another store=...",
+                    at=one.at,
+                    projection=one.name,
+                    database=where.shown,
+                )
 
 
 class Connections(Struct, frozen=True):
@@ -161,11 +225,13 @@ class Databases:
         log: Where,
         views: Iterable[Where] = (),
         create: Create = "all",
+        books: Where | None = None,
     ) -> None:
         self._stack = stack
         self._log = log
         self._views = list(views)
         self._create = create
+        self._books = books
         self._opened: dict[Where, Any] = {}
         self._stores: dict[Where, Any] = {}
 
@@ -179,6 +245,8 @@ class Databases:
         if where in self._stores:
             known: ViewStore = self._stores[where]
             return known
+        if where.kind == "redis" or where.kind == "duckdb":
+            return self._beside(where, where.kind)
         if self._create == "nothing" and _is_missing_file(where):
             raise NoViews(
                 "There are no views at that address, and none were to be made", path=where.path
@@ -196,6 +264,19 @@ class Databases:
         self._stores[where] = store
         self._stack.push_async_callback(store.close)
         found: ViewStore = store
+        return found
+
+    def _beside(self, where: Where, kind: Literal["redis", "duckdb"]) -> ViewStore:
+        from diptych.read.beside import RowsBeside
+
+        assert self._books is not None, "checked by read_databases"
+        module = adapter(kind)
+        address = module.Address.parse(where.url)
+        rows = module.Rows(address)
+        self._stack.push_async_callback(rows.close)
+        store = RowsBeside(self.store(self._books), rows, name=address.shown, kind=kind)
+        found: ViewStore = store
+        self._stores[where] = found
         return found
 
     async def log(self, codec: Codec, inline: Sequence[Keyed]) -> Log:

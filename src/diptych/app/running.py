@@ -8,7 +8,15 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
-from diptych.app.databases import Create, Databases, Rebuild, ViewsAt, Where, read_databases
+from diptych.app.databases import (
+    Create,
+    Databases,
+    Rebuild,
+    ViewsAt,
+    Where,
+    books_of,
+    read_databases,
+)
 from diptych.app.measuring import note_proofs, note_status, observed
 from diptych.app.modules import Definitions
 from diptych.app.proving import proving
@@ -334,7 +342,7 @@ async def open_app(
     places = read_databases(views_at, definitions.projections)
     codec = definitions.codec
     async with AsyncExitStack() as stack:
-        databases = Databases(stack, log_at, places, create)
+        databases = Databases(stack, log_at, places, create, books_of(views_at))
         inline = [p for p in definitions.projections if isinstance(p, Keyed) and p.inline]
         log = await databases.log(codec, inline)
         stack.push_async_callback(log.close)

@@ -184,6 +184,9 @@ def _told(one: Status) -> str:
         said.append(f"{counted(one.parked_events, 'event')} of {of} parked")
     if one.skipped:
         said.append(f"{counted(one.skipped, 'event')} skipped")
+    if one.proved is not None and one.proved.unknown:
+        types = ", ".join(f"{name}: {count}" for name, count in sorted(one.proved.unknown.items()))
+        said.append(f"passed over, as this program does not know these events: {types}")
     return harmless("; ".join(said))
 
 

@@ -10,7 +10,7 @@ import math
 import typing
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, date, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, get_args, get_origin
 from uuid import UUID
@@ -24,7 +24,7 @@ from diptych.messages import without_none
 
 Convert = Callable[[Any], Any]
 Check = Callable[[Sequence[Any]], None]
-Dialect = Literal["sqlite", "postgresql"]
+Dialect = Literal["sqlite", "postgresql", "duckdb"]
 """The databases that we keep views in, by SQLAlchemy's names for them."""
 
 DECIMAL_COLLATION: Final = "diptych_decimal"
@@ -110,6 +110,10 @@ class Kind:
 
     def on(self, dialect: Dialect) -> Storage:
         """Return how it is stored in a database."""
+        if dialect == "duckdb":
+            found = _DUCKDB.get(self.name, self.sqlite)
+            sql = {"INTEGER": "BIGINT", "REAL": "DOUBLE"}.get(found.sql, found.sql)
+            return msgspec.structs.replace(found, sql=sql, optional=self.optional)
         return self.postgresql if dialect == "postgresql" else self.sqlite
 
 
@@ -255,6 +259,47 @@ _SIMPLE: dict[type, tuple[str, Storage, Storage]] = {
     ),
     date: ("date", Storage("TEXT", date.isoformat, date.fromisoformat), Storage("date")),
     UUID: ("uuid", Storage("TEXT", str, UUID), Storage("uuid", None, _plain_uuid)),
+}
+
+
+# --- DuckDB: what can be calculated with is kept as what it is; all else as in SQLite -------------
+
+_DUCKDB_DIGITS: Final = Decimal("1e28")
+_DUCKDB_STEP: Final = Decimal("1e-10")
+_WIDE: Final = Context(prec=60)
+
+
+def _check_duckdb_decimals(values: Sequence[Decimal]) -> None:
+    for value in values:
+        exact = value.is_finite() and abs(value) < _DUCKDB_DIGITS
+        if not exact or value.quantize(_DUCKDB_STEP, context=_WIDE) != value:
+            raise Invalid(
+                "A row is not valid: DuckDB keeps decimals as DECIMAL(38,10)",
+                field="Decimal",
+                rule="28 digits before the point and 10 after it",
+                got=value,
+            )
+
+
+def _read_duckdb_decimal(value: Any) -> Decimal:
+    """Return a decimal without the zeros that every value of a column is filled up with."""
+    return Decimal(f"{value.normalize(_WIDE):f}")
+
+
+def _write_duckdb_datetime(value: datetime) -> datetime:
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+def _read_duckdb_datetime(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC)
+
+
+_DUCKDB: dict[str, Storage] = {
+    "bool": Storage("BOOLEAN"),
+    "decimal": Storage("DECIMAL(38,10)", None, _read_duckdb_decimal, _check_duckdb_decimals),
+    "datetime": Storage("TIMESTAMP", _write_duckdb_datetime, _read_duckdb_datetime, _check_zones),
+    "date": Storage("DATE"),
+    "uuid": Storage("UUID"),
 }
 
 

@@ -18,7 +18,7 @@ from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
-from diptych.read.proving.proof import BLOCK_SHIFT, Tally, pack, total_of, unpack
+from diptych.read.proving.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
 from diptych.read.versioning.noted import Difference, State, Turn, Version
 from diptych.read.views import Definition, Layout, View, definition_of
 
@@ -100,11 +100,15 @@ class Worker(Struct, frozen=True, array_like=True):
 
 
 class Writes(Struct, frozen=True):
-    """What changes in one view: rows to insert or update, keys of rows to delete."""
+    """What changes in one view: rows to insert or update, keys of rows to delete.
+
+    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it.
+    """
 
     view: type[View]
     rows: list[Any]
     deleted: list[Any]
+    positions: dict[Any, int] = {}
 
 
 class Applied(Struct, frozen=True):
@@ -134,7 +138,10 @@ class Change(Struct, frozen=True):
 
 
 class Proof(Struct, frozen=True):
-    """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC)."""
+    """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC).
+
+    ``unknown``: how many events up to there are of types that the program did not know.
+    """
 
     projection: str
     log: str
@@ -145,6 +152,7 @@ class Proof(Struct, frozen=True):
     reason: str
     reach: list[int]
     tallies: bytes
+    unknown: dict[str, int] = {}
 
 
 class Found(Struct, frozen=True):
@@ -483,6 +491,7 @@ __all__ = [
     "Writes",
     "compare_decimals",
     "definition_of",
+    "key_text",
     "pack",
     "plain_decimal",
     "recut_spans",

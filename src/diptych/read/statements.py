@@ -31,6 +31,18 @@ class Shape:
         self.definition = _view_of(statement)
 
 
+class ShapeOnly:
+    """A plan without SQL: of a statement that is only looked at."""
+
+    def __init__(self, statement: Any, tables: Tables) -> None:
+        self.shape = Shape(statement, tables)
+
+    def values(self, cache_key: Any) -> list[Any] | None:
+        """Return None: there is no SQL."""
+        del cache_key
+        return None
+
+
 class Plan(Protocol):
     """A statement's shape, as a store prepared it."""
 
@@ -207,6 +219,7 @@ __all__ = [
     "Plans",
     "Renaming",
     "Shape",
+    "ShapeOnly",
     "Stored",
     "Tables",
     "not_run",

@@ -28,13 +28,17 @@ class SpanStatus(Struct, frozen=True):
 
 
 class Proved(Struct, frozen=True):
-    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago."""
+    """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago.
+
+    ``unknown``: how many events it passed over, by type, as the program did not know these.
+    """
 
     ok: bool
     position: int
     time: datetime
     age: float
     reason: str
+    unknown: dict[str, int] = {}
 
 
 class Status(Struct, frozen=True):
@@ -141,7 +145,7 @@ def _proved(proof: Proof | None) -> Proved | None:
     if proof is None:
         return None
     age = max((datetime.now(UTC) - proof.time).total_seconds(), 0.0)
-    return Proved(proof.ok, proof.position, proof.time, age, proof.reason)
+    return Proved(proof.ok, proof.position, proof.time, age, proof.reason, proof.unknown)
 
 
 async def age_after(log: Log, position: int) -> float:

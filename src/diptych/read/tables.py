@@ -31,9 +31,10 @@ from sqlalchemy import (
     type_coerce,
 )
 from sqlalchemy.sql.type_api import TypeEngine
-from sqlalchemy.types import UserDefinedType
+from sqlalchemy.types import NullType, UserDefinedType
 
 from diptych.read.kinds import DECIMAL_COLLATION, Kind
+from diptych.read.kinds import Dialect as DialectName
 
 if TYPE_CHECKING:
     from sqlalchemy import ColumnElement
@@ -94,6 +95,8 @@ class Stored(TypeDecorator[Any]):
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         """Return the storage type."""
+        if dialect.name == "duckdb" and self.kind.name in _SEEN:
+            return dialect.type_descriptor(NullType())  # the driver takes and gives what they are
         if dialect.name == "postgresql":
             return dialect.type_descriptor(_STORED[self.kind.postgresql.sql])
         if self.kind.name == "decimal":
@@ -106,13 +109,18 @@ class Stored(TypeDecorator[Any]):
             return None
         if self.kind.name == "decimal" and not isinstance(value, Decimal):
             value = Decimal(str(value))
-        storage = self.kind.postgresql if dialect.name == "postgresql" else self.kind.sqlite
+        storage = self.kind.on(_named(dialect))
         return storage.to_column((value,))[0]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> Any:
         """Return a value as the field's type says."""
-        storage = self.kind.postgresql if dialect.name == "postgresql" else self.kind.sqlite
+        storage = self.kind.on(_named(dialect))
         return value if value is None or storage.read is None else storage.read(value)
+
+
+def _named(dialect: Dialect) -> DialectName:
+    name: Any = dialect.name
+    return name if name in ("postgresql", "duckdb") else "sqlite"
 
 
 def type_of(kind: Kind) -> TypeEngine[Any]:

@@ -13,8 +13,8 @@ import random
 import re
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -219,48 +219,45 @@ class Database:
                     raise unavailable(error, self.path) from error
                 await asyncio.sleep(backoff(attempt))
 
-    @asynccontextmanager
-    async def lease(self, *, brief: bool = False) -> AsyncGenerator[Connection]:
+    def lease(self, *, brief: bool = False) -> Lease:
         """Hold a connection. It comes back only if it is idle; what breaks is raised as it is.
 
         ``brief``: it is cut off after ``silence`` seconds.
         """
+        return Lease(self, brief=brief)
+
+    async def _lend(self) -> Connection:
         self.require_usable()
         asked = _now()
         await self._free.acquire()
-        ending: asyncio.Task[None] | None = None
         try:
             self.require_usable()
             connection = await self._take(asked)
-            self._leased.add(connection)
-            sound, under_way = False, True
-            # Where nothing is heard any more, not even a cancelled statement would end.
-            end = _loop().call_later(self.silence, connection.terminate) if brief else None
-            try:
-                yield connection
-                sound, under_way = True, False
-            except Exception as error:  # not a cancellation: that may leave a statement under way
-                sound, under_way = not is_lost(error), False
-                if not sound:
-                    self._drop_idle()
-                raise
-            finally:
-                if end is not None:
-                    end.cancel()
-                self._leased.discard(connection)
-                idle = not connection.is_closed() and not connection.is_in_transaction()
-                if sound and idle and not self._closed:
-                    self._idle.append(connection)
-                elif under_way and not connection.is_closed():
-                    ending = self._end(connection)
-                else:
-                    connection.terminate()
-        finally:
-            if ending is None:
-                self._free.release()
+        except BaseException:
+            self._free.release()
+            raise
+        self._leased.add(connection)
+        return connection
 
-    def _end(self, connection: Connection) -> asyncio.Task[None]:
-        """Have the server give up what a connection is at; until then it counts as one in use."""
+    def _take_back(self, connection: Connection, error: BaseException | None) -> None:
+        # A cancellation may leave a statement under way.
+        under_way = error is not None and not isinstance(error, Exception)
+        sound = error is None or not (under_way or is_lost(error))
+        if not (sound or under_way):
+            self._drop_idle()
+        self._leased.discard(connection)
+        if under_way and not connection.is_closed():
+            self._end(connection)  # until then it counts as one in use
+            return
+        self._free.release()
+        idle = not connection.is_closed() and not connection.is_in_transaction()
+        if sound and idle and not self._closed:
+            self._idle.append(connection)
+        else:
+            connection.terminate()
+
+    def _end(self, connection: Connection) -> None:
+        """Have the server give up what a connection is at."""
 
         async def end() -> None:
             try:
@@ -275,7 +272,6 @@ class Database:
 
         task = asyncio.create_task(end(), name="diptych-end")
         self._ending.add(task)
-        return task
 
     def _drop_idle(self) -> None:
         """Throw away the idle ones: where one is lost, all are, and each would cost an attempt."""
@@ -377,6 +373,26 @@ class Database:
     def sql(self, text: str) -> str:
         """Put the schema's name where ``{schema}`` stands."""
         return text.replace("{schema}", self.schema)
+
+
+class Lease:
+    """A connection for a while: see `Database.lease`. (As a generator it would cost twice that.)"""
+
+    def __init__(self, database: Database, *, brief: bool) -> None:
+        self._database = database
+        self._brief = brief
+
+    async def __aenter__(self) -> Connection:
+        self._connection = connection = await self._database._lend()  # pyright: ignore[reportPrivateUsage]
+        # Where nothing is heard any more, not even a cancelled statement would end.
+        silence = self._database.silence
+        self._end = _loop().call_later(silence, connection.terminate) if self._brief else None
+        return connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        self._database._take_back(self._connection, error)  # pyright: ignore[reportPrivateUsage]
 
 
 def is_lost(error: BaseException) -> bool:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from diptych.testing.servers import PostgresServer
+    from diptych.testing.servers import PostgresServer, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +26,12 @@ def postgres_url(postgres_server: PostgresServer) -> Generator[str]:
     url = postgres_server.new_database()
     yield url
     postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Generator[RedisServer]:
+    """Give one Redis server to all tests: not to be stopped. Take a prefix of your own."""
+    from diptych.testing.servers import redis
+
+    with redis() as server:
+        yield server

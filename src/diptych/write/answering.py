@@ -8,7 +8,10 @@ from collections import deque
 from diptych.write.entry import Entry, Receipt
 from diptych.write.measures import Measures
 
-ANSWERS_AT_ONCE = 64
+ROUNDS = 3
+"""Rounds of the event loop until what those who were answered ask for is on its way."""
+
+ANSWERS_AT_ONCE = 96
 """How many commands of a batch are answered before those ask again, by a log that is remote."""
 
 
@@ -23,6 +26,7 @@ class Answering:
         self.open = 0
         self._measures = measures
         self._waiting: deque[tuple[Entry, Receipt | BaseException]] = deque()
+        self._begun = False
         self._at_once = ANSWERS_AT_ONCE if remote else 0
 
     @property
@@ -45,10 +49,27 @@ class Answering:
         """Answer one command with the others of its batch: see `deliver`."""
         self._waiting.append((entry, result))
 
-    def deliver(self) -> None:
-        """Answer what was added, some now, the rest in the event loop's next rounds."""
+    def deliver(self, *, behind: bool) -> None:
+        """Answer what was added; ``behind``: after a batch that is about to be sent.
+
+        What those who are answered do next would keep a remote log waiting.
+        """
+        if not self._at_once:
+            self._give(len(self._waiting))
+        elif self._waiting and not self._begun:
+            self._begun = True
+            self._later(ROUNDS if behind else 0)
+
+    def _later(self, rounds: int) -> None:
+        if rounds:
+            asyncio.get_running_loop().call_soon(self._later, rounds - 1)
+            return
+        self._give(self._at_once)
+        self._begun = bool(self._waiting)
+        if self._begun:
+            self._later(ROUNDS)
+
+    def _give(self, count: int) -> None:
         waiting = self._waiting
-        for _ in range(min(len(waiting), self._at_once or len(waiting))):
+        for _ in range(min(len(waiting), count)):
             self.give(*waiting.popleft())
-        if waiting:
-            asyncio.get_running_loop().call_soon(self.deliver)

@@ -48,6 +48,7 @@ from diptych.write.cache import MAX_TAIL, Cache, Link, Slot
 from diptych.write.deciding import decide, faulty, undecided
 from diptych.write.definitions import Decision, WriteSide
 from diptych.write.entry import Entry, Receipt
+from diptych.write.guessing import Guesses
 from diptych.write.measures import Measures
 
 READ_PAGE = 2000
@@ -92,6 +93,7 @@ class CommandBus:
         self._writing: asyncio.Future[list[Outcome]] | None = None
         self._about_to_write = self._alone = False
         self._answering = Answering(self._measures, remote=getattr(log, "remote", False))
+        self._guesses = Guesses()
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False
         # Looked up once: before Python 3.12 each look-up asks the system for the process's id.
@@ -169,6 +171,8 @@ class CommandBus:
             states.append(slot)
             if slot is not None and slot not in slots:
                 slots.append(slot)
+                if not slot.loaded:
+                    self._guesses.try_on(need, slot)
                 ready = ready and slot.loaded and not slot.queue
         entry = Entry(
             command,
@@ -231,11 +235,13 @@ class CommandBus:
             if len(page.events) == READ_PAGE:
                 self._read(slot, page.upto, found)
                 return
+            slot.loading = False
+            if slot.untouched and slot.queue:
+                self._guesses.learn(slot.queue[0], slot, new=not found)
             slot.advance(found, page.upto)
         except Exception as error:
             self._cannot_read(slot, error)
             return
-        slot.loading = False
         self._pump([slot])
 
     def _cannot_read(self, slot: Slot, error: Exception) -> None:
@@ -262,8 +268,8 @@ class CommandBus:
             while slot.queue:
                 entry = slot.queue[0]
                 if not all(s.loaded and s.queue and s.queue[0] is entry for s in entry.slots):
-                    if not slot.loaded:
-                        self._load(slot)
+                    for other in entry.slots:
+                        self._load(other)  # where it has been given up since
                     break
                 for other in entry.slots:
                     other.dequeue()
@@ -283,11 +289,15 @@ class CommandBus:
         except Exception as error:
             if not isinstance(error, Rejected) or entry.events:
                 # A fault in the users' functions, or a model that rejects: of this command only.
-                self._answering.give(entry, faulty(decision, error))
+                if not self._look(entry):
+                    self._answering.give(entry, faulty(decision, error))
                 return
             # Without its traceback: an expected answer need not keep frames alive.
             entry.rejection = error.with_traceback(None)
         entry.remember()
+        for slot in entry.slots:
+            # A command that changes nothing here has its place too: later ones rest on it.
+            effects.setdefault(slot, ((), slot.state))
         for slot, (events, state) in effects.items():
             slot.tail.append(Link(entry, events, state, slot in entry.slots))
         entry.touched = tuple(effects)
@@ -299,6 +309,18 @@ class CommandBus:
         else:
             self._about_to_write = True
             asyncio.get_running_loop().call_soon(self._write)
+
+    def _look(self, entry: Entry) -> bool:
+        """Have a command wait until what was guessed for it is read; False where nothing was."""
+        guessed = self._guesses.withdraw(entry)
+        if not guessed:
+            return False
+        entry.forget()
+        for slot in entry.slots:
+            slot.enqueue(entry, first=True)
+        for slot in guessed:
+            self._load(slot)
+        return True
 
     def _run(self, entry: Entry, decision: Decision) -> list[Event]:
         states: list[Any] = [
@@ -329,6 +351,8 @@ class CommandBus:
                     continue  # two fields of one event lead to the same instance
                 else:
                     events, state = (*known[0], event), known[1]
+                if slot.guessed and slot not in entry.slots:
+                    slot.loaded = slot.guessed = False  # this command's condition does not prove it
                 if slot.loaded:
                     state = model.evolve(state, event)
                 effects[slot] = (events, state)
@@ -372,6 +396,7 @@ class CommandBus:
         self._writing = None
         if self._queue:
             self._write()
+        self._answering.deliver(behind=self._writing is not None)
 
     def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         lost: list[Entry] = []
@@ -391,8 +416,12 @@ class CommandBus:
             elif outcome.reason == "conflict":
                 slot = entry.reads[outcome.condition].slot
                 slot.loaded = False
-                entry.attempts += 1
-                self._measures.retried(entry)
+                if slot.guessed:
+                    slot.guessed = False
+                    self._guesses.learn(entry, slot, new=False)
+                else:
+                    entry.attempts += 1
+                    self._measures.retried(entry)
                 if entry.attempts < self.limits.attempts:
                     again.append(entry)
                 else:
@@ -404,18 +433,13 @@ class CommandBus:
                 self._answering.give(entry, refusal(name, entry.key, outcome))
         if lost:
             self._undo(lost, again)
-        self._answering.deliver()
 
     def _settle_one(self, entry: Entry, outcome: Appended) -> None:
         entry.outcome = outcome
-        if entry.events:
-            for slot in entry.touched:
-                slot.settle(entry, outcome.last)
-                if len(slot.tail) > MAX_TAIL and slot.idle:
-                    self._cache.forget(slot)
-        else:
-            for slot in entry.slots:
-                slot.confirm(outcome.last)
+        for slot in entry.touched:
+            slot.settle(entry, outcome.last)
+            if len(slot.tail) > MAX_TAIL and slot.idle:
+                self._cache.forget(slot)
         answer = entry.rejection or self._receipt(entry, outcome)
         self._answering.add(entry, answer)
         entry.release()

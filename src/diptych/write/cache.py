@@ -38,7 +38,10 @@ class Link(Struct, eq=False, gc=False):
 
 
 class Slot(Struct, eq=False, gc=False):
-    """One instance of a decision model. ``queue``: the commands that wait for it, in order."""
+    """One instance of a decision model. ``queue``: the commands that wait for it, in order.
+
+    ``guessed``: it counts as loaded, as it is most likely new, and no append has proved that yet.
+    """
 
     key: tuple[str, Tags]
     model: Model
@@ -49,6 +52,12 @@ class Slot(Struct, eq=False, gc=False):
     queue: deque[Entry] | None = None
     loaded: bool = False
     loading: bool = False
+    guessed: bool = False
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has been found or decided here yet."""
+        return not (self.base or self.tail or self.loaded or self.loading)
 
     @property
     def state(self) -> Any:
@@ -79,23 +88,15 @@ class Slot(Struct, eq=False, gc=False):
             self.queue = None
 
     def settle(self, entry: Entry, last: int) -> None:
-        """Take note that an entry's events were committed, the last of them at ``last``."""
+        """Take note that an entry was appended: the head was then at ``last``."""
         for index, link in enumerate(self.tail):  # it is the first, or near it
             if link.entry is entry:
                 if link.checked:
                     # Its condition has proved that nothing else happened up to it.
-                    self.base, self.base_state = last, link.state
+                    if last > self.base:  # else it was read meanwhile
+                        self.base, self.base_state, self.guessed = last, link.state, False
                     del self.tail[: index + 1]
                 return
-
-    def confirm(self, position: int) -> None:
-        """Take note that a condition on this slot held when the head was at ``position``."""
-        while self.tail:
-            outcome = self.tail[0].entry.outcome
-            if outcome is None or outcome.last > position:
-                break
-            self.base_state = self.tail.pop(0).state
-        self.base = max(self.base, position)
 
     def drop(self, entry: Entry) -> None:
         """Take an entry's effect out again: it was not committed."""
@@ -122,7 +123,7 @@ class Slot(Struct, eq=False, gc=False):
             if stored.position > self.base:
                 state = evolve(state, event)
                 ids.add(stored.id)
-        self.base, self.base_state = max(self.base, upto), state
+        self.base, self.base_state, self.guessed = max(self.base, upto), state, False
         # What was read includes those of our own events that were committed by then.
         self.tail = [
             link

@@ -9,6 +9,7 @@ from msgspec.json import Encoder
 
 from diptych.log import StoredEvent
 from diptych.logs.postgres.checking import Legs
+from diptych.logs.postgres.statements import MARKS_OF_ONE, Statements
 from diptych.sql.judge import Judge
 
 SEPARATOR: Final = "\x1f"
@@ -27,6 +28,19 @@ def arrays_of(judge: Judge) -> tuple[list[Any], ...]:
         [kept.last - base for kept in keys],
         [kept.rejection for kept in keys],
     )
+
+
+def next_of(sql: Statements, judge: Judge, legs: Legs) -> tuple[str, tuple[Any, ...]] | None:
+    """Return the statement, with its parameters, that appends at a known head, if one can."""
+    if len(judge.new) == 1 and len(judge.new[0].events) == 1 and not legs.tags:
+        (event,) = judge.new[0].events
+        marks = event.tags if len(event.tags) < 2 else set(event.tags)
+        if 0 < len(marks) <= MARKS_OF_ONE:
+            tags = _json.encode(event.tags).decode()
+            values = (event.id, event.type, tags, event.data, event.metadata, *marks)
+            return sql.append_one[len(marks) - 1], (judge.begun_at, *values)
+    texts = texts_of(judge, legs)
+    return None if texts is None else (sql.append_next, (judge.begun_at, *texts))
 
 
 def texts_of(judge: Judge, legs: Legs) -> tuple[int | str, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from asyncpg import Record
 from msgspec import Raw
@@ -13,6 +13,9 @@ from msgspec.json import Decoder
 from diptych.log import StoredEvent
 from diptych.sql.named import named_statements
 from diptych.sql.ranges import Leg
+
+MARKS_OF_ONE: Final = 4
+"""How many tags an event may have that is appended by a statement of its own."""
 
 _LEGS_AT_ONCE = 200
 _NAMED = named_statements("diptych.logs.postgres")
@@ -32,6 +35,10 @@ class Statements:
         self.lock_head = named["lock_head"]
         self.append = named["append"]
         self.append_next = named["append_next"]
+        self.append_one = [
+            named["append_one"].replace("{marks}", ", ".join(f"(${7 + n})" for n in range(marks)))
+            for marks in range(1, MARKS_OF_ONE + 1)
+        ]
         self.appended_since = named["appended_since"]
         self.stored_since = named["stored_since"]
         self.id_at = named["id_at"]

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from diptych.errors import DiptychError, LogUnusable, OutcomeUnknown, Unavailable
 from diptych.log import Append, Outcome, Refused, StoredEvent
 from diptych.logs.postgres.checking import Legs, first_stored, stored_answers
-from diptych.logs.postgres.rows import arrays_of, stored_events, texts_of
+from diptych.logs.postgres.rows import arrays_of, next_of, stored_events
 from diptych.logs.postgres.statements import Statements
 from diptych.sql.judge import Judge
 from diptych.sql.postgres import (
@@ -223,9 +223,10 @@ class Writer:
         """
         expected = judge.begun_at
         alone = not self._company or legs.alone
-        texts = None if not alone or judge.keys else texts_of(judge, legs)
-        if texts is not None:
-            status = await connection.execute(self._sql.append_next, expected, *texts)
+        following = None if not alone or judge.keys else next_of(self._sql, judge, legs)
+        if following is not None:
+            statement, values = following
+            status = await connection.execute(statement, *values)
             return (None if status == "INSERT 0 0" else expected), ""
         row = await connection.fetchrow(
             self._sql.append, expected, alone, *arrays_of(judge), *legs.arrays()

@@ -6,7 +6,7 @@ the event loop) and inline projections (in the append's transaction) share it.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import compress
 from time import perf_counter
 from typing import Any, Final, TypeAlias
@@ -19,6 +19,7 @@ from diptych.messages import Recorded
 from diptych.read.parking.parking import Held, Parking, StopBefore, is_passing
 from diptych.read.projections import Keyed
 from diptych.read.proving.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
+from diptych.read.rowstore import Loaded
 
 PAUSE_SECONDS: Final = 0.002
 """How long folding holds the event loop before it lets others run."""
@@ -43,6 +44,8 @@ class RowCache:
         self._half = max(size // 2, 1)
         self._young: dict[Any, Any] = {}
         self._old: dict[Any, Any] = {}
+        self.ahead: dict[Any, int] | None = None
+        """How far rows go that stand beyond the checkpoint; None where there can be none."""
 
     def find(self, keys: Iterable[Any]) -> tuple[dict[Any, Any], list[Any]]:
         """Return the rows known (None: known to be absent), and the keys not known."""
@@ -58,8 +61,15 @@ class RowCache:
                 missing.append(key)
         return found, missing
 
-    def keep(self, rows: dict[Any, Any]) -> None:
-        """Keep rows that are now in the store."""
+    def note(self, loaded: Loaded, first: int) -> None:
+        """Note how far loaded rows go beyond what comes before an event."""
+        self.ahead = self.ahead or {}
+        self.ahead.update((key, p) for key, p in loaded.positions.items() if p >= first)
+
+    def keep(self, rows: dict[Any, Any], upto: int = 0) -> None:
+        """Keep rows that are now in the store, folded up to a position."""
+        if self.ahead:
+            self.ahead = {key: p for key, p in self.ahead.items() if p > upto}
         self._young.update(rows)
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
@@ -67,6 +77,7 @@ class RowCache:
     def clear(self) -> None:
         """Forget everything."""
         self._young, self._old = {}, {}
+        self.ahead = None
 
 
 class Folded(Struct):
@@ -84,6 +95,7 @@ class Folded(Struct):
     slices: dict[int, Tally]
     events: int
     held: Sequence[Held] = ()
+    positions: dict[Any, int] = {}
     failed: int = 0
     error: Exception | None = None
 
@@ -133,15 +145,25 @@ def _fold(
         loaded = yield missing
         for key in missing:
             known[key] = loaded.get(key)
+        if isinstance(loaded, Loaded):
+            cache.note(loaded, used[0][0].position)
     rows = dict(known)
+    passed = found.pass_over(cache.ahead, used) if cache.ahead else None
     yield from _rows(one, used, found, rows, parking)
+    positions = None if cache.ahead is None else found.positions(used)
+    if passed is not None:
+        found.join(passed)
     which, hashed = found.which, found.hashed
     hashes = [(used[i][2] * number) & MASK for i, (number, _) in zip(which, hashed, strict=True)]
     blocks = tally_blocks([used[i][0].position for i in which], hashes)
     slices = tally_slices([number for _, number in hashed], hashes)
     put = [row for key, row in rows.items() if row is not None and row is not known[key]]
     deleted = [key for key, row in rows.items() if row is None and known[key] is not None]
-    return Folded(rows, put, deleted, blocks, slices, len(used), found.held)
+    if positions is not None:
+        # Another engine, with other pages, may have written what a key was meanwhile.
+        put = [row for key, row in rows.items() if row is not None and key in positions]
+        deleted = [key for key, row in rows.items() if row is None and key in positions]
+    return Folded(rows, put, deleted, blocks, slices, len(used), found.held, positions or {})
 
 
 class _Found(Struct):
@@ -159,6 +181,31 @@ class _Found(Struct):
         self.keys = list(compress(self.keys, chosen))
         self.which = list(compress(self.which, chosen))
         self.hashed = list(compress(self.hashed, chosen))
+
+    def pass_over(self, ahead: Mapping[Any, int], used: Sequence[Used]) -> _Found:
+        """Take out, and return, the effects that the rows have already."""
+        new = [
+            used[index][0].position > ahead.get(key, 0)
+            for key, index in zip(self.keys, self.which, strict=True)
+        ]
+        passed = _Found(self.keys, self.which, self.hashed, {}, [])
+        passed.keep(not wanted for wanted in new)
+        self.keep(new)
+        return passed
+
+    def join(self, passed: _Found) -> None:
+        """Put effects back in that were taken out, for what is counted of them."""
+        both = sorted(
+            zip([*self.which, *passed.which], [*self.hashed, *passed.hashed], strict=True)
+        )
+        self.keys = []
+        self.which, self.hashed = [index for index, _ in both], [pair for _, pair in both]
+
+    def positions(self, used: Sequence[Used]) -> dict[Any, int]:
+        """Return the last event of each key."""
+        return {
+            key: used[index][0].position for key, index in zip(self.keys, self.which, strict=True)
+        }
 
     def hold(self, place: int, used: Sequence[Used], error: Exception | None) -> None:
         """Note that an effect is not applied."""

@@ -135,7 +135,7 @@ class Follower:
         writes: tuple[Writes, ...] = ()
         if folded is not None and (folded.put or folded.deleted):
             assert isinstance(self.projection, Keyed)
-            writes = (Writes(self.projection.view, folded.put, folded.deleted),)
+            writes = (Writes(self.projection.view, folded.put, folded.deleted, folded.positions),)
         tallies = before.tallies
         if count:
             assert folded is not None
@@ -163,7 +163,7 @@ class Follower:
         self.seen = None
         parked: tuple[Parked, ...] = ()
         if folded is not None:
-            self.cache.keep(folded.rows)
+            self.cache.keep(folded.rows, upto.position)
             if folded.held:
                 parked = self.parking.park(folded.held)
         return Change(before, after, blocks, writes, parked)

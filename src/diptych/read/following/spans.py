@@ -93,7 +93,7 @@ class Spans:
     async def all(self) -> None:
         """Follow all there is, as it is cut now."""
         self.stale, self._sharing = False, False
-        stored = await self.store.checkpoints()
+        stored = await self.store.checkpoints() if self.projections else {}
         for name, one in self.projections.items():
             if spans := stored.get(name):
                 self._take(one, spans, range(one.slices))

@@ -26,6 +26,7 @@ from diptych.read.parking.parking import is_passing, told
 from diptych.read.port import BLOCK_SHIFT, Change, Checkpoint, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proving.proof import MODULUS, Tally, add_packed, hash_key, key_text, slice_of
+from diptych.read.rowstore import Loaded
 
 AT_ONCE: Final = 500
 """Events of a queue in one step."""
@@ -133,7 +134,10 @@ class Retry:
                     stored = await self._store.load(one.view, [effect.key])
                     found.rows[effect.key] = stored.get(effect.key)
                     found.known = found.rows[effect.key]
-                found.rows[effect.key] = fold_one(one, found.rows[effect.key], effect)
+                    if isinstance(stored, Loaded):
+                        found.reached = stored.positions.get(effect.key, 0)
+                if parked.position > found.reached:
+                    found.rows[effect.key] = fold_one(one, found.rows[effect.key], effect)
             except Exception as error:
                 if is_passing(error):
                     raise
@@ -180,10 +184,11 @@ class Retry:
         assert isinstance(one, Keyed)
         ((key, row),) = folded.rows.items()
         writes: tuple[Writes, ...] = ()
+        positions = {key: max(folded.reached, folded.done[-1][0].position)} if folded.done else {}
         if row is not None:
-            writes = (Writes(one.view, [row], []),)
+            writes = (Writes(one.view, [row], [], positions),)
         elif folded.known is not None:
-            writes = (Writes(one.view, [], [key]),)
+            writes = (Writes(one.view, [], [key], positions),)
         change = await self._change(
             span,
             [(1, effect) for _, effect in folded.done],
@@ -378,6 +383,7 @@ class _Folded(Struct):
     failed: Parked | None
     error: Exception | None
     known: Any = None
+    reached: int = 0
 
 
 def _again(parked: Parked, error: Exception) -> Parked:

@@ -57,6 +57,7 @@ class Audit:
         self.unreadable: list[int] = []
         self.parked = 0
         self.skipped = 0
+        self.unknown: Counter[str] = Counter()
         self._excused: set[tuple[int, int]] = set()
         self._parking = Parking(projection, codec)
         self.types = {codec.of(event).name: event for event in projection.events}
@@ -108,6 +109,11 @@ class Audit:
         for (number, place), mark in zip(pairs, marks, strict=True):
             sums[place] += (mark * number & MASK) | _ONE
         self._sum(block, sums)
+
+    def note_unknown(self, stored: StoredEvent) -> None:
+        """Count an event of a type that nobody knows."""
+        if max(self.after) < stored.position <= max(self.reach):
+            self.unknown[stored.type] += 1
 
     def _simple(self, decoded: list[Any]) -> list[Any] | None:
         """Return the one key of each event, where each has one."""
@@ -207,7 +213,7 @@ class Reader:
     """Takes pages of the log apart for several audits."""
 
     def __init__(self, codec: Codec, audits: Sequence[Audit]) -> None:
-        self.unknown: Counter[str] = Counter()
+        self._audits = audits
         self._known = codec.events
         self._takers: dict[str, list[Audit]] = {}
         for audit in audits:
@@ -230,7 +236,8 @@ class Reader:
                 else:
                     group.append(stored)
             elif stored.type not in self._known:
-                self.unknown[stored.type] += 1
+                for audit in self._audits:
+                    audit.note_unknown(stored)
         for (block, type_), group in groups.items():
             marks = [hash_event(stored.position, stored.id) for stored in group]
             decoded = _decoded(self._decode[type_], group)

@@ -123,10 +123,10 @@ async def _verify(
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
-    unknown = await _read(log, codec, [look.audit for look in looked])
+    await _read(log, codec, [look.audit for look in looked])
     for look in looked:
         await excuse(log, look.audit, parked[look.audit.projection.name])
-        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began, unknown)
+        verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
         await store.prove(look.proof(verdict))
     return verdicts
 
@@ -149,8 +149,8 @@ def _revisions(spans: Sequence[Checkpoint]) -> list[int]:
     return [span.revision for span in spans for _ in range(span.slices)]
 
 
-async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> dict[str, int]:
-    """Read the log for audits; return how many events it has of types that nobody knows."""
+async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
+    """Read the log for audits."""
     until = max((position for audit in audits for position in audit.reach), default=0)
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
@@ -165,7 +165,6 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> dict[str, in
         )
         for _ in reader.take(page.events):
             await asyncio.sleep(0)
-    return dict(reader.unknown)
 
 
 class _Look:
@@ -186,10 +185,13 @@ class _Look:
             assert proof is not None
             known = unpack(proof.tallies)
             self.audit = Audit(one, codec, spans, after=proof.reach, known=known)
+            # What has become known since then is reported no more.
+            unknown = {name: n for name, n in proof.unknown.items() if name not in codec.events}
+            self.audit.unknown.update(unknown)
         else:
             self.audit = Audit(one, codec, spans)
 
-    async def verdict(self, log: Log, began: float, unknown: dict[str, int]) -> Verdict:
+    async def verdict(self, log: Log, began: float) -> Verdict:
         """Compare; where blocks differ, name the positions."""
         faults: list[Fault] = []
         unresolved: list[tuple[int, int]] = []
@@ -211,7 +213,7 @@ class _Look:
             reason=reason,
             parked=self.audit.parked,
             skipped=self.audit.skipped,
-            unknown=unknown,
+            unknown=dict(self.audit.unknown),
         )
 
     def proof(self, verdict: Verdict) -> Proof:
@@ -226,6 +228,7 @@ class _Look:
             verdict.reason,
             self.audit.reach,
             pack(self.audit.stored),
+            verdict.unknown,
         )
 
     async def _blame(

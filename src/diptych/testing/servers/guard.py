@@ -47,9 +47,12 @@ class Guard:
         """Run a program to its end and return its status; what it prints goes to the log."""
         return self._ask("run", command)
 
-    def start(self, *command: str | Path) -> int | None:
-        """Start a postmaster and wait until it is ready; return its status if it ended instead."""
-        return self._ask("start", command)
+    def start(self, *command: str | Path, port: int | None = None) -> int | None:
+        """Start a server and wait until it is ready; return its status if it ended instead.
+
+        With ``port`` it is ready when it can be connected to there; without, it is a postmaster.
+        """
+        return self._ask("start", command, port=port)
 
     def stop(self) -> bool:
         """Stop the postmaster by a fast shutdown; say whether it has stopped."""
@@ -70,10 +73,12 @@ class Guard:
         with suppress(BrokenPipeError), self._process:
             pass
 
-    def _ask(self, verb: str, command: Sequence[str | Path] = ()) -> int | None:
+    def _ask(
+        self, verb: str, command: Sequence[str | Path] = (), port: int | None = None
+    ) -> int | None:
         with self._lock:
             assert self._process.stdin is not None
-            request = {"verb": verb, "command": [str(word) for word in command]}
+            request = {"verb": verb, "command": [str(word) for word in command], "port": port}
             with suppress(BrokenPipeError):  # the missing answer tells
                 self._process.stdin.write(json.dumps(request) + "\n")
                 self._process.stdin.flush()

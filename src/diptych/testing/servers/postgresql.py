@@ -143,7 +143,7 @@ class _Own(PostgresServer):
             raise self._failed("initdb failed")
         with (self._data / "postgresql.conf").open("a") as configuration:
             configuration.writelines(f"{name} = {_setting(settings[name])}\n" for name in settings)
-        self._start_on_a_free_port()
+        self._start_on_afree_port()
         url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
         psql = shutil.which("psql", path=installation.folder)
         super().__init__(url, installation.version, psql)
@@ -167,9 +167,9 @@ class _Own(PostgresServer):
                 *self._installation.command("postgres", "--single", "-D", self._data, "postgres")
             )
 
-    def _start_on_a_free_port(self) -> None:
+    def _start_on_afree_port(self) -> None:
         for _ in range(ATTEMPTS):
-            self.port = _free_port()
+            self.port = free_port()
             before = len(self._guard.log())
             if self._started():
                 return
@@ -295,7 +295,8 @@ def _setting(value: str) -> str:
     return "'" + value.replace("\\", "\\\\").replace("'", "''") + "'"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that nobody listens at."""
     for port in random.sample(PORTS, ATTEMPTS):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

@@ -13,6 +13,7 @@ import pwd
 import select
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -153,13 +154,20 @@ class Programs:
         until(lambda: program.poll() is not None, TO_START, owner.pause)
         return program.poll()
 
-    def start(self, command: Sequence[str], owner: Owner) -> int | None:
-        """Start the postmaster, unless it runs; None when it is ready, else its status."""
+    def start(self, command: Sequence[str], owner: Owner, port: int | None = None) -> int | None:
+        """Start the server, unless it runs; None when it is ready, else its status.
+
+        With ``port`` it is ready when it can be connected to; without, it is a postmaster.
+        """
         if self.running:
             return None
         postmaster = self.launch(command)
 
         def ready() -> bool:
+            if port is not None:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+                    return True
+                return False
             # What pg_ctl waits for: the last line of the pid file (LOCK_FILE_LINE_PM_STATUS).
             with suppress(OSError):
                 lines = (self.folder / "data" / "postmaster.pid").read_text().split()
@@ -232,7 +240,7 @@ def serve(programs: Programs, owner: Owner) -> NoReturn:
             case "run":
                 status = programs.run(request["command"], owner)
             case "start":
-                status = programs.start(request["command"], owner)
+                status = programs.start(request["command"], owner, request.get("port"))
             case "stop":
                 status = programs.stop(owner)
             case _:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import msgspec
 from msgspec import structs
 
 from diptych.errors import Invalid
@@ -163,13 +164,15 @@ class PostgresViews:
 
     async def prove(self, proof: Proof) -> None:
         """Keep what was found of a projection, in place of what was found before."""
-        values = structs.astuple(proof)
-        await self.database.run(lambda c: c.execute(self.sql("prove"), *values))
+        *values, unknown = structs.astuple(proof)
+        text = msgspec.json.encode(unknown).decode()
+        await self.database.run(lambda c: c.execute(self.sql("prove"), *values, text))
 
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
         rows = await self.database.run(lambda c: c.fetch(self.sql("proofs")))
-        return {row[0]: Proof(*row) for row in rows}
+        decode = msgspec.json.decode
+        return {row[0]: Proof(*(*row[:9], decode(row[9]))) for row in map(tuple, rows)}
 
     def mark(self) -> int:
         """Return where one is in the news of steps."""

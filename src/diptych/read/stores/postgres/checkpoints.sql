@@ -48,15 +48,15 @@ WHERE projection = $1 AND slice = $2 AND block = $3
 
 -- name: prove
 INSERT INTO {schema}.diptych_proofs AS p
-    (projection, log, time, ok, position, count, reason, reach, tallies)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+    (projection, log, time, ok, position, count, reason, reach, tallies, unknown)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 ON CONFLICT (projection) DO UPDATE
-SET (log, time, ok, position, count, reason, reach, tallies) = (excluded.log, excluded.time,
-    excluded.ok, excluded.position, excluded.count, excluded.reason, excluded.reach,
-    excluded.tallies)
+SET (log, time, ok, position, count, reason, reach, tallies, unknown) = (excluded.log,
+    excluded.time, excluded.ok, excluded.position, excluded.count, excluded.reason,
+    excluded.reach, excluded.tallies, excluded.unknown)
 
 -- name: proofs
-SELECT projection, log, time, ok, position, count, reason, reach, tallies
+SELECT projection, log, time, ok, position, count, reason, reach, tallies, unknown
 FROM {schema}.diptych_proofs
 
 -- name: beat

@@ -53,6 +53,7 @@ CREATE TABLE {schema}.diptych_proofs (
     reason text NOT NULL,
     reach bigint[] NOT NULL,
     tallies bytea NOT NULL,
+    unknown text NOT NULL,
     PRIMARY KEY (projection)
 )
 

@@ -67,8 +67,9 @@ DELETE FROM diptych_workers WHERE worker = ?
 
 -- name: prove
 INSERT OR REPLACE INTO diptych_proofs
-    (projection, log, time, ok, position, count, reason, reach, tallies)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    (projection, log, time, ok, position, count, reason, reach, tallies, unknown)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: proofs
-SELECT projection, log, time, ok, position, count, reason, reach, tallies FROM diptych_proofs
+SELECT projection, log, time, ok, position, count, reason, reach, tallies, unknown
+FROM diptych_proofs

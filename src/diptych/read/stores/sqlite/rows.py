@@ -298,17 +298,20 @@ def keep_proof(connection: sqlite3.Connection, proof: Proof) -> None:
     """Keep what verify found."""
     values = (proof.projection, proof.log, proof.time.isoformat(), proof.ok, proof.position)
     reach = _encode(proof.reach).decode()
-    connection.execute(SQL["prove"], (*values, proof.count, proof.reason, reach, proof.tallies))
+    more = (proof.count, proof.reason, reach, proof.tallies, _encode(proof.unknown).decode())
+    connection.execute(SQL["prove"], (*values, *more))
 
 
 def read_proofs(connection: sqlite3.Connection) -> dict[str, Proof]:
     """Return what verify found last, by projection."""
     found: dict[str, Proof] = {}
     for row in connection.execute(SQL["proofs"]).fetchall():
-        name, log, time, ok, position, count, reason, reach, tallies = row
-        moment = datetime.fromisoformat(time)
-        numbers = _reach(reach)
-        found[name] = Proof(name, log, moment, bool(ok), position, count, reason, numbers, tallies)
+        name, log, time, ok, position, count, reason, reach, tallies, unknown = row
+        moment, passed = datetime.fromisoformat(time), msgspec.json.decode(unknown)
+        proof = Proof(
+            name, log, moment, bool(ok), position, count, reason, _reach(reach), tallies, passed
+        )
+        found[name] = proof
     return found
 
 

@@ -47,7 +47,8 @@ CREATE TABLE IF NOT EXISTS diptych_proofs (
     count INTEGER NOT NULL,
     reason TEXT NOT NULL,
     reach TEXT NOT NULL,
-    tallies BLOB NOT NULL
+    tallies BLOB NOT NULL,
+    unknown TEXT NOT NULL
 ) WITHOUT ROWID;
 
 -- Effects that were not applied. key: canonical JSON; '' where an event has none: then as many slices

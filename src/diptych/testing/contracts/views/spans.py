@@ -185,7 +185,8 @@ class SpanContract(StoreMaker):
         async with self.new_store() as store:
             assert await store.proofs() == {}
             proof = Proof("leg", LOG, AT, True, 7, 2**40, "", [7, 2**40, 0], pack(TALLIES))
-            other = Proof("counter", LOG, AT, False, 0, 0, "missing: é", [0], bytes(24))
+            gone = {"Gone": 3}
+            other = Proof("counter", LOG, AT, False, 0, 0, "missing: é", [0], bytes(24), gone)
             for one in (other, proof):
                 await store.prove(one)
             assert await store.proofs() == {"leg": proof, "counter": other}

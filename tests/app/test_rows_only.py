@@ -1,0 +1,93 @@
+"""Databases that keep rows only: how they are addressed, what is refused, what kills leave."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from diptych import App, Event, Key, View
+from diptych.errors import DefinitionError, Invalid
+from diptych.read.port import Transaction
+from diptych.testing.servers import RedisServer
+from tests.app.counting import Count, Times, app
+
+CACHE = "redis://127.0.0.1:1/0"
+
+
+class Happened(Event):
+    name: str
+
+
+class Seen(View, store="cache"):
+    name: Key[str]
+
+
+@pytest.mark.parametrize("views", [CACHE, {"cache": CACHE}, {"main": CACHE, "cache": CACHE}])
+async def test_rows_without_a_main_read_database_are_refused(views: str | dict[str, str]) -> None:
+    """There is no place for their checkpoints; the error says what to give."""
+    with pytest.raises(Invalid, match="'main'"):
+        async with app.open(log="memory:", views=views):
+            pass
+
+
+@pytest.mark.parametrize("url", ["redis://", f"{CACHE}?prefix=", f"{CACHE}?x=1", "duckdb:///"])
+async def test_an_address_that_is_none_is_invalid(url: str) -> None:
+    """The rule says how it is written."""
+    with pytest.raises(Invalid, match=r"views\.cache"):
+        async with app.open(log="memory:", views={"main": "memory:", "cache": url}):
+            pass
+
+
+async def test_a_log_in_redis_is_refused() -> None:
+    """It keeps no log."""
+    with pytest.raises(Invalid, match="no log"):
+        async with app.open(log=CACHE, views="memory:"):
+            pass
+
+
+async def test_handlers_and_inline_projections_of_rows_only_are_refused() -> None:
+    """There is no transaction."""
+    handled, inline = App("handled"), App("inline")
+
+    @handled.handles(Seen)
+    async def see(event: Happened, tx: Transaction) -> None:
+        await tx.put(Seen(event.name))
+
+    @inline.projects(Seen, inline=True)
+    def seen(row: Seen | None, event: Happened) -> Seen:
+        return Seen(event.name)
+
+    for one in (handled, inline):
+        with pytest.raises(DefinitionError, match="transactions"):
+            async with one.open(log="memory:", views={"main": "memory:", "cache": CACHE}):
+                pass
+
+
+async def test_nothing_is_lost_or_doubled_by_workers_that_are_killed(
+    redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """Each is killed at a moment of its own, while commands go on; the end is a cold fold."""
+    log, luck = f"sqlite:///{tmp_path}/log.db", random.Random(1)
+    views = {"main": f"sqlite:///{tmp_path}/main.db", "cache": f"{redis_server.url}?prefix=kill:"}
+    async with app.open(log=log, views=views, projections=False) as running:
+        for _ in range(4):
+            with subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", "tests.app.counting", log, *views.values()],
+                stdout=subprocess.PIPE,
+            ) as worker:
+                assert worker.stdout is not None
+                worker.stdout.readline()
+                end = time.monotonic() + luck.uniform(0.05, 0.3)
+                while time.monotonic() < end:
+                    await running.do(Count(f"n{luck.randrange(5)}"))
+                worker.kill()
+        await running.catch_up()
+        assert [one.ok for one in await running.verify()] == [True]
+        assert [one.ok for one in await running.verify_rows()] == [True]
+        rows = [await running.views.get(Times, f"n{n}") for n in range(5)]
+        assert sum(row.times for row in rows if row) == await running.log.head()
