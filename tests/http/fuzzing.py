@@ -32,11 +32,10 @@ from diptych.http.serving import bound, run
 def started(url):
     print(json.dumps({"url": url}), flush=True)
 
-async def serve(app, at):
+async def serve(app, at, stream):
     async with load(app).open(log=at, views=at) as running:
         with bound("127.0.0.1", 0) as sock:
-            # Streams end soon: who makes requests up waits for the end of each answer.
-            api = service(running, limits=Limits(stream=0.02))
+            api = service(running, limits=Limits(stream=float(stream)))
             await run(api, sock, "uvicorn", grace=5, started=started)
 
 asyncio.run(serve(*sys.argv[1:]))
@@ -51,11 +50,11 @@ class Serving(NamedTuple):
 
 
 @contextmanager
-def serving(app: str, folder: Path) -> Generator[Serving]:
-    """Serve an application in a process of its own."""
+def serving(app: str, folder: Path, *, stream: float = 3600.0) -> Generator[Serving]:
+    """Serve an application in a process of its own; ``stream``: for how many seconds streams go."""
     at = f"sqlite:///{folder}/fuzz.db"
     process = subprocess.Popen(
-        [sys.executable, "-c", MAIN, app, at],
+        [sys.executable, "-c", MAIN, app, at, str(stream)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -74,7 +73,8 @@ def fuzz(
     app: str, folder: Path, *, examples: int, seed: int, exclude_checks: str = ""
 ) -> tuple[int, str, int]:
     """Run schemathesis once; return its exit status, its report and how many requests it sent."""
-    with serving(app, folder) as served:
+    # Streams end soon: who makes requests up waits for the end of each answer.
+    with serving(app, folder, stream=0.02) as served:
         words = ["--config-file", str(HERE / "schemathesis.toml")]
         words += ["run", f"{served.url}/openapi.json", "--exclude-path-regex", BROKEN]
         words += ["-n", str(examples), "--seed", str(seed), "--suppress-health-check", "all"]
