@@ -172,7 +172,10 @@ class PostgresViews:
         """Return what was found last, by projection."""
         rows = await self.database.run(lambda c: c.fetch(self.sql("proofs")))
         decode = msgspec.json.decode
-        return {row[0]: Proof(*(*row[:9], decode(row[9]))) for row in map(tuple, rows)}
+        return {
+            row[0]: structs.replace(Proof(*row[:9]), unknown=decode(row[9]))
+            for row in map(tuple, rows)
+        }
 
     def mark(self) -> int:
         """Return where one is in the news of steps."""
