@@ -21,7 +21,9 @@ MAIN = (
     "-W",
     "ignore",
     "-c",
-    "import sys; from diptych.cli import main; sys.exit(main())",
+    # Tests that a shell runs in its background have inherited that Ctrl-C is ignored.
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+    "from diptych.cli import main; sys.exit(main())",
 )
 
 
