@@ -17,7 +17,7 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -114,7 +114,7 @@ class Database:
         """Run a job on the reading thread."""
         return await self._submit(self._reader, job)
 
-    def peek(self, sql: str, parameters: tuple[Any, ...] = ()) -> Any:
+    def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Return the first row of a point read, made at once on the caller's thread.
 
         Only for reads of a few microseconds: a thread hop costs more than they do.
@@ -125,6 +125,20 @@ class Database:
             return connection.execute(sql, parameters).fetchone()
         except sqlite3.DatabaseError as error:
             raise failure_of(error) from error
+
+    def prepare(self, job: Job[None]) -> None:
+        """Do at once, on the caller's thread, what `point` needs of its connection."""
+        if self._peeker is not None:
+            job(self._peeker)
+
+    async def point(self, sql: str, parameters: Sequence[Any]) -> Any:
+        """Return the first row of a point read of what is committed: like `peek` on a file.
+
+        A database in memory has one connection, and what it shows may not be committed yet.
+        """
+        if self._peeker is not None:
+            return self.peek(sql, parameters)
+        return await self.read(lambda connection: connection.execute(sql, parameters).fetchone())
 
     def version(self) -> int:
         """Return a number that is another one when anybody has changed the database."""

@@ -104,6 +104,7 @@ class SqliteViews:
         else:
             await self.database.read(look)
             await self.database.write(sql.prepare)
+        self.database.prepare(sql.prepare)
         for one in projections.values():
             self._written |= {d.view: table for d, table in one.places if one.tables}
 
@@ -349,12 +350,7 @@ class SqliteViews:
         """Read one row by its key."""
         rows = self.rows_of(view, read=True)
         text, values = rows.by_key_with_positions, rows.layout.key_values(key)
-
-        def job(connection: sqlite3.Connection) -> tuple[Any, ...]:
-            found: tuple[Any, ...] = connection.execute(text, values).fetchone()
-            return found
-
-        positions, *row = await self.database.read(job)
+        positions, *row = await self.database.point(text, values)
         missing = row[-1] is None
         return Found.of(
             [] if missing else rows.layout.from_rows([row[:-1]]), sql.positions_of(positions)
