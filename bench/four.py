@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
+import functools
 
 from bench import orders
 from bench.orders import Added, Opened
-from diptych import App, Key, Running, View
+from diptych import App, Key, View
 
 app = App("bench", orders.app)
 
@@ -43,8 +43,4 @@ def items(row: Item | None, event: Added) -> Item:
     return Item(event.order, event.product, quantity)
 
 
-def opened(
-    log: str, views: str, *, projections: bool = False
-) -> AbstractAsyncContextManager[Running]:
-    """Open the application; unless told otherwise without its projections."""
-    return app.open(log=log, views=views, projections=projections)
+opened = functools.partial(orders.opened, of=app)

@@ -130,7 +130,7 @@ def workload(order: str, customer: str = "ann") -> list[Command]:
 
 
 def opened(
-    log: str, views: str, *, projections: bool = False
+    log: str, views: str, *, projections: bool = False, of: App = app
 ) -> AbstractAsyncContextManager[Running]:
-    """Open the application; unless told otherwise without its projections."""
-    return app.open(log=log, views=views, projections=projections)
+    """Open an application; unless told otherwise without its projections."""
+    return of.open(log=log, views=views, projections=projections)

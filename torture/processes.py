@@ -20,10 +20,10 @@ PROCESSES = 3
 
 
 @contextmanager
-def worker(*arguments: object) -> Generator[subprocess.Popen[str]]:
-    """Run a worker; kill it in the end if it still runs."""
+def worker(*arguments: object, program: str = "torture.worker") -> Generator[subprocess.Popen[str]]:
+    """Run a worker, or another program; kill it in the end if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "torture.worker", *map(str, arguments)],
+        [sys.executable, "-m", program, *map(str, arguments)],
         cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -12,7 +12,6 @@ one can write, and says how long queries took, and the switches.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 import signal
 import statistics
@@ -20,16 +19,13 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from msgspec import Struct
 
 from diptych import Running
-from diptych.app.databases import Databases
 from diptych.errors import DiptychError
-from diptych.read.following.engine import Engine
 from torture import backends
 from torture.application import ACCOUNTS, Books, Move, Open, accounts
 from torture.backends import Backend
@@ -37,9 +33,6 @@ from torture.processes import worker
 
 KILLS = 2
 EVENTS = 400
-STEPS = ("open", "claim", "apply", "index", "prove", "turn", "recut")
-"""What a builder does in the database; it dies before or after one of them."""
-
 LATEST = 24
 """At which of its steps a builder dies at the latest; to open what is there takes some of them."""
 
@@ -48,6 +41,9 @@ SMALL_PAGE = 50
 
 PATIENT = 200.0
 """Commands a second beside builders whose steps are that small."""
+
+LEAST_PAGE = 1000
+"""A builder of smaller steps never catches up with a writer at half of the maximum."""
 
 IN_FLIGHT = 64
 
@@ -61,53 +57,6 @@ class Seen(Struct):
     killed: int = 0
     most: float = 0.0
     written: float = 0.0
-
-
-# --- a builder that dies --------------------------------------------------------------------------
-
-
-def dying(at: int, page: int) -> None:
-    """Have this process killed at its ``at``-th step in the database; 0: never."""
-    defaults = Engine.__init__.__kwdefaults__
-    assert defaults is not None
-    defaults["page"] = page
-    count = 0
-
-    def step() -> None:
-        nonlocal count
-        count += 1
-        if count == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def mortal(work: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            step()
-            result = await work(*args, **kwargs)
-            step()
-            return result
-
-        return call
-
-    make = Databases.store
-    known: set[int] = set()
-
-    def store(self: Any, where: Any) -> Any:
-        found: Any = make(self, where)
-        if id(found) not in known:
-            known.add(id(found))
-            for name in STEPS:
-                setattr(found, name, mortal(getattr(found, name)))
-        return found
-
-    Databases.store = store  # type: ignore[method-assign]
-
-
-async def build(log: str, views: str, at: int, page: int) -> None:
-    """Build the next version and switch to it; or die."""
-    dying(at, page)
-    app = accounts(changed=True, slices=1)
-    async with app.open(log=log, views=views, rebuild="manual") as running:
-        await running.projections.rebuild("balance")
 
 
 # --- the run --------------------------------------------------------------------------------------
@@ -169,7 +118,7 @@ async def _kill_and_build(
     """Start builders that die, then one that does not."""
     for number in range(kills + 1):
         at = 0 if number == kills else rng.randint(1, LATEST)
-        with worker("rebuild", f"{at}:{page}", log, views, rng.random()) as process:
+        with worker(at, page, log, views, program="torture.builder") as process:
             code = await asyncio.to_thread(process.wait)
         seen.killed += code == -signal.SIGKILL
         if code == 0:
@@ -272,7 +221,7 @@ async def _measure(kills: int, kind: str, events: int) -> Sequence[str]:
     with tempfile.TemporaryDirectory() as folder, backends.backend(kind, Path(folder)) as backend:
         backend = backend.within(Path(folder))
         await rebuild_under_load(
-            backend, random.Random(1), seen, kills, events, events // (4 * kills)
+            backend, random.Random(1), seen, kills, events, max(events // (4 * kills), LEAST_PAGE)
         )
     seen.queries.sort()
     p99 = seen.queries[-1 - len(seen.queries) // 100]

@@ -21,7 +21,6 @@ from torture.application import accounts, customer
 from torture.backends import open_log
 from torture.clients import Client
 from torture.races import SHAPES, race
-from torture.rebuilds import build
 
 
 async def _start() -> None:
@@ -65,18 +64,9 @@ async def projections(log: str, views: str) -> None:
         await asyncio.Event().wait()
 
 
-async def rebuild(where: str, log: str, views: str) -> None:
-    """Build the next version of the balances; die at a step."""
-    at, _, page = where.partition(":")
-    await build(log, views, int(at), int(page))
-
-
 async def main(what: str, history: Path, log: str, views: str, seed: str) -> None:
     """Do what is asked for."""
     warnings.simplefilter("ignore")
-    if what == "rebuild":
-        await rebuild(history.name, log, views)
-        return
     noted, rng = History(history), random.Random(seed)
     if what == "clients":
         await clients(noted, log, rng)

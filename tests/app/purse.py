@@ -5,17 +5,14 @@ without a step it projects until it is killed.
 """
 
 import asyncio
-import os
-import signal
 import sys
 import warnings
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 from diptych import App, Key, Query, View, Views
-from diptych.read.following.engine import Engine
 from tests.app.bank import Bank, Paid, decide, signed, touched
+from torture.builder import dying
 
 NAMES = [*(f"a{n}" for n in range(7)), *(f"b{n}" for n in range(11))]
 
@@ -87,47 +84,8 @@ def asked(app: App, view: Any) -> Any:
 VERSIONS: dict[str, Callable[..., Bank]] = {"v1": v1, "v2": v2, "v3": v3}
 
 
-STEPS = ("open", "claim", "apply", "index", "turn", "recut")
-
-
-def dying(store: Any, at: int) -> None:
-    """Have the process killed before or after a step in the database, by its number."""
-    steps = count(1)
-
-    def step() -> None:
-        if next(steps) == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def wrapped(work: Callable[..., Any]) -> Callable[..., Any]:
-        async def call(*args: Any, **kwargs: Any) -> Any:
-            step()
-            result = await work(*args, **kwargs)
-            step()
-            return result
-
-        return call
-
-    for name in STEPS:
-        setattr(store, name, wrapped(getattr(store, name)))
-    # Between the rows and their checkpoint, too.
-    store.books.apply = wrapped(store.books.apply)
-
-
 async def rebuild(version: str, log: str, main: str, cache: str, step: int) -> None:
-    from diptych.app import databases
-
-    assert Engine.__init__.__kwdefaults__ is not None
-    Engine.__init__.__kwdefaults__["page"] = 50  # so that there are more steps to die at
-    make = databases.Databases.store
-
-    def store(self: Any, where: Any) -> Any:
-        found: Any = make(self, where)
-        if where.kind in ("redis", "duckdb") and not hasattr(found, "dies"):
-            found.dies = True
-            dying(found, step)
-        return found
-
-    databases.Databases.store = store  # type: ignore[method-assign]
+    dying(step, 50)
     opening = VERSIONS[version]().app.open(
         log=log, views={"main": main, "cache": cache}, rebuild="manual"
     )

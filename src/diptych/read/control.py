@@ -244,7 +244,6 @@ class Projections:
             )
         deadline = time.monotonic() + CUTOVER_SECONDS
         while not await builder.finish([name]):
-            lag = await _lag(builder, row)
             if time.monotonic() > deadline:
                 raise Invalid(
                     "The version has not caught up; have it built first, by `rebuild` or by "
@@ -253,7 +252,7 @@ class Projections:
                     rule="a version that is as far as the live one",
                     projection=name,
                     version=row.version,
-                    lag=lag,
+                    lag=await _lag(builder, row),
                 )
             await asyncio.sleep(SOON_SECONDS)
         return Switched(name, live.version, row.version, await _lag(builder, row))
