@@ -4,6 +4,7 @@ import asyncio
 import re
 import sqlite3
 from collections.abc import AsyncIterator, Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,8 @@ def test_no_parameter_has_a_number() -> None:
         sql for name in ("read_legs", "match_legs") for sql, _ in over_legs(name, legs, 0, 9, 1)
     ]
     assert [sql.count("?") for sql in texts] == [11, 11]
+    views = files("diptych.read.stores.sqlite")
+    texts += [file.read_text() for file in views.iterdir() if file.name.endswith(".sql")]
     assert not [sql for sql in (*texts, *SQL.values()) if re.search(r"\?\d", sql)]
 
 

@@ -85,7 +85,8 @@ class SqliteViews:
                     for definition, table in kept.places:
                         make_table(connection, definition, table, indexed=kept.indexed)
                 for name, one in projections.items():
-                    connection.execute(sql.SQL["start"], (name, log, one.slices))
+                    values = {"projection": name, "log": log, "slices": one.slices}
+                    connection.execute(sql.SQL["start"], values)
 
         def require(connection: sqlite3.Connection, *, create: bool) -> None:
             tables = sql.read_tables(connection)

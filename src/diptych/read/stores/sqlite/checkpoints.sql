@@ -4,8 +4,9 @@ SELECT name FROM sqlite_master WHERE type = 'table'
 -- name: start
 INSERT INTO diptych_checkpoints
     (projection, slice, slices, log, position, event_id, count, digest, tallies)
-SELECT ?1, 0, ?3, ?2, 0, '', 0, '00000000000000000000000000000000', zeroblob(24 * ?3)
-WHERE NOT EXISTS (SELECT 1 FROM diptych_checkpoints WHERE projection = ?1)
+SELECT :projection, 0, :slices, :log, 0, '', 0, '00000000000000000000000000000000',
+    zeroblob(24 * :slices)
+WHERE NOT EXISTS (SELECT 1 FROM diptych_checkpoints WHERE projection = :projection)
 
 -- name: insert
 INSERT INTO diptych_checkpoints
@@ -40,9 +41,9 @@ SELECT
     (SELECT json_group_array(json_array(
         projection, slice, slices, log, position, event_id, count, digest, time, hex(tallies),
         revision
-    )) FROM (SELECT * FROM diptych_checkpoints WHERE projection = ?1 ORDER BY slice)),
+    )) FROM (SELECT * FROM diptych_checkpoints WHERE projection = :projection ORDER BY slice)),
     (SELECT json_group_array(json_array(block, count, digest)) FROM diptych_blocks
-     WHERE projection = ?1)
+     WHERE projection = :projection)
 
 -- name: block
 SELECT count, digest FROM diptych_blocks WHERE projection = ? AND slice = ? AND block = ?

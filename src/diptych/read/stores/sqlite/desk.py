@@ -54,7 +54,12 @@ class SqliteDesk:
 
         ``queued``: without those that were skipped.
         """
-        values = (projection, key, queued, -1 if limit is None else limit)
+        values = {
+            "projection": projection,
+            "key": key,
+            "queued": queued,
+            "limit": -1 if limit is None else limit,
+        }
         return await self._store.database.read(
             lambda c: [_parked(row) for row in c.execute(SQL["parked"], values).fetchall()]
         )

@@ -23,9 +23,9 @@ ORDER BY g.projection, g.key
 -- name: parked
 SELECT projection, key, position, slice, slices, event_id, event, time, since, kind, error, attempts,
     state, actor, why, decided
-FROM diptych_parked WHERE projection = ?1 AND (?2 IS NULL OR key = ?2)
-    AND (NOT ?3 OR state = 'queued')
-ORDER BY position, key, slice LIMIT ?4
+FROM diptych_parked WHERE projection = :projection AND (:key IS NULL OR key = :key)
+    AND (NOT :queued OR state = 'queued')
+ORDER BY position, key, slice LIMIT :limit
 
 -- name: put_parked
 INSERT OR REPLACE INTO diptych_parked

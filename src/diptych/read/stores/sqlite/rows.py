@@ -287,7 +287,7 @@ def read_proof(
     connection: sqlite3.Connection, projection: str
 ) -> tuple[list[Checkpoint], dict[int, Tally]]:
     """Return a projection's spans and the tallies of all its blocks, of one snapshot."""
-    spans, blocks = connection.execute(SQL["proof"], (projection,)).fetchone()
+    spans, blocks = connection.execute(SQL["proof"], {"projection": projection}).fetchone()
     tallies: dict[int, Tally] = {}
     for block, count, digest in _decode(blocks):
         tallies[block] = tallies.get(block, Tally()).plus(Tally(count, int(digest, 16)))
