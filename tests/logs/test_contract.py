@@ -13,6 +13,7 @@ from diptych.logs.sqlite import SqliteLog
 from diptych.testing.contracts import LogContract
 from diptych.testing.servers import PostgresServer
 from tests.logs.pooler import pooled
+from tests.pgbouncer import PgBouncer
 
 
 class TestMemoryLog(LogContract):
@@ -77,16 +78,11 @@ class TestForgetfulPostgresLog(TestPostgresLog):
     remembered = 3
 
 
-class TestPooledPostgresLog(LogContract):
-    """The same behind a pooler that gives every transaction another session."""
+class Pooled(LogContract):
+    """The log behind a pooler at ``url``."""
 
-    @pytest.fixture(autouse=True)
-    async def _behind_a_pooler(self, database: str) -> AsyncIterator[None]:
-        async with pooled(database) as pooler:
-            self.url = pooler.url
-            self.schemas: dict[str, str] = {}
-            yield
-            assert pooler.complaints == []
+    url: str
+    schemas: dict[str, str]
 
     async def make_log(self) -> Log:
         schema = f"log_{uuid4().hex[:12]}"
@@ -98,6 +94,27 @@ class TestPooledPostgresLog(LogContract):
         url = f"{self.url}?schema={self.schemas[log.identity]}&pooled=1"
         return await PostgresLog.open(url)
 
+
+class TestPooledPostgresLog(Pooled):
+    """The same behind a pooler that gives every transaction another session."""
+
+    @pytest.fixture(autouse=True)
+    async def _behind_a_pooler(self, database: str) -> AsyncIterator[None]:
+        async with pooled(database) as pooler:
+            self.url = pooler.url
+            self.schemas = {}
+            yield
+            assert pooler.complaints == []
+
     @pytest.mark.skip("makes loops of its own, which the pooler is not on")
     def test_any_sequence_of_calls_answers_as_the_specification(self) -> None:
         """Random appends and reads are answered exactly as ``MemoryLog`` answers them."""
+
+
+class TestPostgresLogBehindPgBouncer(Pooled):
+    """The same behind the real one, in transaction mode."""
+
+    @pytest.fixture(autouse=True)
+    def _behind_pgbouncer(self, bouncer: PgBouncer, database: str) -> None:
+        self.url = bouncer.url(database)
+        self.schemas = {}

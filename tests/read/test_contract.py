@@ -14,6 +14,7 @@ from diptych.read.stores.sqlite import SqliteViews
 from diptych.sql import postgres, sqlite
 from diptych.testing.contracts.views import ViewStoreContract
 from diptych.testing.servers import PostgresServer
+from tests.pgbouncer import PgBouncer
 
 pytestmark = pytest.mark.filterwarnings("ignore::diptych.errors.SqliteVersionWarning")
 
@@ -47,6 +48,7 @@ def database_url(request: pytest.FixtureRequest, postgres_server: PostgresServer
 @pytest.mark.usefixtures("database_url")
 class TestPostgres(ViewStoreContract):
     url: str
+    further = ""
 
     async def make_store(self) -> ViewStore:
         return self._on(f"s{next(numbers)}")
@@ -55,4 +57,14 @@ class TestPostgres(ViewStoreContract):
         return self._on(cast(PostgresViews, store).database.schema)
 
     def _on(self, schema: str) -> ViewStore:
-        return PostgresViews(postgres.Database(f"{self.url}?schema={schema}"))
+        return PostgresViews(postgres.Database(f"{self.url}?schema={schema}{self.further}"))
+
+
+class TestPostgresBehindPgBouncer(TestPostgres):
+    """The same in transaction mode: each transaction may get another session."""
+
+    further = "&pooled=1"
+
+    @pytest.fixture(autouse=True)
+    def _behind_pgbouncer(self, bouncer: PgBouncer) -> None:
+        self.url = bouncer.url(type(self).url)
