@@ -7,7 +7,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -28,6 +28,12 @@ from diptych.messages import (
 )
 
 M = TypeVar("M", bound=Message)
+
+DIGITS: Final = 2000
+"""How many digits a Decimal has at most before its point, and as many after it.
+
+Every database keeps so many, in an index too; and none can be made to calculate for hours.
+"""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _AT = re.compile(r"(?P<rule>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
@@ -218,7 +224,7 @@ def _registered(cls: type[Message], name: str) -> Registered:
 
 
 def flaw_finder(cls: type) -> Check | None:
-    """Return the function that finds a naive datetime or an infinite Decimal in a struct.
+    """Return the function that finds a naive datetime or an unfit Decimal in a struct.
 
     It returns the path to it and the rule; None where there is none. None instead of a function:
     the struct holds neither type.
@@ -252,7 +258,7 @@ def _check_of(hint: Any, known: dict[type, Check]) -> Check | None:
     if hint is datetime:
         return _naive
     if hint is Decimal:
-        return _infinite
+        return _unfit
     if isinstance(hint, type) and issubclass(hint, Struct):
         return _struct_check(hint, known)
     parts = [part for arg in args if (part := _check_of(arg, known)) is not None]
@@ -269,10 +275,23 @@ def _naive(value: Any) -> Flaw | None:
     return None
 
 
-def _infinite(value: Any) -> Flaw | None:
-    if isinstance(value, Decimal) and not value.is_finite():
-        return "", "a finite number"
+def _unfit(value: Any) -> Flaw | None:
+    if isinstance(value, Decimal) and (rule := decimal_flaw(value)):
+        return "", rule
     return None
+
+
+def decimal_flaw(value: Decimal) -> str:
+    """Return the rule that a decimal breaks; nothing when it is finite, and not too long."""
+    if not value.is_finite():
+        return "a finite number"
+    text = str(value)
+    if len(text) > DIGITS or "E" in text:  # else there is nothing to count
+        exponent = value.as_tuple().exponent
+        assert isinstance(exponent, int)
+        if value.adjusted() >= DIGITS or exponent < -DIGITS:
+            return f"at most {DIGITS} digits before the point, and as many after it"
+    return ""
 
 
 def _any_of(parts: list[Check]) -> Check:

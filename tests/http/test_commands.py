@@ -74,6 +74,8 @@ async def test_a_key_that_is_none_is_422(shop: httpx.AsyncClient, key: str) -> N
         (b'{"order": "1"}', "customer"),
         (b'{"order": 1, "customer": "a", "total": 1}', "order"),
         (b'{"order": "1", "customer": "a", "total": "Infinity"}', "total"),
+        (b'{"order": "1", "customer": "a", "total": "1e200000"}', "total"),
+        (b'{"order": "1", "customer": "a", "total": 1e200000}', "total"),
         (b'{"order": "1", "customer": "a", "total": 1, "x": 1}', "x"),
         (b'{"order": "1", "customer": "\\ud800", "total": 1}', "(the whole message)"),
     ],

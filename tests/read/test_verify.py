@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
-from decimal import Decimal
+from decimal import Context, Decimal, localcontext
 from typing import Any, cast
 
 import msgspec
@@ -370,6 +370,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
             datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2))),
         ),
         (("a", Decimal(2)), ("a", 2)),
+        (Decimal("1." + "0" * 30 + "10"), Decimal("1." + "0" * 30 + "1")),
     ],
 )
 def test_keys_that_are_equal_have_one_hash(equal: tuple[Any, ...]) -> None:
@@ -378,7 +379,16 @@ def test_keys_that_are_equal_have_one_hash(equal: tuple[Any, ...]) -> None:
 
 def test_keys_that_are_not_equal_have_several() -> None:
     keys = ["1", 1, ("1",), ("1", "2"), "1,2", None, "", Decimal("1.5"), "1.5", date(2026, 1, 1)]
+    keys += [Decimal("1." + "0" * 30 + last) for last in "12"]
     assert len({hash_key(key) for key in keys}) == len(keys)
+
+
+def test_a_hash_depends_on_no_context_of_the_program() -> None:
+    """Two programs that calculate with other precisions agree on their keys."""
+    keys = [Decimal("1.23456789"), 1.23456789, Decimal("1e-20")]
+    before = [hash_key(key) for key in keys]
+    with localcontext(Context(prec=3)):
+        assert [hash_key(key) for key in keys] == before
 
 
 async def test_events_swapped_between_two_keys_are_found_out() -> None:

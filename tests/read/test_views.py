@@ -191,6 +191,7 @@ async def test_datetimes_are_readable_text_in_utc_that_sorts() -> None:
         ("number", 2**63, "2\\^63"),
         ("real", float("nan"), "NaN"),
         ("money", Decimal("Infinity"), "finite"),
+        ("money", Decimal("1E+200000"), "at most 2000 digits"),
         ("point", Point(1, datetime(2026, 1, 1)), "time zone"),
     ],
 )

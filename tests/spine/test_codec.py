@@ -142,6 +142,23 @@ def test_a_decimal_is_finite(money: str) -> None:
         assert caught.value.rule in ("a finite number", "Invalid decimal string")
 
 
+@pytest.mark.parametrize("money", ["1E+2000", "-1E+2000", "1E-2001", "0E+999999999", "1E+200000"])
+def test_a_decimal_has_a_bounded_number_of_digits(money: str) -> None:
+    """PostgreSQL could not keep it in an index, and to write it out takes minutes."""
+    for changes in ({"money": Decimal(money)}, {"lines": [Line("p", Decimal(money))]}):
+        with pytest.raises(Invalid, match="at most 2000 digits before the point") as caught:
+            make_codec().validate(everything(**changes))
+        assert caught.value.field in ("money", "lines[0].price")
+
+
+@pytest.mark.parametrize(
+    "money", ["9" * 2000 + "." + "9" * 2000, "1E+1999", "1E-2000", "1.7976931348623157e308"]
+)
+def test_a_decimal_of_so_many_digits_is_good(money: str) -> None:
+    """And any that a float may be written as."""
+    assert make_codec().validate(everything(money=Decimal(money)))[0].money == Decimal(money)
+
+
 def test_flaws_are_found_in_unions_dicts_and_structs_within_themselves() -> None:
     """A naive datetime hides nowhere."""
 

@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from diptych.codec import flaw_finder
+from diptych.codec import decimal_flaw, flaw_finder
 from diptych.errors import DefinitionError, Invalid
 from diptych.messages import without_none
 
@@ -31,6 +31,8 @@ DECIMAL_COLLATION: Final = "diptych_decimal"
 """The collation that compares decimals by their value; our SQLite connections know it."""
 
 INT64: Final = range(-(2**63), 2**63)
+LONGEST_SHOWN: Final = 60
+"""How many digits of a decimal an error shows."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -166,13 +168,6 @@ def _write_datetime(value: datetime) -> str:
     return value.isoformat(timespec="microseconds")[:26] + "Z"
 
 
-def _write_decimal(value: Decimal) -> str:
-    text = str(value)
-    if text[-1] in "yNn":  # Infinity, NaN
-        raise Invalid("A row is not valid", field="Decimal", rule="a number, finite", got=text)
-    return text
-
-
 def _read_decimal(value: Any) -> Decimal:
     if not isinstance(value, str):
         raise Invalid(
@@ -195,13 +190,20 @@ def _check_ints(values: Sequence[Any]) -> None:
         )
 
 
+def _check_decimals(values: Sequence[Any]) -> None:
+    for value in values:
+        if rule := decimal_flaw(value):
+            got = str(value)
+            got = got if len(got) <= LONGEST_SHOWN else f"{got[:LONGEST_SHOWN]}…"
+            raise Invalid("A row is not valid", field="Decimal", rule=rule, got=got)
+
+
 def _check_floats(values: Sequence[Any]) -> None:
     if any(map(math.isnan, values)):
         raise Invalid("A row is not valid", field="float", rule="a number, not NaN")
 
 
 # What PostgreSQL cannot hold, or would take for something else; each looks at a column at once.
-# What it refuses by itself (a Decimal of more than 131072 digits) is not looked for here.
 
 
 def _check_texts(values: Sequence[Any]) -> None:
@@ -219,12 +221,6 @@ def _check_zones(values: Sequence[Any]) -> None:
         raise Invalid(
             "A row is not valid", field="datetime", rule="a datetime must carry its time zone"
         )
-
-
-def _check_numerics(values: Sequence[Any]) -> None:
-    if not all(map(Decimal.is_finite, values)):
-        bad = next(v for v in values if not v.is_finite())
-        raise Invalid("A row is not valid", field="Decimal", rule="a number, finite", got=bad)
 
 
 def plain_decimal(value: Decimal) -> Decimal:
@@ -249,8 +245,8 @@ _SIMPLE: dict[type, tuple[str, Storage, Storage]] = {
     bool: ("bool", Storage("INTEGER", int, bool), Storage("boolean")),
     Decimal: (
         "decimal",
-        Storage("TEXT", _write_decimal, _read_decimal),
-        Storage("numeric", str, plain_decimal, _check_numerics, sent="text"),
+        Storage("TEXT", str, _read_decimal, _check_decimals),
+        Storage("numeric", str, plain_decimal, _check_decimals, sent="text"),
     ),
     datetime: (
         "datetime",
@@ -270,9 +266,13 @@ _WIDE: Final = Context(prec=60)
 
 
 def _check_duckdb_decimals(values: Sequence[Decimal]) -> None:
+    _check_decimals(values)
     for value in values:
-        exact = value.is_finite() and abs(value) < _DUCKDB_DIGITS
-        if not exact or value.quantize(_DUCKDB_STEP, context=_WIDE) != value:
+        # (copy_abs does not calculate: no context has a word in it.)
+        if (
+            value.copy_abs() >= _DUCKDB_DIGITS
+            or value.quantize(_DUCKDB_STEP, context=_WIDE) != value
+        ):
             raise Invalid(
                 "A row is not valid: DuckDB keeps decimals as DECIMAL(38,10)",
                 field="Decimal",

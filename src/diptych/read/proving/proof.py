@@ -14,7 +14,7 @@ import struct
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from hashlib import blake2b
 from typing import Any, Final, TypeGuard
 
@@ -27,6 +27,11 @@ BLOCK_SHIFT: Final = 10
 """Count and digest are kept for each block of 1024 positions too: block = position >> 10."""
 
 KEYS_KEPT: Final = 20_000
+
+# Of the program's own context nothing may depend: two programs would not agree on a key.
+_EXACT: Final = Context(MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
+_OF_FLOATS: Final = Context(28)
+"""Of a float's digits as many as tell it from all others."""
 
 _encode = msgspec.json.Encoder().encode
 _PACKED: Final = struct.Struct("<QQQ")
@@ -109,7 +114,8 @@ def _canonical(key: Any) -> Any:
     if isinstance(key, (int, float, Decimal)):  # 1, 1.0, 1.00 and True are equal, so one key
         if key == int(key):
             return int(key)
-        return {"number": format(Decimal(key).normalize(), "f")}
+        context = _OF_FLOATS if isinstance(key, float) else _EXACT
+        return {"number": format(Decimal(key).normalize(context), "f")}
     if isinstance(key, datetime) and key.tzinfo is not None:
         return key.astimezone(UTC)
     return str(key) if isinstance(key, str) else key

@@ -332,6 +332,7 @@ class RowStoreContract:
             sample("b", number=2**63),
             sample("b", real=math.nan),
             sample("b", money=Decimal("NaN")),
+            sample("b", money=Decimal("1E+200000")),
             sample("b", at=AT.replace(tzinfo=None)),
             sample("b", text=1),
             sample("b", text="\ud800"),

@@ -41,7 +41,7 @@ VALUES: dict[str, list[Any]] = {
         for text in (
             "0", "0.00", "-0.01", "10000", "120000000000", "1.10", "100.000", "1E-20",
             "0.1234567890123456789", "123456789012345678901234567890.12345678901234567890",
-            "-99999999999999999999",
+            "-99999999999999999999", "1" + "0" * 1999, "-1E-2000", "9" * 2000 + "." + "9" * 2000,
         )
     ],
     "at": [
@@ -73,8 +73,11 @@ REFUSED: dict[str, list[Any]] = {
     "number": [2**63, -(2**63) - 1],
     "maybe_int": [2**64],
     "real": [math.nan],
-    "money": [Decimal("Infinity"), Decimal("NaN")],
-    "maybe": [Decimal("-Infinity")],
+    "money": [
+        Decimal(text)
+        for text in ("Infinity", "NaN", "NaN1", "1E+2000", "1E-2001", "1E+999999999", "0E+200000")
+    ],
+    "maybe": [Decimal("-Infinity"), Decimal("-1E+200000")],
     "at": [datetime(2026, 1, 1)],
     "maybe_at": [datetime(2026, 1, 1)],
     "point": [Point(1, at=datetime(2026, 1, 1))],
