@@ -35,6 +35,7 @@ from diptych.testing.contracts.views.making import (
     step,
 )
 from diptych.testing.servers import PostgresServer
+from tests.logs.on_postgres import connected, waiting_for_the_lock
 from tests.read.backends import Current, OnPostgres
 from tests.read.proxy import Proxy
 from tests.read.world import (
@@ -153,6 +154,31 @@ async def test_rows_are_loaded_by_the_index_before_anything_is_known_of_the_tabl
         assert not any("Seq Scan" in line for (line,) in plan), plan
 
 
+async def test_two_that_end_a_rebuild_at_once_make_its_indexes_once(url: str) -> None:
+    """Both come to it while a step holds the table: one makes them, the other finds them there."""
+    kept = Kept((Everything,), indexed=False)
+    schema = f"t{next(numbers)}"
+    one, two = (PostgresViews(Database(f"{url}?schema={schema}")) for _ in range(2))
+    try:
+        await one.open("log", {"everything": kept})
+        async with connected(url) as step, connected(url) as admin:
+            async with step.transaction():
+                await step.execute(f"LOCK TABLE {schema}.everything IN ROW EXCLUSIVE MODE")
+                both = asyncio.gather(one.index(kept), two.index(kept))
+                await waiting_for_the_lock(admin, 2)
+            await both
+        names = await fetch(
+            one,
+            "SELECT indexname::text FROM pg_indexes WHERE schemaname = $1 "
+            "AND tablename = 'everything' AND indexname NOT LIKE '%_pkey' ORDER BY 1",
+            schema,
+        )
+        assert names == [("everything_by_maybe_int_text",), ("everything_by_money",)]
+    finally:
+        await one.close()
+        await two.close()
+
+
 class LongNames(View, table="a" * 60, indexes=(("first", "second"), ("first",))):
     key: Key[int]
     first: int
@@ -233,14 +259,6 @@ async def test_what_postgresql_cannot_hold_is_refused_with_the_rule(
         with pytest.raises(Invalid, match=rule):
             await handler()
         assert (await store.all(select(Everything))).rows == []
-
-
-async def test_the_last_decimals_that_it_can_hold_come_back(url: str) -> None:
-    async with new_store(url) as store:
-        values = [Decimal("9" * 131072), Decimal("1E-16383"), Decimal("9E+100")]
-        await put(store, *[sample(f"{n}", money=value) for n, value in enumerate(values)])
-        rows = (await store.all(select(Everything).order_by(Everything.key))).rows
-        assert [row.money for row in rows] == values
 
 
 async def test_a_key_that_it_cannot_hold_is_parked(url: str) -> None:
