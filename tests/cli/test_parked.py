@@ -103,6 +103,11 @@ def test_rewind_asks_first(filled: Cli) -> None:
     assert filled(*rewind, "--json").error["code"] == "not-confirmed"
     assert filled(*rewind, "--to", "soon", "--yes", "--json").error["code"] == "usage"
     assert filled(*rewind, "--to", "2026-01-31T12:00:00Z", "--yes").status == 0
+    asked = filled(*rewind, "--to", "2", "--json").error["facts"]["would"]
+    assert asked.startswith("put summary back to position 0, whatever --to says: a fold's rows")
+    filled("ask", "HowMany")
+    said = filled(*rewind, "--to", "2", "--yes")
+    assert said.out.startswith("summary is put back from 3 to 0: a fold's rows depend on all")
     said = filled(*rewind, "--yes", "--json")
     assert (said.status, said.json["rewound"]["position"]) == (0, 0)
     assert filled("ask", "HowMany").out.splitlines()[0] == "3"

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from diptych.cli.asking import sure
 from diptych.cli.failures import NO, OK, UsageError
 from diptych.cli.options import Given, Options
+from diptych.read.projections import Keyed
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from diptych.app.running import Running
 
 T = TypeVar("T")
+
+ANEW = (
+    "a fold's rows depend on all their events, so they are deleted and folded anew from the first"
+)
 
 Name: TypeAlias = Annotated[str, Parameter(help="Which projection.")]
 Acting: TypeAlias = Annotated[
@@ -54,24 +59,40 @@ def rewind(
     /,
     *,
     to: Annotated[
-        str, Parameter(help="A position, or a time: after the last event until then.")
+        str,
+        Parameter(help="Of a handler: a position, or a time (after the last event until then)."),
     ] = "0",
     yes: Annotated[bool, Parameter(help="Do it without asking.", negative="")] = False,
     options: Given,
 ) -> int:
     """Put a projection back, to have events applied again.
 
-    The rows of a fold are deleted, and folded anew from the first event whatever the position, as
-    they depend on all their events; queries answer meanwhile from what is there. The rows of a
-    handler stay; it handles again the events behind the position. Skips behind it are forgotten.
+    A fold always goes back to position 0, whatever `--to` says: its rows depend on all their
+    events, so they are deleted and folded anew from the first; queries answer meanwhile from what
+    is there. The rows of a handler stay; it handles again the events behind the position of `--to`.
+    Skips behind it are forgotten.
     """
     target = _target(to)
-    what = f"put {name} back to {to}: its rows are deleted and folded anew, or, of a handler, its "
-    if not sure([what + "events handled again"], yes=yes):
+    if _is_fold(options, name):
+        what = f"put {name} back to position 0, whatever --to says: {ANEW}"
+        then = f": {ANEW}"
+    else:
+        what = f"put {name} back to {to}: its rows stay, and the events behind are handled again"
+        then = ": the events behind are handled again"
+    if not sure([what], yes=yes):
         return NO
     done = work(options, lambda running: running.steering.rewind(name, target))
-    _told(options, {"rewound": done}, f"{name} is put back from {done.before} to {done.position}")
+    said = f"{name} is put back from {done.before} to {done.position}{then}"
+    _told(options, {"rewound": done}, said)
     return OK
+
+
+def _is_fold(options: Options, name: str) -> bool:
+    """Whether a projection is a fold; a name that there is not is refused later, as elsewhere."""
+    from diptych.cli.loading import load
+
+    found = load(options.app).compile().projections
+    return any(one.name == name and isinstance(one, Keyed) for one in found)
 
 
 def _target(text: str) -> int | datetime:

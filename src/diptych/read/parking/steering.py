@@ -24,7 +24,7 @@ PAGE: Final = 2000
 
 
 class Rewound(Struct, frozen=True):
-    """Where a projection stood, and stands now; a fold begins anew, whatever the position."""
+    """Where a projection stood, and stands now: a fold at 0, whatever position was asked for."""
 
     projection: str
     before: int
@@ -71,15 +71,14 @@ class Steering:
     async def rewind(self, projection: str, to: int | datetime = 0) -> Rewound:
         """Put a projection back to a position, or to the last event before a time.
 
-        A fold: its rows go, and it is folded anew from the first event; queries answer meanwhile
-        from what is there, as of where it stands. A handler: its rows stay, and the events behind
-        the position are handled again. Skipped events behind it are forgotten. Workers take it up
-        within seconds. Raises ``Invalid``.
+        A fold begins at position 0 whatever ``to`` is: its rows go, and it is folded anew from the
+        first event; queries answer meanwhile from what is there, as of where it stands. A handler:
+        its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
+        forgotten. Workers take it up within seconds. Raises ``Invalid``.
         """
         engine, one = await self._of(projection)
         spans = (await engine.store.checkpoints())[one.name]
         before = min(span.position for span in spans)
-        position = await self._position(to, before)
         start = structs.replace(
             spans[0],
             slice=0,
@@ -94,6 +93,7 @@ class Steering:
         if isinstance(one, Keyed):
             await engine.store.desk.rewind(start, Tally(), one.views)
             return Rewound(one.name, before, 0)
+        position = await self._position(to, before)
         if position == 0:
             await engine.store.desk.rewind(start, Tally(), ())
         else:
