@@ -22,6 +22,8 @@ from torture.processes import processes
 from torture.races import SHAPES, races
 from torture.rebuilds import KILLS as REBUILT
 from torture.rebuilds import rebuilds
+from torture.retries import KILLS as RETRIED
+from torture.retries import retries
 from torture.server import server
 
 Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
@@ -55,6 +57,7 @@ RUNS: dict[str, Run] = {
     "kill": Run(_by_chance(kill), "kills", KILLS),
     "pauses": Run(_by_chance(pauses), "pauses", PAUSES),
     "rebuilds": Run(_by_chance(rebuilds), "kills", REBUILT),
+    "retries": Run(_by_chance(retries), "kills", RETRIED),
     "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
     "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
     "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),

@@ -8,6 +8,7 @@ import pytest
 
 from diptych.log import Append, Appended, Outcome
 from diptych.logs.sqlite import SqliteLog
+from diptych.read.parking.retrying import Retry, _span_of
 from diptych.read.stores.sqlite import SqliteViews, rows
 from diptych.sql.judge import Judge
 from diptych.sql.sqlite import transaction
@@ -84,3 +85,23 @@ def unfenced_checkpoint() -> None:
         return True
 
     _plant.setattr(rows, "move", move)
+
+
+def parked_after_rows() -> None:
+    """Commit what a retry has applied, and that it is no longer parked, apart."""
+    apply, change = Retry._apply, Retry._change
+
+    async def apart(retry: Retry, span: Any, folded: Any) -> bool:
+        async def without(*given: Any, unparked: object) -> Any:
+            return await change(retry, *given)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(retry, "_change", without)
+            if not await apply(retry, span, folded):
+                return False
+        places = tuple(parked.place for parked, _ in folded.done)
+        span = _span_of(await retry._spans(), places[0][2])
+        await retry._store.apply([await change(retry, span, [], (), (), places)])
+        return True
+
+    _plant.setattr(Retry, "_apply", apart)

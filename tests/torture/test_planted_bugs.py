@@ -19,6 +19,7 @@ from torture.power.disk import Disk
 from torture.power.vfs import Operation, Unusable, shim
 from torture.processes import processes
 from torture.races import races
+from torture.retries import retries
 
 
 def points(found: list[Violation]) -> set[int]:
@@ -105,6 +106,16 @@ async def test_pauses_find_an_unfenced_checkpoint(tmp_path: Path) -> None:
     """Bug: a worker that wakes up goes on as if it were still the only one."""
     planted = "tests.torture.plants:unfenced_checkpoint"
     assert await finds(9, lambda rng: pauses(Sqlite(tmp_path), rng, planted), 60)
+
+
+async def test_retries_find_what_is_applied_and_still_parked(tmp_path: Path) -> None:
+    """Bug: that an effect is no longer parked is committed after it was applied."""
+    planted = "tests.torture.plants:parked_after_rows"
+    for number in range(10):
+        rng = random.Random(f"planted:{number}")
+        if any("not proved" in text for text in await retries(Sqlite(tmp_path), rng, planted)):
+            return
+    pytest.fail("it was not found")
 
 
 # --- the model of the disk ------------------------------------------------------------------------

@@ -25,14 +25,17 @@ QUICK = {
     ("pauses", POSTGRESQL): 2,
     ("rebuilds", SQLITE): 2,
     ("rebuilds", POSTGRESQL): 2,
+    ("retries", SQLITE): 3,
+    ("retries", POSTGRESQL): 3,
     ("power", SQLITE): 25,
     ("disk_full", SQLITE): 3,
     ("cuts", POSTGRESQL): 20,
     ("server", POSTGRESQL): 10,
     ("interleavings", POSTGRESQL): 14,
 }
-"""Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of pauses 3 pauses,
-one of power 20 power cuts, one of cuts 20 cuts, one of interleavings 66 of them."""
+"""Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of retries 3, one
+of pauses 3 pauses, one of power 20 power cuts, one of cuts 20 cuts, one of interleavings 66 of
+them."""
 
 
 @pytest.fixture
