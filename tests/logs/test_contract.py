@@ -72,6 +72,17 @@ class TestPostgresLog(LogContract):
         return await PostgresLog.open(url, remembered=self.remembered)
 
 
+class TestOlderPostgresLog(TestPostgresLog):
+    """The same on the PostgreSQL of the system, where it is an older one."""
+
+    @pytest.fixture(autouse=True)
+    def _in_database(self, older_server: PostgresServer) -> Iterator[None]:
+        self.url = older_server.new_database()
+        self.schemas = {}
+        yield
+        older_server.drop_database(self.url)
+
+
 class TestForgetfulPostgresLog(TestPostgresLog):
     """The same with a memory so short that most conditions are checked by SQL."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -58,6 +59,16 @@ class TestPostgres(ViewStoreContract):
 
     def _on(self, schema: str) -> ViewStore:
         return PostgresViews(postgres.Database(f"{self.url}?schema={schema}{self.further}"))
+
+
+class TestOlderPostgres(TestPostgres):
+    """The same on the PostgreSQL of the system, where it is an older one."""
+
+    @pytest.fixture(autouse=True)
+    def _on_the_older(self, older_server: PostgresServer) -> Generator[None]:
+        self.url = older_server.new_database()
+        yield
+        older_server.drop_database(self.url)
 
 
 class TestPostgresBehindPgBouncer(TestPostgres):

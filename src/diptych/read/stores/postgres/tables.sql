@@ -13,10 +13,12 @@ CREATE TABLE {schema}.diptych_checkpoints (
     count bigint NOT NULL,
     digest text COLLATE "C" NOT NULL,
     time timestamp with time zone,
-    tallies bytea STORAGE PLAIN NOT NULL,
+    tallies bytea NOT NULL,
     revision bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (projection, slice)
-) WITH (fillfactor = 50)
+) WITH (fillfactor = 50);
+-- (PostgreSQL 15 takes no STORAGE in CREATE TABLE.)
+ALTER TABLE {schema}.diptych_checkpoints ALTER COLUMN tallies SET STORAGE PLAIN
 
 -- The same proof for each block of 1024 positions, so that verify can tell where a fault lies.
 -- slice: the first of the span that wrote it. A block's tally is the sum over its rows.
