@@ -139,8 +139,9 @@ async def test_events_of_a_process_without_it_are_folded_first(tmp_path: Path) -
     async with shared(path, inline_accounts()) as app:
         await append(app.log, Moved("a", "b", 1))
         other = await SqliteLog.open(path)
-        for n in range(2500):
-            await other.append([Append((new_event(Moved("a", f"k{n % 5}", n)),))])
+        for first in range(0, 2500, 100):
+            events = [new_event(Moved("a", f"k{n % 5}", n)) for n in range(first, first + 100)]
+            await other.append([Append((event,)) for event in events])
         await other.close()
         await append(app.log, Moved("a", "b", 1))
         await app.check()
