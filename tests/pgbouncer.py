@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Generator
 from contextlib import closing, contextmanager
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -20,7 +20,7 @@ SESSIONS = 3
 
 CONFIGURATION = """
 [databases]
-* = host={host} port={port} user={user}
+* = host={host} port={port} user={user} {password}
 
 [pgbouncer]
 listen_addr = 127.0.0.1
@@ -31,6 +31,7 @@ pool_mode = transaction
 default_pool_size = {sessions}
 max_client_conn = 500
 server_round_robin = 1
+server_login_retry = 1
 stats_period = 3600
 log_connections = 0
 log_disconnections = 0
@@ -51,13 +52,15 @@ def pgbouncer(server: PostgresServer) -> Generator[PgBouncer]:
     # It refuses to run as root; and another user does not reach a temporary folder below a home.
     user = NOBODY if os.geteuid() == 0 else None
     with closing(Guard(base="/tmp" if user else None, user=user)) as guard:
-        yield PgBouncer(found, guard, server)
+        yield PgBouncer(found, guard, server, user)
 
 
 class PgBouncer:
     """A pooler of its own process."""
 
-    def __init__(self, program: str, guard: Guard, server: PostgresServer) -> None:
+    def __init__(
+        self, program: str, guard: Guard, server: PostgresServer, user: str | None
+    ) -> None:
         to = urlsplit(server.url)
         for _ in range(ATTEMPTS):
             self.port = free_port()
@@ -66,12 +69,16 @@ class PgBouncer:
                 CONFIGURATION.format(
                     host=to.hostname,
                     port=server.port,
-                    user=to.username,
+                    user=unquote(to.username or ""),
+                    password=f"password={unquote(to.password)}" if to.password else "",
                     listen=self.port,
                     sessions=SESSIONS,
                 )
             )
-            settings.chmod(0o644)
+            # It may hold a password; who runs the program is to read it.
+            settings.chmod(0o600)
+            if user:
+                shutil.chown(settings, user)
             if guard.start(program, settings, port=self.port) is None:
                 return
         raise RuntimeError(f"PgBouncer did not start: {guard.log()}")
