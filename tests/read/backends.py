@@ -40,6 +40,16 @@ class OnSqlite:
         )
 
 
+class OnFiles(OnSqlite):
+    """A file for each store: queries are read at once there where they are brief."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = (folder / f"{number}.db" for number in count(1))
+
+    def store(self, path: Path | None) -> ViewStore:
+        return super().store(path or next(self._files))
+
+
 class OnPostgres:
     """A schema for each store, all in one database."""
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from diptych.errors import Closed, LogUnusable, SqliteVersionWarning, Unavailable
+from diptych.sql.brief import Brief, Habit
 
 T = TypeVar("T")
 Job: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -69,6 +70,7 @@ class Database:
         # A database in memory exists in one connection only.
         self._reader = self._writer if path is None else _Worker("read", self._connect())
         self._peeker = None if path is None else self._connect()
+        self._brief: Brief | None = None
 
     def _connect(self, *, writing: bool = False) -> sqlite3.Connection:
         target = ":memory:" if self.path is None else str(self.path)
@@ -127,18 +129,25 @@ class Database:
             raise failure_of(error) from error
 
     def prepare(self, job: Job[None]) -> None:
-        """Do at once, on the caller's thread, what `point` needs of its connection."""
-        if self._peeker is not None:
-            job(self._peeker)
+        """Make ready for `brief`: do on its connection, at once, what its reads need."""
+        if self.path is None:
+            return  # it has one connection, and what that shows may not be committed yet
+        if self._brief is None:
+            self._brief = Brief(self._connect())
+        job(self._brief.connection)
 
-    async def point(self, sql: str, parameters: Sequence[Any]) -> Any:
-        """Return the first row of a point read of what is committed: like `peek` on a file.
+    async def brief(self, sql: str, parameters: Sequence[Any], habit: Habit) -> Any:
+        """Return the first row of what is committed, read at once on the caller's thread.
 
-        A database in memory has one connection, and what it shows may not be committed yet.
+        None, where the statement may take long there, or fails: the reading thread is to run it.
         """
-        if self._peeker is not None:
-            return self.peek(sql, parameters)
-        return await self.read(lambda connection: connection.execute(sql, parameters).fetchone())
+        self.require_usable()
+        if self._brief is None:
+            return None
+        if self._brief.is_tiring:
+            await asyncio.sleep(0)
+            self.require_usable()
+        return self._brief.first(sql, parameters, habit)
 
     def version(self) -> int:
         """Return a number that is another one when anybody has changed the database."""
@@ -176,6 +185,8 @@ class Database:
             worker.thread.join()  # it has nothing more to do
         if self._peeker is not None:
             self._peeker.close()
+        if self._brief is not None:
+            self._brief.connection.close()
 
     def require_usable(self) -> None:
         """Raise ``Closed`` or, in a forked process, ``LogUnusable``."""

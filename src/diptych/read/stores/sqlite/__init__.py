@@ -335,7 +335,11 @@ class SqliteViews:
     async def all(self, statement: Any) -> Found:
         """Run a select of one view; ``rows`` are rows of it."""
         planned, runner = self.plans.of(statement), self.runner
-        _ = planned.definition
+        definition, plan = planned.definition, planned.plan
+        if planned.values is not None and plan.with_positions:
+            row = await self.database.brief(plan.with_positions, planned.values, plan.habit)
+            if row is not None:
+                return Found.of(*plan.view_rows_in(row, definition))
         return Found.of(
             *await self.database.read(lambda c: runner.view_rows_and_positions(c, planned))
         )
@@ -351,7 +355,10 @@ class SqliteViews:
         """Read one row by its key."""
         rows = self.rows_of(view, read=True)
         text, values = rows.by_key_with_positions, rows.layout.key_values(key)
-        positions, *row = await self.database.point(text, values)
+        found = await self.database.brief(text, values, rows.habit)
+        if found is None:
+            found = await self.database.read(lambda c: c.execute(text, values).fetchone())
+        positions, *row = found
         missing = row[-1] is None
         return Found.of(
             [] if missing else rows.layout.from_rows([row[:-1]]), sql.positions_of(positions)

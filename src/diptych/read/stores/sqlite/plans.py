@@ -15,8 +15,10 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 
 from diptych.read import statements
+from diptych.read.port import Definition
 from diptych.read.statements import Renaming, Shape, Tables, not_run
 from diptych.read.stores.sqlite.rows import SQL, as_json, positions_of
+from diptych.sql.brief import Habit
 from diptych.sql.sqlite import is_faulty, patiently
 
 _decode = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
@@ -45,6 +47,7 @@ class Plan:
         self.shape = Shape(statement, dialect.tables)
         self.sql: str | None = None
         self.with_positions = ""
+        self.habit = Habit()
         compiled = statement.compile(dialect=dialect, cache_key=cache_key)
         # A list in IN (...) is written out at each execution: SQLAlchemy does that.
         if cache_key is None or compiled.post_compile_params or compiled.literal_execute_params:
@@ -74,6 +77,11 @@ class Plan:
             given[name] if process is None else process(given[name])
             for name, process in self._binds
         ]
+
+    @staticmethod
+    def view_rows_in(row: Any, definition: Definition) -> tuple[list[Any], dict[str, int]]:
+        """Return what the only row of ``with_positions`` holds: rows, and all positions."""
+        return definition.on("sqlite").from_rows(_decode(row[1])), positions_of(row[0])
 
 
 Planned: TypeAlias = statements.Planned[Plan]
@@ -149,8 +157,7 @@ class Runner:
                 row = connection.execute(plan.with_positions, planned.values).fetchone()
             except sqlite3.Error as error:
                 raise refusal(error, planned.statement) from error
-            rows = planned.definition.on("sqlite").from_rows(_decode(row[1]))
-            return rows, positions_of(row[0])
+            return plan.view_rows_in(row, planned.definition)
         return self._in_snapshot(connection, self.view_rows, planned)
 
     def tuples_and_positions(

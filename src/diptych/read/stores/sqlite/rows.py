@@ -25,6 +25,7 @@ from diptych.read.port import (
     compare_decimals,
     recut_spans,
 )
+from diptych.sql.brief import Habit
 from diptych.sql.named import named_statements, read_sql
 
 LARGEST_CHUNK = 512
@@ -82,6 +83,7 @@ class Rows:
         self.keys = tuple(quoted(f.name) for f in definition.key_fields)
         self.layout = definition.on("sqlite")
         self.as_json = as_json(definition)
+        self.habit = Habit(bounded=True)
         self._upserts: dict[int, str] = {}
         self._deletes: dict[int, str] = {}
 
