@@ -1,16 +1,16 @@
 from datetime import datetime
 
-from sqlalchemy import func
+from sqlalchemy import func, or_
 
-from diptych import Module, Query, Views, select
+from diptych import Module, Query, Views, column, select
 from examples.flights.board import view
-from examples.flights.board.view import FlightRow, State
+from examples.flights.board.view import DIVERTED, FlightRow, State
 
 module = Module("board-queries", view.module)
 
 
 class Board(Query[list[FlightRow]]):
-    """Departures of an airport in a time window."""
+    """Departures of an airport in a time window, and before it those that were diverted."""
 
     airport: str
     since: datetime
@@ -23,8 +23,12 @@ async def board(query: Board, views: Views) -> list[FlightRow]:
         select(FlightRow)
         .where(
             FlightRow.origin == query.airport,
-            FlightRow.scheduled >= query.since,
+            FlightRow.scheduled >= query.since - DIVERTED,
             FlightRow.scheduled < query.until,
+            or_(
+                column(FlightRow.scheduled) >= query.since,
+                column(FlightRow.state) == "diverted",
+            ),
         )
         .order_by(FlightRow.scheduled, FlightRow.flight)
     )

@@ -1,4 +1,4 @@
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Literal
 
 from msgspec.structs import replace
@@ -14,6 +14,9 @@ from examples.flights.swap.event import AircraftSwapped
 module = Module("board")
 
 State = Literal["scheduled", "departed", "landed", "diverted", "cancelled"]
+
+DIVERTED = timedelta(hours=6)
+"""How much longer than others a flight stays that was diverted: people wait for it."""
 
 
 class FlightRow(View, indexes=(("origin", "scheduled"),)):
@@ -68,3 +71,10 @@ def board(
             return replace(row, state="diverted")
         case FlightCancelled():
             return replace(row, state="cancelled")
+
+
+def is_shown(row: FlightRow, since: datetime, until: datetime) -> bool:
+    """Whether a flight is on the board of a time window."""
+    if row.state == "diverted":
+        since -= DIVERTED
+    return since <= row.scheduled < until

@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 from msgspec import Struct
 
 from diptych import Events, Module, Query
-from examples.flights.board.view import FlightRow, board
+from examples.flights.board.view import FlightRow, board, is_shown
 from examples.flights.cancel.event import FlightCancelled
 from examples.flights.depart.event import FlightDeparted
 from examples.flights.divert.event import FlightDiverted
@@ -70,6 +70,6 @@ async def past_board(query: PastBoard, events: Events) -> BoardThen:
             rows[event.flight] = board(rows[event.flight], event)
     known = [row for row in rows.values() if row is not None]
     if moment.year > 1:
-        known = [row for row in known if moment - BEFORE <= row.scheduled < moment + AFTER]
+        known = [row for row in known if is_shown(row, moment - BEFORE, moment + AFTER)]
     known.sort(key=lambda row: (row.scheduled, row.flight))
     return BoardThen(known, position, moment if moment.year > 1 else None, recorded)

@@ -65,11 +65,14 @@ class Asked:
         if len(query_string) > limits.body:
             raise too_large(limits.body)
         pairs = pairs_of(query_string)
-        after = [text for name, text in pairs if live and name == AFTER]
-        pairs = [pair for pair in pairs if not (live and pair[0] == AFTER)]
+        after = None
+        if live:
+            after = next((text for name, text in reversed(pairs) if name == AFTER), None)
+            pairs = [pair for pair in pairs if pair[0] != AFTER]
         for _, text in pairs:
-            require_shallow(text.encode(errors="replace"), limits.depth)
-        return parameters.parse(self._codec, pairs), after[-1] if after else None
+            if len(text) > limits.depth:
+                require_shallow(text.encode(errors="replace"), limits.depth)
+        return parameters.parse(self._codec, pairs), after
 
 
 class OneQuery:

@@ -30,8 +30,9 @@ needs_chromium = pytest.mark.skipif(
 class Server:
     """The board, on one port and one log; stopped and started again."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, since: str = SINCE) -> None:
         self._folder = folder
+        self._since = since
         self._process: subprocess.Popen[str] | None = None
         self._port = 0
         self.url = ""
@@ -42,7 +43,13 @@ class Server:
         command = [sys.executable, "-W", "ignore", "-m", "examples.flights", "board", *at]
         with (self._folder / "stderr").open("w") as errors:
             self._process = subprocess.Popen(
-                [*command, f"--since={SINCE}", f"--port={self._port}", "--no-browser", *options],
+                [
+                    *command,
+                    f"--since={self._since}",
+                    f"--port={self._port}",
+                    "--no-browser",
+                    *options,
+                ],
                 cwd=ROOT,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -89,9 +96,9 @@ class Server:
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Generator[Server]:
+def served(folder: Path, *options: str, since: str = SINCE) -> Generator[Server]:
     """Serve the board, by default with a clock that stands still."""
-    server = Server(folder)
+    server = Server(folder, since)
     server.start(*(options or ("--speed=0",)))
     try:
         yield server
