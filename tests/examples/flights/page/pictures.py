@@ -1,4 +1,4 @@
-"""Draw the pictures of the board in docs/images: ``python -m tests.examples.flights.page.pictures``.
+"""Draws docs/images/board*.png: ``python -m tests.examples.flights.page.pictures``.
 
 An evening on which every state is on the board of LaGuardia, and one flight is being cancelled.
 """
