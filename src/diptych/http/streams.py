@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from diptych.errors import Invalid, NotAuthenticated
 from diptych.http.actors import ExpiringActor
 from diptych.http.call import GUARDED
-from diptych.http.messages import EVENTS, text_of
+from diptych.http.messages import EVENTS, JSON, text_of
 from diptych.http.problems import encoded, problem_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _HEADERS: Final = [
     *GUARDED,
 ]
 
+_EVENTS: Final = EVENTS.encode()
+_PLAIN: Final = frozenset({JSON[1], b"*/*"})
+
 _logger = logging.getLogger("diptych.http")
 
 AFTER: Final = "diptych-after"
@@ -44,8 +47,11 @@ _EXPIRED: Final = NotAuthenticated(
 
 def is_stream(headers: Named) -> bool:
     """Whether the client asks for a stream, and for nothing else that it could be given."""
-    accepted = headers.get(b"accept", b"").lower()
-    return EVENTS.encode() in accepted and b"application/json" not in accepted
+    accepted = headers.get(b"accept")
+    if accepted is None or accepted in _PLAIN:
+        return False
+    accepted = accepted.lower()
+    return _EVENTS in accepted and JSON[1] not in accepted
 
 
 def resumed(headers: Named, parameter: str | None) -> str | None:

@@ -190,7 +190,9 @@ class Views:
         while True:
             instances, turn = await engine.versions.readable(names, engine.log, self._deadline)
             self.used |= instances
-            await self._reach(engine, instances)
+            engine.spans.require_own(instances)
+            if self._position:
+                await self._reach(engine, instances)
             try:
                 found = await read()
             except DiptychError:
@@ -211,9 +213,6 @@ class Views:
             self.stale = time.monotonic() > self._deadline
 
     async def _reach(self, engine: Engine, names: set[str]) -> None:
-        engine.spans.require_own(names)
-        if not self._position:
-            return
         began = time.perf_counter()
         if not await engine.wait_for(names, self._position, self._deadline):
             self.stale = True
