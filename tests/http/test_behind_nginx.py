@@ -1,9 +1,10 @@
-"""Behind a real nginx, as the how-to sets it up: who asks, streams, a path prefix."""
+"""Behind a real nginx, with the lines that the how-to gives: who asks, streams, a path prefix."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -15,8 +16,11 @@ import httpx
 import pytest
 
 from diptych.http import trusted_proxy
+from tests.house.paths import ROOT
 from tests.http.conftest import Serve, placing, quiet_port
 from tests.http.reading import following
+
+PAGE = ROOT / "docs" / "how-to" / "serve-over-http.md"
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 
@@ -44,16 +48,8 @@ http {{
         listen 127.0.0.1:{port};
         auth_basic shop;
         auth_basic_user_file {folder}/users;
-        location /shop/ {{
-            proxy_pass {url}/;
-            proxy_bind {proxy};
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
-            proxy_set_header X-Forwarded-User $remote_user;
-            proxy_set_header X-Forwarded-Groups "";
-            proxy_set_header X-Forwarded-For $remote_addr;
-        }}
+        proxy_bind {proxy};
+        {location}
     }}
 }}
 """
@@ -66,7 +62,11 @@ def nginx(url: str, folder: Path) -> Generator[str]:
     port = quiet_port()
     (folder / "users").write_text("ann:{PLAIN}secret\n")
     user = "user root;" if os.geteuid() == 0 else ""
-    config = CONFIG.format(folder=folder, port=port, url=url, proxy=PROXY, user=user)
+    found = re.search(r"```nginx\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    assert found is not None
+    location = found[1].replace("http://127.0.0.1:8000", url)
+    assert url in location
+    config = CONFIG.format(folder=folder, port=port, location=location, proxy=PROXY, user=user)
     (folder / "nginx.conf").write_text(config)
     command = [NGINX, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", "error.log"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
