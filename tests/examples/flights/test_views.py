@@ -11,7 +11,7 @@ from examples.flights.airport_day.query import AirportDays, Airports
 from examples.flights.airport_day.view import AirportDay
 from examples.flights.application import app
 from examples.flights.board.query import Board, FlightStates
-from examples.flights.board.view import FlightRow
+from examples.flights.board.view import DIVERTED, FlightRow, is_shown
 from examples.flights.history.query import History
 from examples.flights.punctuality.query import Punctuality
 from examples.flights.punctuality.view import Carrier
@@ -54,6 +54,20 @@ def test_a_board_has_the_departures_of_an_airport_and_a_window() -> None:
     both.ask(Board("JFK", NOON, NOON + hour)).then([row(ONE), row(OTHER)])
     both.ask(Board("JFK", NOON - hour, NOON)).then([])
     both.ask(Board("LGA", NOON, NOON + hour)).then([])
+
+
+def test_a_flight_that_was_diverted_stays_on_the_board_for_hours() -> None:
+    """Nobody knows of it before three hours have gone by: the others have left the board then."""
+    hour = timedelta(hours=1)
+    later = Board("JFK", NOON + hour, NOON + 2 * hour)
+    flown.ask(later).then([])
+    gone = given(scheduled(), departed(), diverted())
+    found = FlightRow(ONE, "UA", "JFK", "LAX", PLANE, DAY, NOON, "diverted", after(20), 20)
+    gone.ask(later).then([found])
+    gone.ask(Board("JFK", NOON + DIVERTED, NOON + 8 * hour)).then([found])
+    gone.ask(Board("JFK", NOON + DIVERTED + hour, NOON + 8 * hour)).then([])
+    for since, shown in ((DIVERTED, True), (DIVERTED + hour, False)):
+        assert is_shown(found, NOON + since, NOON + 8 * hour) is shown
 
 
 def test_flights_are_counted_by_state() -> None:
