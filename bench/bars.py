@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from bench.figures import OURS, Results
 from bench.peers import events_peer, uma
-from bench.scenarios import asking, catch_up, commands, doors, growth, readable, reading
+from bench.scenarios import asking, catch_up, commands, doors, growth, memory, readable, reading
 from bench.setup import Sizes
 
 
@@ -91,6 +91,16 @@ def growth_of(backend: str, work: str, sizes: Sizes) -> Measured:
             for events in (sizes.small, max(sizes.events, sizes.largest))
         )
         return large[0] / small[0] if small and large else None
+
+    return measured
+
+
+def boundary_of(backend: str, events: int) -> Measured:
+    """What one boundary takes to be read in a log of a size."""
+
+    def measured(results: Results) -> float | None:
+        found = results.of(8, backend, growth.subject(events), "p99 ms", name=growth.BOUNDARY)
+        return _best(found)
 
     return measured
 
@@ -240,13 +250,24 @@ def _required(backend: str, sizes: Sizes) -> list[Required]:
                 at_most=True,
             )
         )
-    found.append(
-        Required(
-            9,
-            f"9 memory of a catch-up, {label}: at most 300 MB at every size",
-            300,
-            figure(9, backend, "MB"),
-            at_most=True,
+    for events in sorted({sizes.small, sizes.events, sizes.largest}):
+        found.append(
+            Required(
+                8,
+                f"8 one boundary, {label}: p99 at most 1 ms at {events:,} events, by an index",
+                1,
+                boundary_of(backend, events),
+                at_most=True,
+            )
         )
-    )
+    for work, unit in (("catch-up", memory.CATCH_UP), ("rebuild", memory.REBUILD)):
+        found.append(
+            Required(
+                9,
+                f"9 memory of a {work}, {label}: at most 300 MB at every size",
+                300,
+                figure(9, backend, unit),
+                at_most=True,
+            )
+        )
     return found

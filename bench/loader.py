@@ -14,7 +14,10 @@ from diptych.log import Append, NewEvent
 from diptych.messages import event_id, new_id
 
 CLIENTS: Final = 256
-BATCH: Final = 8 * CLIENTS * 4
+ROUND: Final = CLIENTS * 4
+"""Events of as many orders as there are clients: as many are interleaved."""
+
+BATCH: Final = 8 * ROUND
 ORDERS_OF_A_CUSTOMER: Final = 10
 
 Made: TypeAlias = tuple[str, str, str, bytes, bytes]

@@ -2,7 +2,7 @@
 
 The small log is new for each measurement, so that it stays small. In all of them a measurement
 works on as many events: new orders, a window that the projection catches up with, pages spread
-over the log.
+over the log. And what it takes to read one boundary, which must be found by an index at each size.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-from bench import loader
+from bench import loader, plans
 from bench.figures import OURS, Backend, Contest, Entrant, Figures
-from bench.orders import opened
+from bench.orders import Added, Confirmed, Opened, opened
 from bench.places import Place
 from bench.scenarios.commands import run_orders
 from bench.setup import Setup
+from bench.timing import percentiles
 
 PIECES: Final = 10
 UNIT: Final = "µs/event"
 WORKS: Final = ("order workload", "projection catch-up", "read and decode")
+BOUNDARY: Final = "one boundary"
+BOUNDARIES: Final = 2000
 
 
 def subject(events: int) -> str:
@@ -32,9 +35,9 @@ def subject(events: int) -> str:
 def contests(setup: Setup) -> Iterator[Contest]:
     """Yield the contests of scenario 8; the sizes take turns."""
     sizes = setup.sizes
-    works = (appending, folding, reading)
+    works = (appending, folding, reading, bounded)
     for backend in setup.backends:
-        for name, work in zip(WORKS, works, strict=True):
+        for name, work in zip((*WORKS, BOUNDARY), works, strict=True):
             entrants = [
                 Entrant(
                     subject(events),
@@ -112,3 +115,21 @@ async def reading(setup: Setup, backend: Backend, events: int, place: Place) -> 
         seconds = time.perf_counter() - began
     assert count == piece * PIECES
     return {UNIT: seconds / count * 1e6}
+
+
+async def bounded(setup: Setup, backend: Backend, events: int, place: Place) -> Figures:
+    """Read the events of orders that are spread over the log, one after the other."""
+    log, _ = await _Sides.of(setup, backend, events, place)
+    orders = max(events // loader.ROUND, 1) * loader.CLIENTS  # those with all their events
+    step = max(orders // BOUNDARIES, 1)
+    named = [loader.order_of(number) for number in range(0, orders, step)]
+    types = (Opened, Added, Confirmed)
+    await plans.require_index(log, [one.__name__ for one in types], f"order:{named[0]}")
+    taken: list[float] = []
+    async with opened(log, "memory:") as running:
+        for order in named:
+            began = time.perf_counter()
+            found = await running.events.read(types, [f"order:{order}"])
+            taken.append(time.perf_counter() - began)
+            assert len(found) >= 4, order
+    return percentiles(taken)

@@ -273,7 +273,7 @@ class SqliteViews:
         found: _Prepared = []
         for writes in change.writes:
             rows = self.rows_of(writes.view)
-            put = flat(rows.layout.to_columns(writes.rows)) if writes.rows else []
+            put = rows.in_order(writes.rows) if writes.rows else []
             gone = flat(rows.layout.keys_to_columns(writes.deleted)) if writes.deleted else []
             found.append((rows, put, gone))
         return found
