@@ -77,7 +77,7 @@ async def _require_in_postgres(url: str, legs: list[Leg]) -> None:
         await connection.close()
 
 
-def _literal(value: Any) -> str:
+def _literal(value: list[object] | str | int) -> str:
     text = "{" + ",".join(map(str, value)) + "}" if isinstance(value, list) else str(value)
     return "'" + text.replace("'", "''") + "'"
 

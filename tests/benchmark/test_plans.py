@@ -28,7 +28,7 @@ async def test_a_sqlite_log_without_its_index_is_refused(tmp_path: Path) -> None
         CREATE TABLE event_tags AS SELECT * FROM indexed;"""
     )
     connection.close()
-    with pytest.raises(plans.Scanned, match="SCAN t|AUTOMATIC"):
+    with pytest.raises(plans.Scanned, match=r"SCAN t|AUTOMATIC"):
         await plans.require_index(url, TYPES, TAG)
 
 
