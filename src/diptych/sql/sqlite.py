@@ -288,6 +288,19 @@ def transaction(connection: sqlite3.Connection) -> Generator[None]:
         raise
 
 
+@contextmanager
+def spilling(connection: sqlite3.Connection) -> Generator[None]:
+    """Let what must be sorted go to temporary files meanwhile; to be entered outside transactions.
+
+    They lie where SQLITE_TMPDIR or TMPDIR says, else in /var/tmp.
+    """
+    connection.execute("PRAGMA temp_store = FILE")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA temp_store = MEMORY")
+
+
 def patiently(work: Callable[[], T]) -> T:
     """Do what needs a lock that others may hold for long, and may be tried again from the start."""
     deadline = time.monotonic() + BUSY_SECONDS

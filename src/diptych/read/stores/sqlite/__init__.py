@@ -29,7 +29,7 @@ from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite import versions
 from diptych.read.stores.sqlite.desk import SqliteDesk, park
 from diptych.read.stores.sqlite.rows import Rows, flat
-from diptych.sql.sqlite import Database, Session, patiently, transaction
+from diptych.sql.sqlite import Database, Session, patiently, spilling, transaction
 
 if TYPE_CHECKING:
     from diptych.read.stores.sqlite.plans import Plans, Runner
@@ -77,7 +77,7 @@ class SqliteViews:
 
         def make(connection: sqlite3.Connection) -> None:
             sql.prepare(connection)
-            with transaction(connection):
+            with spilling(connection), transaction(connection):  # an index may be new
                 for statement in sql.TABLES.split(";\n"):
                     connection.execute(statement)
                 require(connection, create=True)
@@ -217,7 +217,8 @@ class SqliteViews:
         from diptych.read.stores.sqlite.schema import make_table
 
         def job(connection: sqlite3.Connection) -> None:
-            with transaction(connection):
+            # Sorted in memory, all rows' keys are held at once; in a file, as much as the cache.
+            with spilling(connection), transaction(connection):
                 for definition, table in kept.places:
                     make_table(connection, definition, table)
 
