@@ -23,6 +23,9 @@ GATHER_SECONDS: Final = 0.005
 LAST_SECONDS: Final = 1.0
 """How long one that closes waits until others know of its last news."""
 
+_TELL: Final = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+"""A hint need not be durable: the appends that come meanwhile do not wait for the disk twice."""
+
 _QUIET = (*LOST, asyncpg.PostgresError, DiptychError)
 
 _Heard: TypeAlias = Callable[[int], None]
@@ -74,7 +77,7 @@ class Waker:
                 await asyncio.sleep(GATHER_SECONDS)
                 number = self._number
                 async with self._database.lease() as connection:
-                    await connection.execute("SELECT pg_notify($1, $2)", self._channel, str(number))
+                    await connection.execute(_TELL, self._channel, str(number))
                 self._told = number
         except _QUIET:
             pass  # a hint that is lost costs the others one poll
