@@ -458,7 +458,11 @@ def test_a_row_cache_knows_absence_and_forgets_the_oldest() -> None:
     cache.keep({"a": 1, "b": None})
     assert cache.find(["a", "b", "c"]) == ({"a": 1, "b": None}, ["c"])
     cache.keep({"c": 3, "d": 4})
+    cache.trim()
     cache.keep({"e": 5, "f": 6})
+    assert cache.find(["a"]) == ({"a": 1}, [])  # it may not be in the store yet
+    cache.keep({"g": 7, "h": 8})
+    cache.trim()
     assert cache.find(["a"]) == ({}, ["a"])
     cache.clear()
     assert cache.find(["e"]) == ({}, ["e"])

@@ -114,6 +114,42 @@ def test_rows_written_whatever_the_checkpoint_says_are_found(
     assert fails(Contract(url), "a_step_from_a_checkpoint_that_moved_writes_nothing")
 
 
+def test_new_rows_copied_whatever_the_checkpoint_says_are_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the rows that are copied in do not wait for the step's compare-and-set."""
+
+    class Always(int):
+        def __bool__(self) -> bool:
+            return True
+
+    monkeypatch.setattr("diptych.read.stores.postgres.bool", lambda _: Always(0), raising=False)
+    assert fails(Contract(url), "many_new_rows_of_a_step_that_is_not_made_are_not_there")
+
+
+def test_new_rows_that_are_half_copied_are_found(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bug: a part of the new rows is lost on the way."""
+    copy = rows.Rows.copy
+    monkeypatch.setattr(rows.Rows, "copy", lambda self, c, new: copy(self, c, new[:1000]))
+    assert fails(Contract(url), "many_new_rows_are_written_as_few_are")
+
+
+def test_new_rows_copied_in_a_transaction_of_their_own_are_found(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the checkpoint is there, whatever becomes of the rows."""
+
+    async def copy(self: rows.Rows, connection: Any, new: Sequence[Any]) -> None:
+        await connection.execute("COMMIT; BEGIN")
+        await sound(self, connection, new)
+
+    sound = rows.Rows.copy
+    monkeypatch.setattr(rows.Rows, "copy", copy)
+    assert fails(
+        Contract(url), "a_step_whose_new_rows_are_there_already_is_made_in_full_or_not_at_all"
+    )
+
+
 def test_deletions_whatever_the_checkpoint_says_are_found(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,13 +102,16 @@ class Worker(Struct, frozen=True, array_like=True):
 class Writes(Struct, frozen=True):
     """What changes in one view: rows to insert or update, keys of rows to delete.
 
-    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it.
+    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it. Of
+    the first ``new`` rows it is known that there are none of their keys, if the checkpoint stands
+    right: they may be inserted in bulk.
     """
 
     view: type[View]
     rows: list[Any]
     deleted: list[Any]
     positions: dict[Any, int] = {}
+    new: int = 0
 
 
 class Applied(Struct, frozen=True):

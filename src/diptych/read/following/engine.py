@@ -13,7 +13,7 @@ import random
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Final, TypeAlias
+from typing import Final
 
 from diptych.codec import Codec
 from diptych.errors import Closed, DiptychError, LogUnusable, Unavailable
@@ -21,6 +21,7 @@ from diptych.log import Log, StoredEvent
 from diptych.read.following.crew import BEAT_SECONDS, Crew
 from diptych.read.following.fold import Used
 from diptych.read.following.follower import RESTING, STOPPED, Follower
+from diptych.read.following.gathering import GATHER, Gathering, Step
 from diptych.read.following.handling import Handling
 from diptych.read.following.pace import Pace
 from diptych.read.following.pages import decode_page, event_before, fold_page
@@ -47,9 +48,6 @@ INLINE_SECONDS: Final = 1.0
 DOUBT_SECONDS: Final = 5.0
 """How often a resting engine looks whether the database has lost steps, in a crash."""
 
-_Step: TypeAlias = tuple[Follower, int, Change]
-"""A step, and the follower's epoch in which it was made."""
-
 
 class Engine:
     """Keeps the projections of one store current. ``open``, then ``start`` or ``catch_up``."""
@@ -62,6 +60,7 @@ class Engine:
         projections: Sequence[Projection],
         *,
         page: int = PAGE,
+        gather: int = GATHER,
         cache_rows: int = CACHE_ROWS,
         measures: ReadMeasures | None = None,
     ) -> None:
@@ -77,6 +76,7 @@ class Engine:
         self.measures = measures or ReadMeasures(Telemetry(), projections)
         self._task: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._gathering = Gathering(gather)
         self._writing: asyncio.Task[bool] | None = None
         self._turning = asyncio.Lock()
         self._hurry = asyncio.Event()
@@ -247,7 +247,7 @@ class Engine:
                     await self.spans.reload(follower)
             able = [f for f in able if f.state != "refused" and not f.lost]
             if not able:
-                return self.spans.stale
+                return await self._written() or self.spans.stale
             groups = self.pace.groups(able, self.versions.built)
             for group in groups:
                 start = min(f.position for f in group)
@@ -268,7 +268,7 @@ class Engine:
         members = [f for f in able if f.position < last]
         self.pace.note({f.name: len(events) for f in members}, time.monotonic())
         used = await decode_page(self.codec, events, members)
-        steps: list[_Step] = []
+        steps: list[Step] = []
         progress = False
         try:
             for follower in members:
@@ -287,7 +287,9 @@ class Engine:
             for follower, _, _ in steps:  # they stand beyond what will be written
                 follower.forget()
             raise
-        await self._write(steps)
+        self._gathering.add(steps)
+        if self._gathering.is_due or len(events) < self.page or self.waiting.within(last):
+            await self._write()
         return progress
 
     async def _fold(
@@ -338,20 +340,25 @@ class Engine:
 
     # --- writing ----------------------------------------------------------------------------------
 
-    async def _write(self, steps: list[_Step]) -> None:
-        """Have steps written while the next page is folded; only one transaction is under way."""
-        await self._written()
-        # A step that builds on one that failed is dropped; the store's checkpoint would refuse it.
-        steps = [step for step in steps if step[0].epoch == step[1]]
-        if steps:
+    async def _write(self) -> bool:
+        """Have what is gathered written while the next page is folded, after what is under way.
+
+        So there is only one transaction at a time. Raises ``Unavailable`` when the last one failed.
+        """
+        writing, self._writing = self._writing, None
+        wrote = await writing if writing is not None else False
+        if steps := self._gathering.take():
             self._writing = asyncio.create_task(self._commit(steps), name="diptych-commit")
+        return wrote
 
     async def _written(self) -> bool:
-        """Wait for the transaction under way; raise ``Unavailable`` when it failed."""
-        writing, self._writing = self._writing, None
-        return await writing if writing is not None else False
+        """Wait until all steps are written; raise ``Unavailable`` when that fails."""
+        wrote = False
+        while self._gathering or self._writing is not None:
+            wrote |= await self._write()
+        return wrote
 
-    async def _commit(self, steps: Sequence[_Step]) -> bool:
+    async def _commit(self, steps: Sequence[Step]) -> bool:
         began = time.monotonic()
         try:
             moved = await self.store.apply([change for _, _, change in steps])
@@ -380,6 +387,7 @@ class Engine:
     async def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
         """Narrow down to the event whose row cannot be written; then have its key parked."""
         follower.forget()
+        follower.careful = True
         effects = change.after.count - change.before.count
         if follower.limit == 1:
             condemned = await unwritable(self.store, change)
@@ -399,7 +407,7 @@ class Engine:
     async def _settle(self, able: Sequence[Follower], *, settle: bool) -> bool:
         """Write the checkpoints that lie behind over unused events, where it is time to."""
         wrote = await self._written()
-        await self._write(
+        self._gathering.add(
             [
                 (f, f.epoch, f.advance(f.seen, None))
                 for f in able

@@ -16,14 +16,16 @@ from msgspec import Struct
 from diptych.codec import metadata_of
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
+from diptych.read.following.unseen import Unseen
 from diptych.read.parking.parking import Held, Parking, StopBefore, is_passing
 from diptych.read.projections import Keyed
-from diptych.read.proving.proof import MASK, KeyHashes, Tally, tally_blocks, tally_slices
+from diptych.read.proving.proof import KeyHashes, Tally, tally_blocks, tally_slices
 from diptych.read.rowstore import Loaded
 
 PAUSE_SECONDS: Final = 0.002
 """How long folding holds the event loop before it lets others run."""
 
+LONG_SECONDS: Final = 0.05
 CHUNK: Final = 128
 
 Used: TypeAlias = tuple[StoredEvent, Any, int]
@@ -37,7 +39,7 @@ class RowCache:
     """The rows (or their known absence) last used, at most about ``size`` of them.
 
     Two generations: what the older one holds and nobody asks for is dropped when the younger is
-    full. It costs less than an exact order of use.
+    full. It costs less than an exact order of use. What is not yet in the store is never dropped.
     """
 
     def __init__(self, size: int) -> None:
@@ -46,6 +48,21 @@ class RowCache:
         self._old: dict[Any, Any] = {}
         self.ahead: dict[Any, int] | None = None
         """How far rows go that stand beyond the checkpoint; None where there can be none."""
+        self._unseen: Unseen | None = None
+        self._asked = False
+
+    def begin(self) -> None:
+        """Note that nothing has been applied: there are no rows but those folded from now on."""
+        self._unseen, self._asked = Unseen(), False
+
+    def possible(self, keys: list[Any]) -> list[Any]:
+        """Return those of the keys that may have a row in the store."""
+        if self._unseen is None:
+            return keys
+        found = self._unseen.note(keys)
+        # Whether rows may stand beyond the checkpoint is first known when some were asked for.
+        asked, self._asked = self._asked, True
+        return found if asked else keys
 
     def find(self, keys: Iterable[Any]) -> tuple[dict[Any, Any], list[Any]]:
         """Return the rows known (None: known to be absent), and the keys not known."""
@@ -63,27 +80,36 @@ class RowCache:
 
     def note(self, loaded: Loaded, first: int) -> None:
         """Note how far loaded rows go beyond what comes before an event."""
+        self._unseen = None
         self.ahead = self.ahead or {}
         self.ahead.update((key, p) for key, p in loaded.positions.items() if p >= first)
 
     def keep(self, rows: dict[Any, Any], upto: int = 0) -> None:
-        """Keep rows that are now in the store, folded up to a position."""
+        """Keep rows that are on their way into the store, folded up to a position."""
         if self.ahead:
             self.ahead = {key: p for key, p in self.ahead.items() if p > upto}
         self._young.update(rows)
+
+    def trim(self) -> None:
+        """Drop what was not used lately; to be called each time when a transaction has ended.
+
+        What is dropped was folded before the one before it had ended: so it is in the store, as all
+        that is folded is part of the next one at the latest.
+        """
         if len(self._young) >= self._half:
             self._old, self._young = self._young, {}
 
     def clear(self) -> None:
         """Forget everything."""
         self._young, self._old = {}, {}
-        self.ahead = None
+        self.ahead = self._unseen = None
 
 
 class Folded(Struct):
     """What folding some events comes to.
 
     ``rows`` are all rows touched (None: absent now); ``put`` and ``deleted`` what must be written.
+    The first ``new`` of ``put`` were absent before.
     ``held`` are effects that were not applied. ``failed`` is the position of an event at which
     folding must stop and be tried again; the rest comes before it.
     """
@@ -96,6 +122,7 @@ class Folded(Struct):
     events: int
     held: Sequence[Held] = ()
     positions: dict[Any, int] = {}
+    new: int = 0
     failed: int = 0
     error: Exception | None = None
 
@@ -142,9 +169,10 @@ def _fold(
         _hold(found, used, parking)
     known, missing = cache.find(dict.fromkeys(found.keys))
     if missing:
-        loaded = yield missing
-        for key in missing:
-            known[key] = loaded.get(key)
+        known |= dict.fromkeys(missing)
+        asked = cache.possible(missing)
+        loaded = (yield asked) if asked else {}
+        known |= loaded
         if isinstance(loaded, Loaded):
             cache.note(loaded, used[0][0].position)
     rows = dict(known)
@@ -154,16 +182,21 @@ def _fold(
     if passed is not None:
         found.join(passed)
     which, hashed = found.which, found.hashed
-    hashes = [(used[i][2] * number) & MASK for i, (number, _) in zip(which, hashed, strict=True)]
+    hashes = [used[i][2] * number for i, (number, _) in zip(which, hashed, strict=True)]
     blocks = tally_blocks([used[i][0].position for i in which], hashes)
     slices = tally_slices([number for _, number in hashed], hashes)
-    put = [row for key, row in rows.items() if row is not None and row is not known[key]]
+    put = [row for key, row in rows.items() if row is not None and known[key] is None]
+    new = len(put)
+    put += [
+        row for key, row in rows.items() if row is not None and row is not known[key] is not None
+    ]
     deleted = [key for key, row in rows.items() if row is None and known[key] is not None]
     if positions is not None:
         # Another engine, with other pages, may have written what a key was meanwhile.
+        new = 0
         put = [row for key, row in rows.items() if row is not None and key in positions]
         deleted = [key for key, row in rows.items() if row is None and key in positions]
-    return Folded(rows, put, deleted, blocks, slices, len(used), found.held, positions or {})
+    return Folded(rows, put, deleted, blocks, slices, len(used), found.held, positions or {}, new)
 
 
 class _Found(Struct):
@@ -218,7 +251,8 @@ def _effects(
 ) -> Generator[None, Any, _Found]:
     """Return the key of each effect, its hash and slice, and the index of its event."""
     span.hashes.trim()
-    if not any(isinstance(event, Exception) for _, event, _ in used):
+    # (An event that is an exception is found by its type, in one go.)
+    if not any(issubclass(cls, Exception) for cls in {type(event) for _, event, _ in used}):
         try:
             keys, which = yield from _keys(one, used)
             return _Found(keys, which, list(map(span.hashes.__getitem__, keys)), {}, [])
@@ -296,11 +330,11 @@ def _rows(
     function, view, key_of = one.function, one.view, one.definition.key_of
     plain = one.plain
     began = perf_counter()
-    start = 0
+    start, size = 0, CHUNK
     while start < len(found.keys):
         index = start
-        chunk = found.keys[start : start + CHUNK]
-        events = [used[i] for i in found.which[start : start + CHUNK]]
+        chunk = found.keys[start : start + size]
+        events = [used[i] for i in found.which[start : start + size]]
         try:
             for key, (stored, event, _) in zip(chunk, events, strict=True):
                 if plain:
@@ -318,9 +352,12 @@ def _rows(
             parking.require_room(found.held, found.which[index], error)
             _hold_from(found, used, index, error)
         start = index
-        if perf_counter() - began > PAUSE_SECONDS:
+        took = perf_counter() - began
+        if took > PAUSE_SECONDS:
             yield None
             began = perf_counter()
+        if took > LONG_SECONDS:  # one waits for this loop, be it the transaction under way
+            size = max(size // 8, 1)
 
 
 def _hold_from(found: _Found, used: Sequence[Used], first: int, error: Exception) -> None:

@@ -62,6 +62,8 @@ class Follower:
         self.attempts = 0
         self.retry_at = 0.0
         self.limit: int | None = None
+        # Whether rows are looked for even where there can be none: one could not be inserted.
+        self.careful = False
         # A handler: how many events in one transaction.
         self.at_once = 1
         self.paused: Pause | None = None
@@ -101,6 +103,8 @@ class Follower:
         number = checkpoint.position >> BLOCK_SHIFT
         self.block = await store.block(self.name, checkpoint.slice, number)
         self.checkpoint = self.tip = checkpoint
+        if not checkpoint.count and not self.careful:
+            self.cache.begin()
         self.lost = False
         return True
 
@@ -135,7 +139,8 @@ class Follower:
         writes: tuple[Writes, ...] = ()
         if folded is not None and (folded.put or folded.deleted):
             assert isinstance(self.projection, Keyed)
-            writes = (Writes(self.projection.view, folded.put, folded.deleted, folded.positions),)
+            put, positions, new = folded.put, folded.positions, folded.new
+            writes = (Writes(self.projection.view, put, folded.deleted, positions, new),)
         tallies = before.tallies
         if count:
             assert folded is not None
@@ -171,6 +176,7 @@ class Follower:
     def committed(self, change: Change, now: float) -> None:
         """Note that a step has been committed."""
         self.checkpoint = change.after
+        self.cache.trim()
         self.written_at = now
         self.parking.condemned.clear()
         if self.limit is not None:

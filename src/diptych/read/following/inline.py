@@ -123,6 +123,7 @@ class _Inline(Generic[S, G]):
         """Make a step; False, and nothing done, when the projection is not where it is thought."""
         one = follower.projection
         assert isinstance(one, Keyed)
+        follower.cache.trim()  # all that it holds is written, be it in this transaction
         used: list[Used] = [
             (stored, self._decoded(stored), hash_event(stored.position, stored.id))
             for stored in events

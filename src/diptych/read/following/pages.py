@@ -4,56 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any
 
 from diptych.codec import Codec
 from diptych.log import StoredEvent
-from diptych.read.following.fold import PAUSE_SECONDS, Folded, Used, fold_used
+from diptych.read.following.fold import CHUNK, PAUSE_SECONDS, Folded, Used, fold_used
 from diptych.read.following.follower import Follower
 from diptych.read.port import ViewStore
 from diptych.read.projections import Keyed
-from diptych.read.proving.proof import hash_event
+from diptych.read.proving.proof import hash_events
 
 
 async def decode_page(
     codec: Codec, events: Sequence[StoredEvent], members: Sequence[Follower]
 ) -> dict[Follower, list[Used]]:
     """Return for each follower the events that it uses; only those anyone uses are decoded."""
-    used: dict[Follower, list[Used]] = {f: [] for f in members}
-    takers: dict[str, list[tuple[int, list[Used]]]] = {}
-    for follower in members:
-        for type_ in follower.types:
-            takers.setdefault(type_, []).append((follower.position, used[follower]))
-    known = {
-        name: (codec.events[name].decode, [into.append for _, into in wanted])
-        for name, wanted in takers.items()
-    }
-    # Most pages lie ahead of all their readers.
-    ahead = max(f.position for f in members) < events[0].position
+    wanted = frozenset[str]().union(*(f.types for f in members))
+    decoders = {name: codec.events[name].decode for name in wanted}
+    decoded: list[Used] = []
     began = time.perf_counter()
-    for number, stored in enumerate(events):
-        found = known.get(stored.type)
-        if found is None:
-            continue
-        decode, appends = found
-        event: Any
+    for start in range(0, len(events), CHUNK):
+        part = [stored for stored in events[start : start + CHUNK] if stored.type in wanted]
+        found: list[Any]
         try:
-            event = decode(stored.data)
-        except Exception:
-            event = undecodable(codec, stored)
-        one = (stored, event, hash_event(stored.position, stored.id))
-        if ahead:
-            for append in appends:
-                append(one)
-        else:
-            for position, into in takers[stored.type]:
-                if stored.position > position:
-                    into.append(one)
-        if not number & 63 and time.perf_counter() - began > PAUSE_SECONDS:
+            found = [decoders[stored.type](stored.data) for stored in part]
+        except Exception:  # one by one, then
+            found = [_decoded(codec, stored) for stored in part]
+        decoded += zip(part, found, hash_events(part), strict=True)
+        if time.perf_counter() - began > PAUSE_SECONDS:
             await asyncio.sleep(0)
             began = time.perf_counter()
-    return used
+    occurring = {stored.type for stored, _, _ in decoded}
+    return {follower: _used_by(follower, decoded, occurring) for follower in members}
+
+
+def _used_by(follower: Follower, decoded: list[Used], occurring: Set[str]) -> list[Used]:
+    types, position = follower.types, follower.position
+    if decoded and decoded[0][0].position <= position:  # most pages lie ahead of all their readers
+        decoded = [one for one in decoded if one[0].position > position]
+    if types.issuperset(occurring):
+        return decoded
+    return [one for one in decoded if one[0].type in types]
+
+
+def _decoded(codec: Codec, stored: StoredEvent) -> Any:
+    """Return an event, or the library's error for one that its type's decoder has refused."""
+    try:
+        return codec.events[stored.type].decode(stored.data)
+    except Exception:
+        return undecodable(codec, stored)
 
 
 def undecodable(codec: Codec, stored: StoredEvent) -> Exception:

@@ -36,6 +36,10 @@ class Waiting:
         """Whether anybody waits for a projection."""
         return any(name in names for names, _ in self._waiters.values())
 
+    def within(self, position: int) -> bool:
+        """Whether anybody waits for a position up to this one."""
+        return any(wanted <= position for _, wanted in self._waiters.values())
+
     async def wait_for(
         self, names: Iterable[str], position: int, timeout: Callable[[], float]
     ) -> bool:

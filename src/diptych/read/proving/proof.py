@@ -12,14 +12,18 @@ from __future__ import annotations
 import enum
 import struct
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import MAX_EMAX, MAX_PREC, MIN_EMIN, Context, Decimal
 from hashlib import blake2b
 from typing import Any, Final, TypeGuard
+from uuid import UUID
 
 import msgspec
 from msgspec import Struct
+
+from diptych.log import StoredEvent
 
 MODULUS: Final = 1 << 128
 MASK: Final = MODULUS - 1
@@ -60,6 +64,18 @@ def hash_event(position: int, event_id: str) -> int:
     """Return an event's part of the hash of its effects."""
     digest = blake2b(b"%d %b" % (position, event_id.encode()), digest_size=16).digest()
     return int.from_bytes(digest, "little") | 1
+
+
+def hash_events(events: Iterable[StoredEvent]) -> list[int]:
+    """Return the same of several, without a call for each."""
+    return [
+        int.from_bytes(
+            blake2b(b"%d %b" % (stored.position, stored.id.encode()), digest_size=16).digest(),
+            "little",
+        )
+        | 1
+        for stored in events
+    ]
 
 
 def hash_key(key: Any) -> int:
@@ -104,10 +120,16 @@ def _is_tuple(key: Any) -> TypeGuard[tuple[Any, ...]]:
     return isinstance(key, tuple)
 
 
+_AS_THEY_ARE: Final = frozenset((type(None), str, int, date, UUID))
+"""Types whose values are in canonical form."""
+
+
 def _canonical(key: Any) -> Any:
-    if key is None or type(key) in (str, int):
+    if type(key) in _AS_THEY_ARE:
         return key
     if _is_tuple(key):
+        if _AS_THEY_ARE.issuperset(map(type, key)):
+            return key
         return [_canonical(part) for part in key]
     if isinstance(key, enum.Enum):
         return _canonical(key.value)
@@ -140,11 +162,10 @@ def tally_blocks(positions: Sequence[int], hashes: Sequence[int]) -> dict[int, T
 
 def tally_slices(slices: Sequence[int], hashes: Sequence[int]) -> dict[int, Tally]:
     """Return the tally of each slice; ``slices`` are those of the hashes."""
-    sums: dict[int, int] = {}
-    counts: dict[int, int] = {}
+    counts = Counter(slices)
+    sums = dict.fromkeys(counts, 0)
     for number, value in zip(slices, hashes, strict=True):
-        sums[number] = sums.get(number, 0) + value
-        counts[number] = counts.get(number, 0) + 1
+        sums[number] += value
     return {number: Tally(counts[number], total & MASK) for number, total in sums.items()}
 
 

@@ -50,6 +50,9 @@ HEARING_SECONDS: Final = 0.25
 LOCK_SECONDS: Final = 1
 """How long one waits for a checkpoint that another worker holds."""
 
+HELD_SECONDS: Final = 10
+"""How long one who copies rows in may do nothing, while he holds a checkpoint."""
+
 DEAF_SECONDS: Final = 0.05
 """The same while none can be heard: the connection is being made, or there is a pooler."""
 
@@ -234,6 +237,8 @@ class PostgresViews:
     async def apply(self, changes: Sequence[Change]) -> list[bool]:
         """Make all steps in one transaction; tell for each whether its checkpoint stood right.
 
+        Many new rows are copied in, after the statement that has moved the checkpoints.
+
         A connection that is lost on the way leaves open whether it was committed. The step is
         then made again: it finds its checkpoint moved, and moved to where it would have moved it.
         """
@@ -242,16 +247,33 @@ class PostgresViews:
         # In one order everywhere, so that no two wait for each other.
         order = sorted(range(len(changes)), key=lambda index: _span(changes[index]))
         ordered = [changes[index] for index in order]
-        statement, values = self.steps.statement(ordered, durable=False)
+        without, copied = self.steps.without_new(ordered)
+        statement, values = self.steps.statement(without, durable=False)
         attempts = 0
+
+        async def make(connection: Connection) -> list[bool]:
+            with refused_rows():
+                row = await connection.fetchrow(statement, *values)
+                assert row is not None
+                moved = [bool(row[place]) for place in range(len(ordered))]
+                for one in copied:
+                    if moved[one.place]:
+                        await one.into.copy(connection, one.rows)
+            return moved
 
         async def job(connection: Connection) -> list[bool]:
             nonlocal attempts
             attempts += 1
-            with refused_rows():
-                row = await connection.fetchrow(statement, *values)
-            assert row is not None
-            moved = [bool(row[place]) for place in range(len(ordered))]
+            if copied:
+                async with connection.transaction():
+                    # One who is paused on the way is not waited for without end.
+                    await connection.execute(
+                        f"SET LOCAL statement_timeout = '{HELD_SECONDS}s'; "
+                        f"SET LOCAL idle_in_transaction_session_timeout = '{HELD_SECONDS}s'"
+                    )
+                    moved = await make(connection)
+            else:
+                moved = await make(connection)
             if attempts > 1 and not all(moved):
                 stored = checkpoints_of(await connection.fetch(self.sql("read")))
                 for place, change in enumerate(ordered):

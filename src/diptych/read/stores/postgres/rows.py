@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from diptych.errors import Invalid
 from diptych.read.port import (
@@ -25,6 +25,7 @@ from diptych.read.port import (
     Storage,
     Tally,
     View,
+    Writes,
     definition_of,
     recut_spans,
 )
@@ -35,6 +36,12 @@ _PACKAGE = __name__.rpartition(".")[0]
 SQL: Final = named_statements(_PACKAGE, "checkpoints.sql")
 _DESK: Final = named_statements(_PACKAGE, "desk.sql")
 _PARTS: Final = {name: _DESK[name] for name in ("put_parked", "unpark")}
+
+COPY_FROM: Final = 100
+"""From so many new rows on they are copied in, by statements of their own."""
+
+COPIED_ROWS: Final = 1000
+"""How many are copied at once, as nothing else runs while they are made ready."""
 
 MOST_STEPS: Final = 300
 """Shapes of steps whose SQL is kept."""
@@ -78,6 +85,9 @@ class Rows:
         self.definition = definition
         self.schema = schema
         self.layout = definition.on("postgresql")
+        self.name = table or definition.table_name
+        # COPY casts nothing.
+        self.can_copy = not any(storage.sent for storage in self.layout.columns.values())
         self.table = f"{schema}.{quoted(table or definition.table_name)}"
         self.columns = ", ".join(map(quoted, self.layout.columns))
         self.keys = tuple(map(quoted, self.layout.keys))
@@ -151,6 +161,17 @@ class Rows:
         where = _equal("t", self.keys, values)
         return f"DELETE FROM {self.table} AS t USING {beside}{given} WHERE {where}"
 
+    async def copy(self, connection: Connection, rows: Sequence[View]) -> None:
+        """Insert rows of whose keys there are none yet; ``Invalid`` where there are some."""
+        for start in range(0, len(rows), COPIED_ROWS):
+            columns = self.layout.to_columns(rows[start : start + COPIED_ROWS])
+            await connection.copy_records_to_table(
+                self.name,
+                schema_name=self.schema,
+                columns=list(self.layout.columns),
+                records=zip(*columns, strict=True),
+            )
+
     @cached_property
     def put_one(self) -> str:
         """The statement that inserts or replaces rows."""
@@ -195,6 +216,14 @@ def _equal(table: str, columns: Iterable[str], values: Iterable[str]) -> str:
 # --- steps ----------------------------------------------------------------------------------------
 
 
+class Copied(Struct, frozen=True):
+    """New rows of a step, by its place among those of a transaction."""
+
+    place: int
+    into: Rows
+    rows: list[Any]
+
+
 class Steps:
     """The SQL of steps, by what they write."""
 
@@ -218,6 +247,21 @@ class Steps:
         """From now on, write these views to these tables."""
         self.written |= tables
         self._statements.clear()
+
+    def without_new(self, changes: Sequence[Change]) -> tuple[list[Change], list[Copied]]:
+        """Return steps without the new rows that are better copied in, and these."""
+        kept: list[Change] = []
+        copied: list[Copied] = []
+        for place, change in enumerate(changes):
+            writes: list[Writes] = []
+            for one in change.writes:
+                into = self.rows_of(one.view)
+                if one.new >= COPY_FROM and into.can_copy:
+                    copied.append(Copied(place, into, one.rows[: one.new]))
+                    one = structs.replace(one, rows=one.rows[one.new :], new=0)
+                writes.append(one)
+            kept.append(structs.replace(change, writes=tuple(writes)))
+        return (kept, copied) if copied else (list(changes), copied)
 
     def statement(self, changes: Sequence[Change], *, durable: bool) -> tuple[str, list[Any]]:
         """Return the SQL that makes steps, all in one, and its parameters.

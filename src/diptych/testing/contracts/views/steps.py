@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from diptych.errors import DefinitionError, NoViews, ViewLost
-from diptych.read.port import Change, Checkpoint, Kept, Tally, pack
+from diptych.read.port import Change, Checkpoint, Kept, Tally, Writes, pack
 from diptych.read.select import select
 from diptych.read.views import Key, View
 from diptych.testing.contracts.views.making import (
@@ -15,8 +15,10 @@ from diptych.testing.contracts.views.making import (
     VIEWS,
     Counter,
     Leg,
+    Level,
     Marker,
     StoreMaker,
+    by_key,
     error_of,
     put,
     replace,
@@ -178,6 +180,57 @@ class StepContract(StoreMaker):
                 await put(store, deleted=[f"{winner}"], view=Counter)
             if other is not store:
                 await other.close()
+
+    async def test_many_new_rows_are_written_as_few_are(self) -> None:
+        """However a store inserts them: they stand beside what is replaced and deleted."""
+        async with self.new_store() as store:
+            few = [Leg(n, AT.date(), Level.LOW, "old") for n in range(3)]
+            await put(store, *few)
+            stands = (await store.checkpoints())["leg"][0]
+            many = [Leg(n, AT.date(), Level.HIGH, f"é{n}") for n in range(2500)]
+            changed = Leg(1, AT.date(), Level.LOW, "changed")
+            gone = [(2, AT.date(), Level.LOW)]
+            writes = (Writes(Leg, [*many, changed], gone, new=len(many)),)
+            change = replace(step(stands), writes=writes)
+            assert await store.apply([change]) == [True]
+            wanted = [few[0], changed, *many]
+            assert by_key((await store.all(select(Leg))).rows) == by_key(wanted)
+
+    async def test_many_new_rows_of_a_step_that_is_not_made_are_not_there(self) -> None:
+        """Whoever comes too late inserts nothing, be it much; his neighbours' steps are made."""
+        async with self.new_store() as store:
+            stored = await store.checkpoints()
+            late, stands = stored["leg"][0], stored["counter"][0]
+            await put(store, Leg(0, AT.date(), Level.LOW, "first"))
+            many = [Leg(n, AT.date(), Level.HIGH, "late") for n in range(300)]
+            counters = [Counter(f"c{n}", n) for n in range(300)]
+            steps = [
+                replace(step(late), writes=(Writes(Leg, many, [], new=300),)),
+                replace(step(stands), writes=(Writes(Counter, counters, [], new=300),)),
+            ]
+            assert await store.apply(steps) == [False, True]
+            assert (await store.all(select(Leg))).rows == [Leg(0, AT.date(), Level.LOW, "first")]
+            assert len((await store.all(select(Counter))).rows) == 300
+
+    async def test_a_step_whose_new_rows_are_there_already_is_made_in_full_or_not_at_all(
+        self,
+    ) -> None:
+        """Rows that nobody has written in a step: they are replaced, or the step is refused."""
+        async with self.new_store() as store:
+            await put(store, Counter("c7", -1))
+            stands = (await store.checkpoints())["counter"][0]
+            counters = [Counter(f"c{n}", n) for n in range(300)]
+            change = replace(step(stands), writes=(Writes(Counter, counters, [], new=300),))
+            try:
+                made = await store.apply([change])
+            except Exception:
+                made = [False]
+            found = by_key((await store.all(select(Counter))).rows)
+            after = (await store.checkpoints())["counter"][0]
+            if made == [True]:
+                assert (after, found) == (change.after, by_key(counters))
+            else:
+                assert (after, found) == (stands, {"c7": Counter("c7", -1)})
 
     async def test_several_may_open_a_new_database_at_once(self) -> None:
         """Each finds all tables made."""
