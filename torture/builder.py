@@ -29,7 +29,7 @@ def dying(at: int, page: int) -> None:
     """
     defaults = Engine.__init__.__kwdefaults__
     assert defaults is not None
-    defaults["page"] = page
+    defaults["page"], defaults["gather"] = page, 2  # so that steps are gathered, and there are many
     steps = count(1)
 
     def step() -> None:

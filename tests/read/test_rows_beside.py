@@ -78,7 +78,7 @@ async def test_the_rows_are_those_of_a_cold_fold(page: int) -> None:
 async def crash_between(tmp_path: Path) -> None:
     log, path = MemoryLog(), tmp_path / "crash.db"
     luck = random.Random(1)
-    async with World([orders(), accounts()], log=log, path=path, page=7) as world:
+    async with World([orders(), accounts()], log=log, path=path, page=7, gather=1) as world:
         await world.append(*some_events(luck, 50))
         await world.engine.catch_up()
         await world.append(*some_events(luck, 50))
@@ -113,7 +113,7 @@ async def test_an_engine_makes_its_own_step_again_when_the_database_was_away() -
 async def late_rows(tmp_path: Path) -> None:
     """A worker writes the rows of a step long after others went on beyond it."""
     log, path = MemoryLog(), tmp_path / "late.db"
-    slow = World([orders()], log=log, path=path, page=1)
+    slow = World([orders()], log=log, path=path, page=1, gather=1)
     async with slow, World([orders()], log=log, path=path, page=100) as fast:
         await fast.append(*placed(1), *placed(2), Cancelled("o2"), Deleted("o1"))
         reached, go = asyncio.Event(), asyncio.Event()

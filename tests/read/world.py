@@ -14,6 +14,7 @@ from diptych.log import Append, Log, NewEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Event, Metadata, Query, Recorded, new_id
 from diptych.read.following.engine import Engine
+from diptych.read.following.gathering import GATHER
 from diptych.read.freshness import ReadMeasures
 from diptych.read.port import Transaction
 from diptych.read.projections import Handler, Keyed, Projection, handler, projection
@@ -181,6 +182,7 @@ class World:
         path: Path | None = None,
         log: Log | None = None,
         page: int = 2000,
+        gather: int = GATHER,
         cache_rows: int = 50_000,
     ) -> None:
         self.log: Log = log or MemoryLog()
@@ -192,6 +194,7 @@ class World:
         self.engine = Engine(
             *(self.log, self.codec, self.store, projections),
             page=page,
+            gather=gather,
             cache_rows=cache_rows,
             measures=ReadMeasures(self.telemetry, projections),
         )
