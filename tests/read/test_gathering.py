@@ -29,6 +29,8 @@ from tests.read.world import (
     placed,
 )
 
+pytestmark = pytest.mark.usefixtures("backend")
+
 
 def _follower() -> Follower:
     return Follower(accounts(), codec(), 100)
@@ -171,3 +173,16 @@ async def test_rows_that_are_written_late_are_not_forgotten_before(
 
     monkeypatch.setattr(RowCache, "keep", careless)
     assert not await fits(tmp_path / "w.db")
+
+
+async def test_a_row_that_nobody_has_folded_does_not_stop_what_is_inserted(tmp_path: Path) -> None:
+    """What is to be inserted is there already: the step is made again, with looking."""
+    log = MemoryLog()
+    await append(log, *(Moved(f"a{n}", f"b{n}", n) for n in range(300)))
+    async with World([accounts()], log=log, path=tmp_path / "v.db", page=200) as world:
+        async with world.store.session() as transaction:
+            await transaction.put(Account("a250", 0, 0))
+        await world.engine.catch_up()
+        records = await all_recorded(log)
+        assert keyed(await world.rows(Account), "name") == fold_events(accounts(), records, {})
+        assert (await world.engine.status())[0].parked_keys == 0

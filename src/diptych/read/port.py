@@ -102,9 +102,8 @@ class Worker(Struct, frozen=True, array_like=True):
 class Writes(Struct, frozen=True):
     """What changes in one view: rows to insert or update, keys of rows to delete.
 
-    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it. Of
-    the first ``new`` rows it is known that there are none of their keys, if the checkpoint stands
-    right: they may be inserted in bulk.
+    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it. The
+    keys of the first ``new`` rows have none yet, if the checkpoint stands right.
     """
 
     view: type[View]
@@ -302,10 +301,7 @@ class ViewStore(Protocol):
         ...
 
     async def moved(self, mark: int, timeout: float) -> None:
-        """Wait until steps were made since a mark, here or elsewhere, at most ``timeout`` seconds.
-
-        It may end early, and news may be lost: look at the checkpoints, and wait again.
-        """
+        """Wait for steps since a mark, at most ``timeout`` s; it may end early, or miss some."""
         ...
 
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:

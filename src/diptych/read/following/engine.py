@@ -341,10 +341,7 @@ class Engine:
     # --- writing ----------------------------------------------------------------------------------
 
     async def _write(self) -> bool:
-        """Have what is gathered written while the next page is folded, after what is under way.
-
-        So there is only one transaction at a time. Raises ``Unavailable`` when the last one failed.
-        """
+        """Have what is gathered written meanwhile; only one transaction is under way."""
         writing, self._writing = self._writing, None
         wrote = await writing if writing is not None else False
         if steps := self._gathering.take():

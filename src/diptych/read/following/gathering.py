@@ -20,7 +20,7 @@ GATHER: Final = 10
 """How many pages are written together at most."""
 
 HELD_SECONDS: Final = 0.5
-"""How long a step is held back at most, so that one sees how far a slow fold is."""
+"""So long after the last transaction nothing is held back: one sees how far a slow fold is."""
 
 MOST_ROWS: Final = 4000
 """How many rows that were there already are gathered: to write them must not take long."""
@@ -43,8 +43,6 @@ class Gathering:
 
     def add(self, steps: Sequence[Step]) -> None:
         """Hold a page's steps, each together with what is held of the same follower."""
-        if not self._steps:
-            self._pages, self._since = 0, time.monotonic()
         self._pages += 1
         for follower, epoch, change in steps:
             held = self._steps.get(follower)
@@ -66,6 +64,7 @@ class Gathering:
     def take(self) -> list[Step]:
         """Give away what is held and can still be written."""
         steps, self._steps = self._steps, {}
+        self._pages, self._since = 0, time.monotonic()
         return [(f, one.epoch, one.change) for f, one in steps.items() if f.epoch == one.epoch]
 
 
