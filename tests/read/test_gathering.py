@@ -176,7 +176,7 @@ async def test_rows_that_are_written_late_are_not_forgotten_before(
 
 
 async def test_a_row_that_nobody_has_folded_does_not_stop_what_is_inserted(tmp_path: Path) -> None:
-    """What is to be inserted is there already: the step is made again, with looking."""
+    """What is to be inserted is there already: the step is made again, in smaller parts."""
     log = MemoryLog()
     await append(log, *(Moved(f"a{n}", f"b{n}", n) for n in range(300)))
     async with World([accounts()], log=log, path=tmp_path / "v.db", page=200) as world:

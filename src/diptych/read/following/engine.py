@@ -384,7 +384,6 @@ class Engine:
     async def _unwritable(self, follower: Follower, change: Change, error: Exception) -> None:
         """Narrow down to the event whose row cannot be written; then have its key parked."""
         follower.forget()
-        follower.careful = True
         effects = change.after.count - change.before.count
         if follower.limit == 1:
             condemned = await unwritable(self.store, change)

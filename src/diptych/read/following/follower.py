@@ -62,8 +62,6 @@ class Follower:
         self.attempts = 0
         self.retry_at = 0.0
         self.limit: int | None = None
-        # Whether rows are looked for even where there can be none: one could not be inserted.
-        self.careful = False
         # A handler: how many events in one transaction.
         self.at_once = 1
         self.paused: Pause | None = None
@@ -103,7 +101,7 @@ class Follower:
         number = checkpoint.position >> BLOCK_SHIFT
         self.block = await store.block(self.name, checkpoint.slice, number)
         self.checkpoint = self.tip = checkpoint
-        if not checkpoint.count and not self.careful:
+        if not checkpoint.count:
             self.cache.begin()
         self.lost = False
         return True
