@@ -160,6 +160,7 @@ async def test_a_statement_that_was_given_up_is_left_to_the_thread_for_a_while(
 
 def test_a_statement_is_never_left_aside_for_ever() -> None:
     habit = Habit()
+    waited = 0
     for _ in range(100):
         habit.broken()
         waited = 0

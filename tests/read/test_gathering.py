@@ -122,7 +122,7 @@ async def test_what_begins_at_nothing_looks_for_rows_that_may_be_there_only(
 
 
 async def _resumed(path: Path) -> bool:
-    """Whether the rows are right of what was left off, and gone on with by another process."""
+    """Whether rows are right, before and after another process has gone on with them."""
     log = MemoryLog()
     for _ in range(2):
         await append(log, *(Moved(f"a{n % 7}", f"a{n % 5}", n) for n in range(200)))
@@ -130,7 +130,9 @@ async def _resumed(path: Path) -> bool:
             await world.engine.catch_up()
             records = await all_recorded(log)
             rows = keyed(await world.rows(Account), "name")
-    return rows == fold_events(accounts(), records, {})
+            if rows != fold_events(accounts(), records, {}):
+                return False
+    return True
 
 
 async def test_what_goes_on_takes_no_key_for_new(

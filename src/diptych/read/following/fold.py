@@ -252,7 +252,8 @@ def _effects(
     """Return the key of each effect, its hash and slice, and the index of its event."""
     span.hashes.trim()
     # (An event that is an exception is found by its type, in one go.)
-    if not any(issubclass(cls, Exception) for cls in {type(event) for _, event, _ in used}):
+    types: set[type[Any]] = {type(event) for _, event, _ in used}
+    if not any(issubclass(cls, Exception) for cls in types):
         try:
             keys, which = yield from _keys(one, used)
             return _Found(keys, which, list(map(span.hashes.__getitem__, keys)), {}, [])
