@@ -21,8 +21,12 @@ STEPS: Final = 250
 LOOKS: Final = 32
 """Looks that a read may last: 8,000 steps, or some 800 rows by an index."""
 
-SECONDS: Final = 0.001
-"""How long a read may last when it is looked at: pages that come from a slow disk take no steps."""
+SECONDS: Final = 0.02
+"""How long a read may last when it is looked at: pages that come from a slow disk take no steps.
+
+Far more than its steps take, as it may be another process or thread that has the processor: a read
+that is given up for that goes to the reading thread, whose work makes the next one late as well.
+"""
 
 MOST_BYTES: Final = 65_536
 """The longest row, text or answer: the work on it takes no steps either."""
