@@ -329,6 +329,61 @@ def test_a_projection_that_changes_the_key_is_caught() -> None:
         check_folds(with_projection(row), settings=FEW)
 
 
+class Moved(Event):
+    source: ThingId
+    target: ThingId
+
+
+def ends(event: Added | Moved) -> list[str]:
+    return [event.source, event.target] if isinstance(event, Moved) else [event.thing]
+
+
+TWO_THINGS = st.just([Added("a", 1), Added("b", 2), Moved("a", "b")])
+
+
+def test_each_key_of_an_event_is_folded_with_its_own_events_only() -> None:
+    def row(row: Row | None, event: Added | Moved, key: str) -> Row | None:
+        if isinstance(event, Added):
+            return Row(event.thing, event.amount)
+        assert row is not None  # both were added: true of this history, and of each key in it
+        return replace(row, total=row.total + (1 if key == event.target else -1))
+
+    check_folds(with_projection(row, key=ends), histories=TWO_THINGS, settings=FEW)
+    check_folds(with_projection(row, key=ends), settings=FEW)
+
+
+def test_a_projection_of_several_keys_that_looks_at_other_keys_is_caught() -> None:
+    known: set[str] = set()
+
+    def row(row: Row | None, event: Added | Moved, key: str) -> Row | None:
+        if isinstance(event, Added):
+            known.clear() if event.amount == 1 else None
+            known.add(event.thing)
+            return Row(event.thing, event.amount)
+        assert {event.source, event.target} <= known
+        return row
+
+    with pytest.raises(LawBroken) as broken:
+        check_folds(with_projection(row, key=ends), histories=TWO_THINGS, settings=FEW)
+    text = str(broken.value)
+    assert text.startswith("row raises at events that it took before (")
+    assert "  1. Added(thing='a', amount=1)\n  2. Added(thing='b', amount=2)\n  3. Moved(" in text
+    assert "\n  AssertionError(" in text
+
+
+def test_a_model_that_raises_when_it_is_asked_again_is_caught() -> None:
+    calls: list[int] = []
+
+    def bag(state: Bag, event: Added | Removed) -> Bag:
+        calls.append(1)
+        if len(calls) % 2 == 0:
+            raise KeyError(event.thing)
+        return state
+
+    with pytest.raises(LawBroken, match=r"bag raises at events that it took before .*\n\n  1\. "):
+        check_folds(with_model(Bag(), bag), settings=FEW)
+
+
 def test_histories_can_be_given() -> None:
     def row(row: Row | None, event: Added | Removed) -> Row | None:
         assert isinstance(event, Added)

@@ -7,7 +7,8 @@ That is what caches, batches, rebuilds and slices rest on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
 from typing import Any, TypeVar
@@ -257,22 +258,25 @@ def _check_fold(
             tally.refusal = error
             continue
         _require_untouched(fold, before, state, event, fold.event(item))
-        again = fold.step(deepcopy(before), item)
+        with _taken_before(fold.name, fold.at, [*(fold.event(i) for i in taken), event]):
+            again = fold.step(deepcopy(before), item)
         if again != after:
             law = f"{fold.name} gives two results for the same state and event"
             raise law_broken(law, fold.at, [short(event), *difference(after, again)])
         taken.append(item)
         tally.taken += 1
         state = after
+    events = [fold.event(item) for item in taken]
     for cut in (0, *cuts):
-        half = _run(fold, start, taken[:cut])
-        whole = _run(fold, deepcopy(half), taken[cut:])
+        with _taken_before(fold.name, fold.at, events):
+            half = _run(fold, start, taken[:cut])
+            whole = _run(fold, deepcopy(half), taken[cut:])
         if whole != state:
             raise law_broken(
                 f"{fold.name}: a prefix, then the rest, is not the whole",
                 fold.at,
                 [
-                    *(f"{n}. {short(fold.event(item))}" for n, item in enumerate(taken, 1)),
+                    *_numbered(events),
                     f"cut after {min(cut, len(taken))}",
                     *difference(state, whole),
                 ],
@@ -284,6 +288,22 @@ def _run(fold: _Fold, state: Any, items: Iterable[Any]) -> Any:
     for item in items:
         state = fold.step(state, item)
     return state
+
+
+@contextmanager
+def _taken_before(name: str, at: str, events: Sequence[Event]) -> Iterator[None]:
+    """Raise ``LawBroken`` where a fold raises at events that it has taken once."""
+    try:
+        yield
+    except LawBroken:
+        raise
+    except Exception as error:
+        law = f"{name} raises at events that it took before"
+        raise law_broken(law, at, [*_numbered(events), repr(error)]) from error
+
+
+def _numbered(events: Iterable[Event]) -> list[str]:
+    return [f"{n}. {short(event)}" for n, event in enumerate(events, 1)]
 
 
 def _require_untouched(fold: _Fold, before: Any, state: Any, event: Event, given: Event) -> None:
@@ -309,36 +329,35 @@ def _check_projection(
     world.append([f for f in _facts(definitions, events) if type(f.event) in one.events])
     name = one.function.__name__
     taken, keys, first = _taken(one, world.recorded(), tally)
-    for key in keys:
+    with _taken_before(name, one.at, [recorded.event for recorded in taken]):
+        for key in keys:
+            touching = _touching(one, key, taken)
+            _check_fold(_of_key(one, key), None, touching, cuts, tally)
+        whole = _stored(one, fold_events(one, taken, {}).values())
+        law = f"{name} gives other rows for the same events when it is asked again"
+        _require_same(one, law, _stored(one, first), whole, taken)
+        alone = [_run(_of_key(one, key), None, _touching(one, key, taken)) for key in keys]
+        apart = _stored(one, [row for row in alone if row is not None])
+        law = f"{name}: what happens to other keys changes a row"
+        _require_same(one, law, whole, apart, taken)
+        found: dict[Any, Any] = {}
+        for start, end in pairwise([0, *cuts, len(taken)]):
+            fold_events(one, taken[start:end], found)
+            found = {one.definition.key_of(row): row for row in _stored(one, found.values())}
+        law = f"{name}: in batches, the rows come out otherwise than event by event"
+        _require_same(one, law, whole, list(found.values()), taken)
 
-        def step(row: Any, recorded: Recorded, key: Any = key) -> Any:
-            after = one.fold(row, recorded.event, key, recorded)
-            if after is not None:
-                one.check_row(after, key)
-            return after
 
-        _check_fold(
-            _Fold(name, one.at, step, lambda r: r.event),
-            None,
-            _touching(one, key, taken),
-            cuts,
-            tally,
-        )
-    whole = _stored(one, fold_events(one, taken, {}).values())
-    law = f"{name} gives other rows for the same events when it is asked again"
-    _require_same(one, law, _stored(one, first), whole, taken)
-    alone: list[Any] = []
-    for key in keys:
-        row = fold_events(one, _touching(one, key, taken), {}).get(key)
-        alone += [] if row is None else [row]
-    apart = _stored(one, alone)
-    _require_same(one, f"{name}: what happens to other keys changes a row", whole, apart, taken)
-    found: dict[Any, Any] = {}
-    for start, end in pairwise([0, *cuts, len(taken)]):
-        fold_events(one, taken[start:end], found)
-        found = {one.definition.key_of(row): row for row in _stored(one, found.values())}
-    law = f"{name}: in batches, the rows come out otherwise than event by event"
-    _require_same(one, law, whole, list(found.values()), taken)
+def _of_key(one: Keyed, key: Any) -> _Fold:
+    """Return the fold for one key: an event with several keys is folded for this one alone."""
+
+    def step(row: Any, recorded: Recorded) -> Any:
+        after = one.fold(row, recorded.event, key, recorded)
+        if after is not None:
+            one.check_row(after, key)
+        return after
+
+    return _Fold(one.function.__name__, one.at, step, lambda recorded: recorded.event)
 
 
 def _taken(
@@ -388,7 +407,7 @@ def _require_same(
             law,
             one.at,
             [
-                *(f"{n}. {short(recorded.event)}" for n, recorded in enumerate(taken, 1)),
+                *_numbered(recorded.event for recorded in taken),
                 *rows(expected, got, key_of),
             ],
         )
