@@ -213,11 +213,21 @@ def _registered(cls: type[Message], name: str) -> Registered:
         decoder = msgspec.json.Decoder(cls)
     except (TypeError, NameError) as error:
         raise DefinitionError(
-            "A field has a type that messages cannot have", at=place(cls), why=error
+            "A field has a type that messages cannot have" + decimal_remedy(error),
+            at=place(cls),
+            why=error,
         ) from error
     return Registered(
         cls, name, cls.schema_version, fields, tagger(fields), decoder.decode, flaw_finder(cls)
     )
+
+
+def decimal_remedy(error: Exception) -> str:
+    """Return how a Decimal is bounded, where msgspec refused to do it; else nothing."""
+    text = str(error)
+    if "decimal.Decimal" not in text or "numeric type" not in text:
+        return ""
+    return "; Meta bounds no Decimal: raise ValueError in the command's __post_init__"
 
 
 # --- what types cannot say ------------------------------------------------------------------------

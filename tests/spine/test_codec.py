@@ -23,6 +23,7 @@ from diptych.errors import (
 )
 from diptych.log import StoredEvent, Token
 from diptych.messages import Command, Event, Query, Tag, new_id, tag_fields, tagger
+from diptych.read.kinds import kind_of
 
 
 class Colour(enum.Enum):
@@ -348,6 +349,49 @@ def test_a_field_type_that_json_cannot_hold() -> None:
 
     with pytest.raises(DefinitionError, match="field has a type"):
         Codec().register([Strange])
+
+
+class Priced(Struct, frozen=True):
+    price: Annotated[Decimal, Meta(gt=0)]
+
+
+def test_a_bound_on_a_decimal_is_refused_with_the_way_to_have_one() -> None:
+    """msgspec bounds no Decimal; the error says what does, for messages and for rows."""
+
+    class Bounded(Command):
+        total: Annotated[Decimal, Meta(gt=0)]
+
+    class Nested(Query[int]):
+        lines: list[Priced]
+
+    for cls in (Bounded, Nested):
+        with pytest.raises(DefinitionError, match="raise ValueError in the command's __post_init_"):
+            Codec().register([cls])
+    with pytest.raises(DefinitionError, match="raise ValueError in the command's __post_init__"):
+        kind_of(list[Priced], "here", "lines")
+
+
+class Paid(Command):
+    total: Decimal
+    lines: list[Line] = []
+
+    def __post_init__(self) -> None:
+        if not self.total > 0:
+            raise ValueError("total: more than 0")
+
+
+@pytest.mark.parametrize("text", ["0", "-1"])
+def test_what_post_init_refuses_is_invalid(text: str) -> None:
+    """So a Decimal is bounded: in JSON and on a command line."""
+    codec = Codec()
+    codec.register([Paid])
+    for parse in (
+        lambda: codec.parse(codec.commands, "Paid", f'{{"total": "{text}"}}'),
+        lambda: codec.from_text(codec.commands, "Paid", {"total": text}),
+    ):
+        with pytest.raises(Invalid) as caught:
+            parse()
+        assert caught.value.rule == "total: more than 0"
 
 
 def test_ids_are_uuids_ordered_by_time() -> None:

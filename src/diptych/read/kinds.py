@@ -18,7 +18,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from diptych.codec import decimal_flaw, flaw_finder
+from diptych.codec import decimal_flaw, decimal_remedy, flaw_finder
 from diptych.errors import DefinitionError, Invalid
 from diptych.messages import without_none
 
@@ -362,7 +362,10 @@ def _nested(hint: Any, optional: bool, at: str, field: str) -> Kind:
         find_flaw = flaw_finder(holder)
     except (TypeError, NameError) as error:
         raise DefinitionError(
-            "A nested field has a type that cannot be kept as JSON", at=at, field=field, why=error
+            "A nested field has a type that cannot be kept as JSON" + decimal_remedy(error),
+            at=at,
+            field=field,
+            why=error,
         ) from error
 
     def write(value: Any) -> str:
