@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
 
@@ -35,6 +36,11 @@ DIGITS: Final = 2000
 Every database keeps so many, in an index too; and none can be made to calculate for hours.
 """
 
+DECIMAL: Final = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
+"""How a Decimal is written in JSON. Three digits of exponent: `1e999999999` is a short text."""
+
+_DECIMAL = re.compile(DECIMAL.removesuffix("$") + r"\Z")
+_INT = re.compile(r"[+-]?[0-9]+\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _AT = re.compile(r"(?P<rule>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`\Z")
@@ -42,6 +48,7 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`\Z")
 
 _encode = msgspec.json.Encoder().encode
 _metadata = msgspec.json.Decoder(Metadata)
+_generic = msgspec.json.Decoder(float_hook=Decimal)
 
 Flaw: TypeAlias = tuple[str, str]
 Check: TypeAlias = Callable[[Any], Flaw | None]
@@ -57,6 +64,7 @@ class Registered(Struct, frozen=True):
     tags: Callable[[Any], tuple[str, ...]]
     decode: Callable[[Any], Any]
     flaw: Check | None
+    has_decimals: bool
 
 
 class Codec:
@@ -136,6 +144,10 @@ class Codec:
                 name=name,
                 known=", ".join(sorted(kind)) or "none",
             )
+        if registered.has_decimals:
+            # What is no JSON at all is told better below.
+            with suppress(msgspec.DecodeError, ArithmeticError, UnicodeDecodeError, RecursionError):
+                _require_decimals(registered, _generic.decode(data))
         return self._decode(registered, data)
 
     def from_text(
@@ -145,17 +157,20 @@ class Codec:
         registered = kind.get(name)
         if registered is None:
             return self.parse(kind, name, b"")
+        if registered.has_decimals:
+            _require_decimals(registered, dict(fields), strict=False)
         try:
             value = msgspec.convert(dict(fields), registered.cls, strict=False)
-        except msgspec.ValidationError as error:
+        except (msgspec.ValidationError, ArithmeticError) as error:
             raise _invalid(registered.name, error) from error
+        _require_ints(registered, fields, value)
         return self.validate(value)[0]
 
     @staticmethod
     def _decode(registered: Registered, data: bytes | str) -> Any:
         try:
             clean = registered.decode(data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, ArithmeticError, UnicodeDecodeError, RecursionError) as error:
             raise _invalid(registered.name, error) from error
         if registered.flaw is not None and (flaw := registered.flaw(clean)) is not None:
             raise Invalid(f"{registered.name} is not valid", field=flaw[0], rule=flaw[1])
@@ -217,9 +232,79 @@ def _registered(cls: type[Message], name: str) -> Registered:
             at=place(cls),
             why=error,
         ) from error
+    hints = type_hints(cls).values()
     return Registered(
-        cls, name, cls.schema_version, fields, tagger(fields), decoder.decode, flaw_finder(cls)
+        cls,
+        name,
+        cls.schema_version,
+        fields,
+        tagger(fields),
+        decoder.decode,
+        flaw_finder(cls),
+        any(_holds_decimal(hint, set()) for hint in hints),
     )
+
+
+def _holds_decimal(hint: Any, seen: set[type]) -> bool:
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        if hint in seen:
+            return False
+        seen.add(hint)
+        return any(_holds_decimal(inner, seen) for inner in type_hints(hint).values())
+    return hint is Decimal or any(_holds_decimal(arg, seen) for arg in get_args(hint))
+
+
+def _require_decimals(registered: Registered, given: Any, *, strict: bool = True) -> None:
+    """Raise ``Invalid`` where a Decimal is written as Python reads it, but JSON's readers do not.
+
+    Every such text is marked; one that stands where the type has a Decimal is none any more.
+    """
+    if (marked := _marked(given)) is given:
+        return
+    try:
+        msgspec.convert(marked, registered.cls, strict=strict)
+    except (msgspec.ValidationError, ArithmeticError) as error:
+        if "decimal" in str(error):
+            raise _invalid(registered.name, error) from error
+
+
+def _require_ints(registered: Registered, given: Mapping[str, Any], value: Any) -> None:
+    """Raise ``Invalid`` where an int is written as anything but digits, as in `1.0`."""
+    cls: Any = registered.cls
+    for name, written in zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True):
+        texts, found = given.get(written), getattr(value, name)
+        if not isinstance(texts, list):
+            texts, found = [texts], [found]
+        pairs: Iterable[tuple[Any, Any]] = zip(texts, found, strict=False)
+        for text, one in pairs:
+            plain = not isinstance(text, str) or not isinstance(one, int) or isinstance(one, bool)
+            if not plain and not _INT.match(text):
+                raise Invalid(
+                    f"{registered.name} is not valid", field=name, rule="Expected `int`, in digits"
+                )
+
+
+def _marked(given: Any) -> Any:
+    """Return a copy in which texts that Python alone reads as decimals are none; or the same."""
+    if isinstance(given, str):
+        return given if _DECIMAL.match(given) or not _is_read(given) else f"no decimal: {given}"
+    if isinstance(given, list):
+        items: list[Any] = given
+        changed: list[Any] = [_marked(item) for item in items]
+        return changed if any(a is not b for a, b in zip(changed, items, strict=True)) else given
+    if isinstance(given, dict):
+        fields: dict[Any, Any] = given
+        values = {name: _marked(value) for name, value in fields.items()}
+        return values if any(values[name] is not fields[name] for name in fields) else given
+    return given
+
+
+def _is_read(text: str) -> bool:
+    try:
+        Decimal(text)
+    except ArithmeticError:
+        return False
+    return True
 
 
 def decimal_remedy(error: Exception) -> str:
@@ -234,7 +319,7 @@ def decimal_remedy(error: Exception) -> str:
 
 
 def flaw_finder(cls: type) -> Check | None:
-    """Return the function that finds a naive datetime or an unfit Decimal in a struct.
+    """Return the function that finds an unfit datetime or Decimal in a struct.
 
     It returns the path to it and the rule; None where there is none. None instead of a function:
     the struct holds neither type.
@@ -266,7 +351,7 @@ def _check_of(hint: Any, known: dict[type, Check]) -> Check | None:
     if origin is Annotated:
         return _check_of(args[0], known)
     if hint is datetime:
-        return _naive
+        return _unfit_time
     if hint is Decimal:
         return _unfit
     if isinstance(hint, type) and issubclass(hint, Struct):
@@ -279,9 +364,16 @@ def _check_of(hint: Any, known: dict[type, Check]) -> Check | None:
     return _each(parts)
 
 
-def _naive(value: Any) -> Flaw | None:
-    if isinstance(value, datetime) and value.tzinfo is None:
+def _unfit_time(value: Any) -> Flaw | None:
+    if not isinstance(value, datetime):
+        return None
+    if value.tzinfo is None:
         return "", "a datetime must carry its time zone"
+    if value.year in (MINYEAR, MAXYEAR):
+        try:
+            value.astimezone(UTC)
+        except OverflowError:
+            return "", f"a time of the years {MINYEAR} to {MAXYEAR} in UTC"
     return None
 
 

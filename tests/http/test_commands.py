@@ -64,6 +64,12 @@ async def test_a_key_that_is_none_is_422(shop: httpx.AsyncClient, key: str) -> N
     assert (answer.status_code, answer.json()["facts"]["field"]) == (422, "Idempotency-Key")
 
 
+async def test_two_keys_are_422(shop: httpx.AsyncClient) -> None:
+    headers = [("Idempotency-Key", "k-1"), ("Idempotency-Key", "k-2")]
+    answer = await shop.post("/commands/Place", json=placing(1), headers=headers)
+    assert (answer.status_code, answer.json()["facts"]["field"]) == (422, "Idempotency-Key")
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

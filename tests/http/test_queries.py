@@ -130,6 +130,10 @@ async def test_fields_of_all_kinds_are_written_in_the_address(
     [
         ("most=101", "most"),
         ("most=x", "most"),
+        ("most=1.0", "most"),
+        ("least=1_000", "least"),
+        ("since=0001-01-01T00:00:00%2B14:00", "since"),
+        ("word=%ff%fe", "(the whole message)"),
         ("most=1&most=2", "most"),
         ("near=x", "near"),
         ('near={"lat":1.5}', "near.lon"),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import enum
 import pickle
 import uuid
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 from msgspec import Meta, Raw, Struct
 
@@ -373,7 +375,8 @@ def test_a_bound_on_a_decimal_is_refused_with_the_way_to_have_one() -> None:
 
 class Paid(Command):
     total: Decimal
-    lines: list[Line] = []
+    lines: tuple[Line, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         if not self.total > 0:
@@ -392,6 +395,70 @@ def test_what_post_init_refuses_is_invalid(text: str) -> None:
         with pytest.raises(Invalid) as caught:
             parse()
         assert caught.value.rule == "total: more than 0"
+
+
+def paid(codec: Codec, fields: dict[str, Any]) -> list[Callable[[], Any]]:
+    """Return both ways from JSON's values to a message."""
+    return [
+        lambda: codec.parse(codec.commands, "Paid", msgspec.json.encode(fields)),
+        lambda: codec.from_text(codec.commands, "Paid", fields),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", [" 1", "1 ", "1_000", "\u0661", "1.", ".5", "NaN", "inf", "1e1000"]
+)
+def test_a_decimal_is_written_as_the_schemas_say(text: str) -> None:
+    """What only Python's Decimal can read is refused wherever a Decimal stands, nowhere else."""
+    codec = Codec()
+    codec.register([Paid])
+    at = "2026-01-01T00:00:00Z"
+    line = {"product": "p", "price": text, "at": at}
+    for fields, field in (
+        ({"total": text}, "total"),
+        ({"total": "1", "note": text, "lines": [line]}, "lines[0].price"),
+    ):
+        for parse in paid(codec, fields):
+            with pytest.raises(Invalid) as caught:
+                parse()
+            assert (caught.value.field, caught.value.rule) == (field, "Invalid decimal string")
+    for parse in paid(codec, {"total": "+1e2", "note": text}):
+        assert parse() == Paid(Decimal("1e2"), note=text)
+
+
+class Page(Query[int], rename="camel"):
+    most_rows: int = 1
+    numbers: list[int] = msgspec.field(default_factory=list[int])
+    level: Level | None = None
+    flag: bool = False
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"mostRows": "1.0"}, "most_rows"),
+        ({"numbers": ["1", "1e0"]}, "numbers"),
+        ({"level": "3.0"}, "level"),
+    ],
+)
+def test_a_whole_number_in_text_is_written_in_digits(fields: dict[str, Any], field: str) -> None:
+    """`1.0` in JSON is no int either."""
+    codec = Codec()
+    codec.register([Page])
+    with pytest.raises(Invalid) as caught:
+        codec.from_text(codec.queries, "Page", fields)
+    assert caught.value.field == field
+    plain = {"mostRows": "-1", "numbers": ["1"], "level": "3", "flag": "1"}
+    assert codec.from_text(codec.queries, "Page", plain) == Page(-1, [1], Level.HIGH, flag=True)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00"])
+def test_a_datetime_outside_of_the_years_of_utc_is_refused(text: str) -> None:
+    """No column could hold it: its key would be parked."""
+    with pytest.raises(Invalid, match="a time of the years 1 to 9999 in UTC"):
+        make_codec().validate(everything(at=datetime.fromisoformat(text)))
+    for edge in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)):
+        assert make_codec().validate(everything(at=edge))[0].at == edge
 
 
 def test_ids_are_uuids_ordered_by_time() -> None:

@@ -96,7 +96,7 @@ class OneCommand:
         headers = call.headers
         actor = None if door.authenticate is None else await door.actor_of(call.scope)
         require_json(headers)
-        key = key_of(headers)
+        key = key_of(call.scope["headers"])
         body = await body_of(headers, call.receive, door.limits.body)
         command = parse_command(running, call.name, body, door.limits.depth)
         with door.in_time():

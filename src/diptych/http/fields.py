@@ -58,10 +58,13 @@ class Parameters:
 
 
 def pairs_of(query_string: bytes) -> list[tuple[str, str]]:
-    """Return the parameters of an address, in order."""
-    text = query_string.decode("latin-1")
-    if "%" in text or "+" in text:
-        return parse_qsl(text, keep_blank_values=True)
+    """Return the parameters of an address, in order; ``Invalid``."""
+    try:
+        text = query_string.decode()
+        if "%" in text or "+" in text:
+            return parse_qsl(text, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError as error:
+        raise Invalid("The address is not valid", field="", rule="UTF-8") from error
     # Most need no decoding, which takes most of the time.
     parts = [part.partition("=") for part in text.split("&") if part]
     return [(name, value) for name, _, value in parts]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Final
 
 from diptych.errors import Invalid
-from diptych.http.problems import Problem
+from diptych.http.problems import Headers, Problem
 
 if TYPE_CHECKING:
     from starlette.types import Receive
@@ -115,11 +115,16 @@ def require_shallow(data: bytes, most: int) -> None:
 # --- headers --------------------------------------------------------------------------------------
 
 
-def key_of(headers: Named) -> str | None:
+def key_of(headers: Headers) -> str | None:
     """Return the idempotency key, with or without the quotes of a structured field."""
-    key = text_of(headers, b"idempotency-key")
-    if key is None:
+    given = [value for name, value in headers if name == b"idempotency-key"]
+    if not given:
         return None
+    if len(given) > 1:
+        raise Invalid(
+            "There are several idempotency keys", field="Idempotency-Key", rule="one header"
+        )
+    key = given[0].decode("latin-1")
     if len(key) > 1 and key[0] == key[-1] == '"':
         key = key[1:-1]
     return require_key(key, "Idempotency-Key")

@@ -12,14 +12,12 @@ from typing import Annotated, Any, Final, TypeAlias, Union, cast, get_args, get_
 import msgspec
 from msgspec import Struct
 
+from diptych.codec import DECIMAL
 from diptych.messages import type_hints
 
 Schema: TypeAlias = dict[str, Any]
 
 WHERE: Final = "#/components/schemas/"
-
-# No more than three digits of exponent: `1e999999999` would pass for a short text.
-_DECIMAL: Final = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 
 
 class Schemas:
@@ -109,7 +107,7 @@ def _tidied(part: Any, *, sent: bool) -> Any:
             schema["default"] = str(schema["default"])
         if sent:
             schema["type"] = ["string", "number"]
-        schema["pattern"] = _DECIMAL
+        schema["pattern"] = DECIMAL
     return schema
 
 
