@@ -16,6 +16,7 @@ from msgspec import Struct
 from diptych.errors import DefinitionError, Invalid, UndecodableEvent, UnknownMessage, place
 from diptych.log import StoredEvent
 from diptych.messages import (
+    LONGEST_TEXT,
     Command,
     Event,
     Message,
@@ -133,7 +134,10 @@ class Codec:
             data = _encode(message)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise _invalid(registered.name, error) from error
-        return self._decode(registered, data), data
+        clean = self._decode(registered, data)
+        if len(data) > LONGEST_TEXT // 4 or b"\\u0000" in data:
+            _require_tags(registered, clean)
+        return clean, data
 
     def parse(self, kind: Mapping[str, Registered], name: str, data: bytes | str) -> Any:
         """Return the message of a registered name from its JSON; or raise ``Invalid``."""
@@ -252,6 +256,18 @@ def _holds_decimal(hint: Any, seen: set[type]) -> bool:
         seen.add(hint)
         return any(_holds_decimal(inner, seen) for inner in type_hints(hint).values())
     return hint is Decimal or any(_holds_decimal(arg, seen) for arg in get_args(hint))
+
+
+def _require_tags(registered: Registered, message: Any) -> None:
+    """Raise ``Invalid`` for a field whose tag no log can keep."""
+    for one in registered.tag_fields:
+        value = getattr(message, one.field)
+        tag = "" if value is None else one.tag(value)
+        rule = "no NUL characters in a tag" if "\0" in tag else ""
+        if len(tag.encode()) > LONGEST_TEXT:
+            rule = f"a tag has at most {LONGEST_TEXT} bytes, its key included"
+        if rule:
+            raise Invalid(f"{registered.name} is not valid", field=one.field, rule=rule)
 
 
 def _require_decimals(registered: Registered, given: Any, *, strict: bool = True) -> None:

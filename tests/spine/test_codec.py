@@ -388,10 +388,7 @@ def test_what_post_init_refuses_is_invalid(text: str) -> None:
     """So a Decimal is bounded: in JSON and on a command line."""
     codec = Codec()
     codec.register([Paid])
-    for parse in (
-        lambda: codec.parse(codec.commands, "Paid", f'{{"total": "{text}"}}'),
-        lambda: codec.from_text(codec.commands, "Paid", {"total": text}),
-    ):
+    for parse in paid(codec, {"total": text}):
         with pytest.raises(Invalid) as caught:
             parse()
         assert caught.value.rule == "total: more than 0"
@@ -459,6 +456,18 @@ def test_a_datetime_outside_of_the_years_of_utc_is_refused(text: str) -> None:
         make_codec().validate(everything(at=datetime.fromisoformat(text)))
     for edge in (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, tzinfo=UTC)):
         assert make_codec().validate(everything(at=edge))[0].at == edge
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a" * 996, "\u00e9" * 498])
+def test_a_tag_that_no_log_keeps_is_refused_with_its_field(text: str) -> None:
+    """Of a command too, before anything is decided: its client knows no field of an event."""
+    codec = make_codec()
+    for message in (Order(text, []), everything(text=text)):
+        with pytest.raises(Invalid, match=r"(at most 1000 bytes|no NUL)") as caught:
+            codec.validate(message)
+        assert caught.value.field in ("order", "text")
+    assert codec.validate(Order("a" * 994, []))[0].order == "a" * 994
+    assert codec.validate(everything(maybe=text))[0].maybe == text
 
 
 def test_ids_are_uuids_ordered_by_time() -> None:

@@ -10,7 +10,7 @@ import msgspec
 from diptych.codec import Codec
 from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
 from diptych.log import NewEvent
-from diptych.messages import LONGEST_TEXT, Command, Event, Metadata, event_id
+from diptych.messages import Command, Event, Metadata, event_id
 from diptych.write.answers import to_json
 from diptych.write.definitions import Decision
 
@@ -56,11 +56,6 @@ def new_events(
         else:
             encoded = to_json(msgspec.structs.replace(metadata, schema_version=registered.version))
         tags = registered.tags(event)
-        if b"\\u0000" in data and "\0" in "".join(tags):
-            raise Invalid(f"{registered.name} is not valid", field="tags", rule="no NUL characters")
-        if len(data) > LONGEST_TEXT // 4 and any(len(t.encode()) > LONGEST_TEXT for t in tags):
-            rule = f"at most {LONGEST_TEXT} bytes"
-            raise Invalid(f"{registered.name} is not valid", field="tags", rule=rule)
         identity = event_id(metadata.command_id, len(new) + 1)
         new.append(NewEvent(identity, registered.name, tags, data, encoded))
         produced.append(event)
