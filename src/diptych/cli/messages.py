@@ -85,7 +85,7 @@ def do(
 
     from diptych.write.entry import Receipt
 
-    answer = run(send(), writes=True)
+    answer = run(send())
     if isinstance(answer, Receipt):
         _show_receipt(name, answer, as_json=options.json)
         return OK

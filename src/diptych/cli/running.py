@@ -24,15 +24,16 @@ T = TypeVar("T")
 def run(
     work: Coroutine[Any, Any, T],
     *,
-    writes: bool = False,
+    stays: bool = False,
     loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
 ) -> T:
     """Run to the end; Ctrl-C closes the application first. ``loop`` makes the event loop.
 
-    A fault of the linked SQLite is told in one line, and only where events are written.
+    A fault of the linked SQLite is told in one line, and only by a process that ``stays``: one that
+    is started again and again would say it each time.
     """
     with warnings.catch_warnings():
-        show, told = warnings.showwarning, not writes
+        show, told = warnings.showwarning, not stays
 
         def once(
             message: Warning | str,
@@ -49,7 +50,8 @@ def run(
                 told = True
                 warn(
                     f"SQLite {sqlite3.sqlite_version} may lose a commit when several processes "
-                    "write: docs/explanation/sqlite.md#the-wal-reset-bug"
+                    "write to one file (the WAL-reset bug, https://sqlite.org/wal.html): use "
+                    "3.51.3 or later, 3.50.7 or 3.44.6; PYTHONWARNINGS=ignore:SQLite says no more"
                 )
 
         warnings.showwarning = once

@@ -85,7 +85,7 @@ def serve(
             {"server": server, "grace": grace},
             {"role": role, "authenticate": who, "hosts": hosts, "origins": allow_origin or ()},
         ),
-        writes=True,
+        stays=True,
         loop=_new_loop(),
     )
     import signal

@@ -56,4 +56,4 @@ def work(
                     await asyncio.wait({ended}, timeout=every)
         return ended.result()
 
-    return INTERRUPTED if run(keep_current(), writes=True) == signal.SIGINT else OK
+    return INTERRUPTED if run(keep_current(), stays=True) == signal.SIGINT else OK
