@@ -41,6 +41,59 @@ def test_what_is_parked_is_listed_and_shown(poisoned: Cli) -> None:
     assert poisoned("parked", "show", "summary", "ada", "--json").error["facts"]["field"] == "key"
 
 
+def test_what_does_not_fit_the_screen_is_a_record_with_its_error_on_one_line(
+    filled: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = SHOP.replace("the fold is broken", "it is\\n" + "very " * 40 + "broken")
+    assert long != SHOP
+    (folder / "cli_long.py").write_text(long)
+    at = ("--app", "cli_long:app")
+    filled("do", "Place", "order=4", "customer=poison", "total=1", *at)
+    filled("ask", "HowMany", *at)
+    monkeypatch.setenv("COLUMNS", "160")
+    head, _, row = filled("parked", "list", *at).out.splitlines()
+    assert head.split()[:3] == ["projection", "key", "events"]
+    assert "ValueError: it is very very" in row
+    assert row.rstrip().endswith("…")
+    assert len(row.rstrip()) <= 160
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = filled("parked", "list", *at).out.splitlines()
+    assert lines[:2] == ["projection  summary", 'key         "4"']
+    assert len(lines) == 9
+    assert lines[-1].startswith("error       ValueError: it is very")
+    assert (lines[-1][-1], len(lines[-1])) == ("…", 60)
+    whole = filled("parked", "show", "summary", "4", *at).out
+    assert "broken" in whole
+    assert filled("parked", "retry", "--all", *at).out.splitlines()[-1].endswith("…")
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = filled("status", *at).out.splitlines()
+    assert lines[1:3] == ["projection  summary", "kind        async"]
+    assert "state       parked" in lines
+    monkeypatch.delenv("COLUMNS")  # not on a terminal, all of it
+    assert "broken" in filled("parked", "list", *at).out
+
+
+def test_events_without_a_key_are_found_as_they_are_shown(filled: Cli, folder: Path) -> None:
+    odd = SHOP.replace("@reading.projects(Summary)", "@reading.projects(Summary, key=no_key)")
+    assert odd != SHOP
+    odd = odd.replace(
+        "class Summary(",
+        "def no_key(event: Placed) -> str:\n    raise KeyError(1)\n\n\nclass Summary(",
+        1,
+    )
+    (folder / "cli_odd.py").write_text(odd)
+    at = ("--app", "cli_odd:app")
+    filled("ask", "HowMany", *at)
+    assert "(none)" in filled("parked", "list", *at).out
+    for key in ("(none)", ""):
+        assert "KeyError" in filled("parked", "show", "summary", key, *at).out
+
+
+def test_a_skip_of_what_is_not_parked_asks_nothing(poisoned: Cli) -> None:
+    said = poisoned("parked", "skip", "summary", "ada", "--why", "a test", "--json")
+    assert said.error["facts"]["field"] == "key"
+
+
 def test_status_and_verify_tell_of_parked_keys(poisoned: Cli) -> None:
     said = poisoned("status")
     assert "1 event of 1 key parked" in said.out
@@ -91,7 +144,8 @@ def test_pause_and_resume(filled: Cli) -> None:
     pause = ("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
     assert filled(*pause) == (0, "summary is paused\n", "")
     said = filled("status")
-    assert "paused by ada since" in said.out
+    assert said.out.count("paused by ada since") == 1
+    assert "is paused" not in said.out
     assert filled("status", "--json").json["projections"][0]["state"] == "paused"
     assert filled("projections", "resume", "summary") == (0, "summary goes on\n", "")
     assert filled("projections", "resume", "summary") == (1, "summary was not paused\n", "")

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import pty
 import signal
+import struct
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +110,25 @@ def test_watching_goes_on_until_it_is_told_to_end(filled: Cli) -> None:
         assert sum(line.startswith("log ") for line in lines) >= 2
         assert "events/s" in lines[1]
         assert ended(watch, signal.SIGINT) == 130
+
+
+def test_an_interrupt_is_written_into_a_line_of_its_own(filled: Cli) -> None:
+    """Behind a full line it would make another one, and the first would stay on the screen."""
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [*MAIN, "status", "--watch", "--every", "0.05"])
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 40, 160, 0, 0))
+    shown = b""
+    while b"no worker" not in shown:
+        shown += os.read(terminal, 65536)
+    os.write(terminal, b"\x03")
+    with suppress(OSError):  # Linux's end of a terminal
+        while more := os.read(terminal, 65536):
+            shown += more
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    os.close(terminal)
+    assert shown.count(b"^C") == 1
+    assert b"\n^C" in shown
 
 
 @pytest.mark.parametrize(

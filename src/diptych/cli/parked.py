@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from cyclopts import App, Parameter
@@ -19,9 +20,7 @@ if TYPE_CHECKING:
 parked = App(name="parked", help="Look at, retry and skip events that projections cannot apply.")
 
 Projection: TypeAlias = Annotated[str, Parameter(help="Which projection.")]
-Key: TypeAlias = Annotated[
-    str, Parameter(help='Which key, as `parked list` shows it; "": events without one.')
-]
+Key: TypeAlias = Annotated[str, Parameter(help="Which key, as `parked list` shows it.")]
 
 
 @parked.command(name="list")
@@ -31,55 +30,64 @@ def list_(
 ) -> int:
     """Show the keys that wait behind an event which cannot be applied, and what was raised.
 
-    `skipped` are events that were passed over for good. Ends with status 1 when any key waits.
+    `skipped` are events that were passed over for good. On a terminal an error is cut to one line;
+    `parked show` has it whole. Ends with status 1 when any key waits.
     """
-    from diptych.cli.screen import cell, screen, seconds, write_json
-    from diptych.cli.tables import make_table
+    from diptych.cli.screen import seconds, write_json
 
     found = work(options, lambda running: running.parked.keys(*projections))
     waiting = any(one.events for one in found)
     if options.json:
         write_json({"parked": found})
         return NO if waiting else OK
-    table = make_table(
-        {"projection": False, "key": False, "events": True, "skipped": True, "first": True}
-        | {"event": False, "tried": True, "age": True, "error": False}
-    )
+    columns = {"projection": False, "key": False, "events": True, "skipped": True, "first": True}
+    columns |= {"event": False, "tried": True, "age": True, "error": False}
+    rows: list[tuple[str, ...]] = []
     for one in found:
         error = f"{one.kind}: {one.error}" if one.kind else ""
         first = str(one.position) if one.events else ""
         tried = str(one.attempts) if one.events else ""
         age = seconds(_age(one)) if one.events else ""
         values = (one.projection, one.key or "(none)", str(one.events), str(one.skipped), first)
-        table.add_row(*map(cell, (*values, one.event, tried, age, error)))
-    screen().print(table if found else "nothing is parked")
+        rows.append((*values, one.event, tried, age, error))
+    _print(columns, rows)
     return NO if waiting else OK
+
+
+def _print(columns: dict[str, bool], rows: Sequence[tuple[str, ...]]) -> None:
+    """Print a table of which the errors are cut to the screen; `show` tells them whole."""
+    from diptych.cli.screen import screen
+    from diptych.cli.tables import fitted
+
+    console = screen()
+    shown = fitted(console, columns, rows, cut="error")
+    console.print(shown if rows else "nothing is parked", soft_wrap=True)
 
 
 @parked.command
 def show(projection: Projection, key: Key, /, *, options: Given) -> None:
     """Show the events of a key that wait or were skipped, in their order."""
-    from diptych.cli.screen import cell, moment, screen, write_json
-    from diptych.cli.tables import make_table
+    from diptych.cli.screen import moment, screen, write_json
+    from diptych.cli.tables import fitted
 
     found = work(options, lambda running: running.parked.show(projection, key))
     if options.json:
         write_json({"parked": found})
         return
-    table = make_table(
-        {"position": True, "event": False, "time": False, "tried": True, "state": False}
-        | {"what": False}
-    )
-    for one in found:
-        table.add_row(
+    columns = {"position": True, "event": False, "time": False, "tried": True, "state": False}
+    rows = [
+        (
             str(one.position),
-            cell(one.event),
+            one.event,
             moment(one.time, precise=False),
             str(one.attempts),
             one.state,
-            cell(_what(one)),
+            _what(one),
         )
-    screen().print(table)
+        for one in found
+    ]
+    console = screen()
+    console.print(fitted(console, columns | {"what": False}, rows), soft_wrap=True)
 
 
 def _what(one: Parked) -> str:
@@ -101,8 +109,7 @@ def retry(
 
     Works beside workers that run. Ends with status 1 when something stays parked.
     """
-    from diptych.cli.screen import cell, screen, write_json
-    from diptych.cli.tables import make_table
+    from diptych.cli.screen import write_json
 
     if (projection is None) != all_:
         raise UsageError("Say which projection, or --all", hint="diptych parked retry --all")
@@ -111,15 +118,12 @@ def retry(
     if options.json:
         write_json({"retried": found})
         return NO if left else OK
-    table = make_table(
-        {"projection": False, "key": False, "applied": True, "left": True, "error": False}
-    )
-    for one in found:
-        table.add_row(
-            *map(cell, (one.projection, one.key or "(none)")),
-            *(str(one.applied), str(one.left), cell(one.error)),
-        )
-    screen().print(table if found else "nothing is parked")
+    columns = {"projection": False, "key": False, "applied": True, "left": True, "error": False}
+    rows = [
+        (one.projection, one.key or "(none)", str(one.applied), str(one.left), one.error)
+        for one in found
+    ]
+    _print(columns, rows)
     return NO if left else OK
 
 
@@ -145,6 +149,8 @@ def skip(
     from diptych.cli.screen import harmless, write_json
 
     of = f" of key {key}" if key is not None else ""
+    if key is not None:  # what is not there is said before anything is asked
+        work(options, lambda running: running.parked.show(projection, key))
     event = "its first parked event" if position is None else f"the event at {position}"
     if not sure([f"{projection}{of}: {event} will never be applied"], yes=yes):
         return NO

@@ -83,6 +83,9 @@ class Screen:
 
     async def look(self, running: Running) -> None:
         """Look at the projections, and show them."""
+        from rich.console import Group
+        from rich.text import Text
+
         identity = running.log.identity
         found, head = await running.status(), await running.log.head()
         if self._options.json:
@@ -90,7 +93,9 @@ class Screen:
             return
         shown = self._picture(identity, head, found)
         if self._live is not None:
-            self._live.update(shown, refresh=True)
+            # The terminal writes ^C behind the last line: a full one would go on in another, which
+            # nobody counts, and the first line would be left behind.
+            self._live.update(Group(shown, Text()), refresh=True)
         else:
             self._console.print(shown, soft_wrap=True)
 
@@ -109,21 +114,20 @@ class Screen:
         from rich.text import Text
 
         from diptych.cli.screen import seconds
-        from diptych.cli.tables import make_table
+        from diptych.cli.tables import fitted
 
         title = Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head))
         if not found:
             return Group(title, Text("no projections", "dim"))
         promised = any(one.freshness is not None for one in found)
-        table = make_table(
+        columns = (
             {"projection": False, "kind": False, "position": True, "lag": True, "behind": True}
             | ({"events/s": True, "left": True} if self._watching else {})
             | ({"fresh within": True} if promised else {})
             | {"effects": True, "workers": True, "proved": False, "state": False}
         )
-        for one in found:
-            state = _state(one) + ("" if one.phase == "live" else f", {one.phase}")
-            table.add_row(
+        rows: list[tuple[str | Text, ...]] = [
+            (
                 one.projection,
                 "inline" if one.inline else "async",
                 str(one.position),
@@ -134,17 +138,21 @@ class Screen:
                 str(one.count),
                 "-" if one.inline else str(one.workers),
                 _proved(one),
-                Text(state, _STYLES.get(_state(one), "red")),
+                Text(_phase(one), _STYLES.get(_state(one), "red")),
             )
+            for one in found
+        ]
         errors = [
-            Text.assemble((f"{one.projection}: ", "red"), one.error) for one in found if one.error
+            Text.assemble((f"{one.projection}: ", "red"), one.error)
+            for one in found
+            if one.error and one.state != "paused"  # a pause is told already
         ]
         told = [
             Text.assemble((f"{one.projection}: ", "yellow"), text)
             for one in found
             if (text := _told(one))
         ]
-        return Group(title, table, *told, *errors)
+        return Group(title, fitted(self._console, columns, rows), *told, *errors)
 
     def _rate(self, one: Status) -> tuple[str, str]:
         """Return events a second since the last look, and how long the rest takes at that rate."""
@@ -169,6 +177,11 @@ def _state(one: Status) -> str:
     if not one.lag:
         return "parked" if one.parked_keys else "current"
     return "behind" if one.workers or one.inline else "no worker"
+
+
+def _phase(one: Status) -> str:
+    """Say the state, and of a version that is not the live one which it is."""
+    return _state(one) + ("" if one.phase == "live" else f", {one.phase} {one.version}".rstrip())
 
 
 def _told(one: Status) -> str:

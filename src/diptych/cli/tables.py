@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeGuard, cast
 
 import msgspec
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
@@ -22,6 +22,9 @@ NAME = 8
 TEXT = 12
 """How narrow a column's name and its text may become before a table is given up; a number is
 never folded."""
+
+ENOUGH = 24
+"""How many characters of a text that is cut are worth a column."""
 
 
 def show_value(console: Console, value: Any) -> None:
@@ -129,8 +132,12 @@ def broken(name: str, width: int, *, hard: bool = False) -> str:
 
 
 def _fits(console: Console, table: Table) -> bool:
+    return _width(console, table) <= console.width
+
+
+def _width(console: Console, table: Table) -> int:
     options = console.options.update(max_width=ENDLESS)
-    return Measurement.get(console, options, table).maximum <= console.width
+    return Measurement.get(console, options, table).maximum
 
 
 def make_table(columns: Mapping[str, bool], *, tight: bool = False) -> Table:
@@ -146,6 +153,69 @@ def make_table(columns: Mapping[str, bool], *, tight: bool = False) -> Table:
         justify: Literal["right", "left"] = "right" if number else "left"
         table.add_column(name, justify=justify, overflow="fold", vertical="bottom")
     return table
+
+
+def fitted(
+    console: Console,
+    columns: Mapping[str, bool],
+    rows: Sequence[Sequence[str | Text]],
+    cut: str = "",
+) -> RenderableType:
+    """Return a table; where it does not fit the screen, a record for each row.
+
+    The texts of the column ``cut`` stand on one line each, shortened with `…` to what fits.
+    """
+    texts = [
+        [_on_one_line(t) if name == cut else _text(t) for name, t in zip(columns, row, strict=True)]
+        for row in rows
+    ]
+    longest = (
+        max((row[list(columns).index(cut)].cell_len for row in texts), default=0) if cut else 0
+    )
+    for tight in (False, True):
+        table = _filled(columns, texts, tight=tight)
+        most = longest - (_width(console, table) - console.width)
+        if cut and ENOUGH <= most < longest:
+            shorter = [
+                [
+                    _shortened(t, most) if name == cut else t
+                    for name, t in zip(columns, row, strict=True)
+                ]
+                for row in texts
+            ]
+            table = _filled(columns, shorter, tight=tight)
+        if _fits(console, table):
+            return table
+    width = max(map(len, columns))
+    lines: list[Text] = []
+    for row in texts:
+        lines += [Text()] if lines else []
+        for name, text in zip(columns, row, strict=True):
+            if text:
+                shown = _shortened(text, max(console.width - width - 2, 1)) if name == cut else text
+                lines.append(Text.assemble((name.ljust(width), "bold"), "  ", shown))
+    return Group(*lines)
+
+
+def _filled(columns: Mapping[str, bool], rows: Sequence[Sequence[Text]], *, tight: bool) -> Table:
+    table = make_table(columns, tight=tight)
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _text(given: str | Text) -> Text:
+    return Text(cell(given)) if isinstance(given, str) else given
+
+
+def _on_one_line(given: str | Text) -> Text:
+    return Text(" ".join(_text(given).plain.split()))
+
+
+def _shortened(text: Text, width: int) -> Text:
+    short = text.copy()
+    short.truncate(width, overflow="ellipsis")
+    return short
 
 
 def show_record(console: Console, record: Mapping[str, Any]) -> None:

@@ -171,3 +171,5 @@ def _texts(key: str) -> Iterator[str]:
     with suppress(msgspec.DecodeError):
         yield msgspec.json.encode(msgspec.json.decode(key)).decode()
     yield msgspec.json.encode(key).decode()
+    if key == "(none)":  # as the command line shows it
+        yield NO_KEY
