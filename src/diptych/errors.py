@@ -7,6 +7,7 @@ programs may compare it, and every code has an entry in ``docs/reference/errors.
 from __future__ import annotations
 
 import inspect
+import os
 import re
 from typing import Any
 
@@ -173,6 +174,28 @@ def place(thing: Any) -> str:
         return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
     except (OSError, TypeError):
         return f"{getattr(thing, '__module__', '?')}.{getattr(thing, '__qualname__', thing)}"
+
+
+def raised_at(error: BaseException) -> str:
+    """Return ``file:line`` of the application's code where an error was raised; "" if in none.
+
+    What lies beneath it (Python's own modules, installed packages) is passed over, unless there is
+    nothing else: the application may be installed, too.
+    """
+    found, beneath = "", ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        file = traceback.tb_frame.f_code.co_filename
+        if not file.startswith((_HOUSE, "<")):
+            beneath = f"{file}:{traceback.tb_lineno}"
+            if not file.startswith(_STDLIB) and "site-packages" not in file:
+                found = beneath
+        traceback = traceback.tb_next
+    return found or beneath
+
+
+_HOUSE = os.path.dirname(__file__) + os.sep
+_STDLIB = os.path.dirname(os.__file__) + os.sep
 
 
 def calling() -> str:

@@ -41,6 +41,17 @@ def test_what_is_parked_is_listed_and_shown(poisoned: Cli) -> None:
     assert poisoned("parked", "show", "summary", "ada", "--json").error["facts"]["field"] == "key"
 
 
+def test_what_is_parked_names_the_line_that_raised(poisoned: Cli, folder: Path) -> None:
+    line = SHOP.splitlines().index('        raise ValueError("the fold is broken")') + 1
+    at = f"(at: {folder / 'cli_shop.py'}:{line})"
+    assert poisoned("parked", "list", "--json").json["parked"][0]["error"].endswith(at)
+    assert (
+        f"ValueError: the fold is broken {at}"
+        in poisoned("parked", "show", "summary", "poison").out
+    )
+    assert at in poisoned("parked", "retry", "--all").out
+
+
 def test_what_does_not_fit_the_screen_is_a_record_with_its_error_on_one_line(
     filled: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from diptych.codec import Codec, metadata_of
-from diptych.errors import ProjectionFailed, Unavailable
+from diptych.errors import ProjectionFailed, Unavailable, raised_at
 from diptych.log import StoredEvent
 from diptych.messages import type_hints
 from diptych.read.parking.desk import NO_KEY, Parked, ParkedKey
@@ -164,10 +164,15 @@ def parked_of(projection: str, held: Held, now: datetime) -> Parked:
 
 
 def told(error: Exception | None) -> tuple[str, str]:
-    """Return the kind and the text of an error, as every database can hold them."""
+    """Return the kind and the text of an error, as every database can hold them.
+
+    The text ends with the place in the application's code, unless the error says it itself.
+    """
     if error is None:
         return "", ""
-    text = str(error)[:LONGEST_ERROR].replace("\0", "\\0")
+    at = raised_at(error)
+    where = f" (at: {at})" if at and at not in str(error) else ""
+    text = (str(error)[: LONGEST_ERROR - len(where)] + where).replace("\0", "\\0")
     return type(error).__name__, text.encode(errors="backslashreplace").decode()
 
 
