@@ -191,7 +191,7 @@ class Row(View):
     amounts: list[int] = field(default_factory=list[int])
 
 
-Fold = Callable[[Any, Any], Any]
+Fold = Callable[..., Any]
 
 
 def with_model(initial: Any, function: Fold) -> Module:
