@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 from msgspec import Struct
@@ -41,6 +41,7 @@ DECIMAL: Final = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a Decimal is written in JSON. Three digits of exponent: `1e999999999` is a short text."""
 
 _DECIMAL = re.compile(DECIMAL.removesuffix("$") + r"\Z")
+_SEVERAL = (list, tuple, set, frozenset)
 _INT = re.compile(r"[+-]?[0-9]+\Z")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
 _AT = re.compile(r"(?P<rule>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
@@ -288,13 +289,13 @@ def _require_ints(registered: Registered, given: Mapping[str, Any], value: Any) 
     """Raise ``Invalid`` where an int is written as anything but digits, as in `1.0`."""
     cls: Any = registered.cls
     for name, written in zip(cls.__struct_fields__, cls.__struct_encode_fields__, strict=True):
-        texts, found = given.get(written), getattr(value, name)
-        if not isinstance(texts, list):
-            texts, found = [texts], [found]
-        pairs: Iterable[tuple[Any, Any]] = zip(texts, found, strict=False)
-        for text, one in pairs:
-            plain = not isinstance(text, str) or not isinstance(one, int) or isinstance(one, bool)
-            if not plain and not _INT.match(text):
+        read = getattr(value, name)
+        several = isinstance(given.get(written), list) and isinstance(read, _SEVERAL)
+        texts: list[Any] = given[written] if several else [given.get(written)]
+        found: list[Any] = [*read] if several else [read]
+        for text, one in zip(texts, found, strict=False):
+            number = isinstance(one, int) and not isinstance(one, bool)
+            if number and isinstance(text, str) and not _INT.match(text):
                 raise Invalid(
                     f"{registered.name} is not valid", field=name, rule="Expected `int`, in digits"
                 )
@@ -305,13 +306,13 @@ def _marked(given: Any) -> Any:
     if isinstance(given, str):
         return given if _DECIMAL.match(given) or not _is_read(given) else f"no decimal: {given}"
     if isinstance(given, list):
-        items: list[Any] = given
-        changed: list[Any] = [_marked(item) for item in items]
-        return changed if any(a is not b for a, b in zip(changed, items, strict=True)) else given
+        items = cast("Sequence[Any]", given)
+        changed = [_marked(item) for item in items]
+        return changed if any(a is not b for a, b in zip(changed, items, strict=True)) else items
     if isinstance(given, dict):
-        fields: dict[Any, Any] = given
+        fields = cast("dict[str, Any]", given)
         values = {name: _marked(value) for name, value in fields.items()}
-        return values if any(values[name] is not fields[name] for name in fields) else given
+        return values if any(values[name] is not fields[name] for name in fields) else fields
     return given
 
 

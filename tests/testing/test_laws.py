@@ -338,7 +338,7 @@ def ends(event: Added | Moved) -> list[str]:
     return [event.source, event.target] if isinstance(event, Moved) else [event.thing]
 
 
-TWO_THINGS = st.just([Added("a", 1), Added("b", 2), Moved("a", "b")])
+TWO_THINGS: Any = st.just([Added("a", 1), Added("b", 2), Moved("a", "b")])
 
 
 def test_each_key_of_an_event_is_folded_with_its_own_events_only() -> None:

@@ -7,7 +7,7 @@ That is what caches, batches, rebuilds and slices rest on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import pairwise
@@ -291,7 +291,7 @@ def _run(fold: _Fold, state: Any, items: Iterable[Any]) -> Any:
 
 
 @contextmanager
-def _taken_before(name: str, at: str, events: Sequence[Event]) -> Iterator[None]:
+def _taken_before(name: str, at: str, events: Sequence[Event]) -> Generator[None]:
     """Raise ``LawBroken`` where a fold raises at events that it has taken once."""
     try:
         yield
