@@ -61,6 +61,7 @@ def test_from_rebuild_to_drop(changed: Cli) -> None:
     assert "of 2 rows 2 differ" in built.out
     assert "2 of 2 events" in built.err
     assert set(listed(changed)) == {"live", "held"}
+    assert f"held {listed(changed)['held']}" in changed("status").out
     different = changed("projections", "compare", "summary", "--examples", "1", "--json")
     assert different.status == 1
     assert [d["columns"] for d in different.json["differences"]] == [{"pieces": 2}]
