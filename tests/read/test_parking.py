@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from diptych.errors import Invalid, ProjectionFailed, ProjectionPaused
+from diptych.errors import ForeignCheckpoint, Invalid, ProjectionFailed, ProjectionPaused
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.parking import parking
@@ -33,6 +33,7 @@ from tests.read.world import (
     all_recorded,
     append,
     both,
+    journals,
     keyed,
     new_event,
     orders,
@@ -550,3 +551,26 @@ async def test_a_retry_that_is_applied_twice_is_found(monkeypatch: pytest.Monkey
         (verdict,) = await verify(world.log, world.codec, world.store, world.projections)
         assert not verdict.ok
         assert verdict.doubled == [4, 5, 6]
+
+
+async def test_nothing_waits_for_events_that_the_log_has_lost() -> None:
+    """A checkpoint beyond the head: retries and rewinds say so; back to 0 needs nothing of it."""
+    faults = Faults("key", {1})
+    events = [Moved("a", "b", n) for n in range(3)]
+    async with World([faults.projection(), journals()]) as world:
+        await world.append(*events, Noted("a"))
+        await world.engine.catch_up()
+        await world.sql("UPDATE diptych_checkpoints SET position = position + 1000")
+        faults.kind = ""
+        async with asyncio.timeout(60):
+            with pytest.raises(ForeignCheckpoint, match="beyond the head"):
+                await parked_of(world).retry()
+            for to in (2, datetime.now(UTC)):
+                with pytest.raises(ForeignCheckpoint, match="beyond the head"):
+                    await control_of(world).rewind("journal", to)
+        for name in ("trail", "journal"):
+            assert (await control_of(world).rewind(name)).position == 0
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await trails(world) == expected(events, lambda _e, _k: False)
+        await proved(world)

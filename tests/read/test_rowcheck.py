@@ -184,3 +184,17 @@ async def test_a_fold_that_has_changed_is_told_by_its_rows() -> None:
         )
     assert told.value.facts["position"] == 7
     await world.store.close()
+
+
+async def test_a_checkpoint_beyond_the_head_is_refused_by_rows_too() -> None:
+    """As after a restore of the log alone: there is no end to reach, and a reason to name."""
+    world = await built()
+    await world.sql("UPDATE diptych_checkpoints SET position = position + 1000")
+    async with asyncio.timeout(60):
+        verdict = await judged(world)
+    [plain, _] = await verify(world.log, world.codec, world.store, world.projections)
+    assert (verdict.ok, verdict.rows, verdict.reason) == (False, 0, plain.reason)
+    assert "lies beyond the head of the log" in verdict.reason
+    await world.sql("DELETE FROM diptych_checkpoints WHERE projection = 'account'")
+    assert "no checkpoint" in (await judged(world, 1)).reason
+    await world.store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 from typing import Final, Literal
 
 from diptych.codec import Codec, metadata_of
@@ -222,6 +223,16 @@ class Follower:
         self.forget()
         self.state = "refused"
         self.error = error
+
+
+async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log) -> None:
+    """Raise ``ForeignCheckpoint`` unless a projection has checkpoints, all of them of this log."""
+    some = False
+    for span in spans:
+        some = True
+        await refuse_foreign(span, log)
+    if not some:
+        raise ForeignCheckpoint("The projection has no checkpoint", projection=name)
 
 
 async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:

@@ -19,6 +19,7 @@ from msgspec import Struct, structs
 from diptych.codec import Codec
 from diptych.errors import CheckpointMoved, ProjectionFailed, ProjectionPaused, Unavailable
 from diptych.log import Log, StoredEvent
+from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.history import Effect, History, fold_one
 from diptych.read.parking.desk import NO_KEY, Parked, Pause
 from diptych.read.parking.failing import unwritable
@@ -319,8 +320,9 @@ class Retry:
     # --- steps ------------------------------------------------------------------------------------
 
     async def _spans(self) -> list[Checkpoint]:
-        """Return the checkpoints; raise ``ProjectionPaused``."""
+        """Return the checkpoints; raise ``ProjectionPaused``, ``ForeignCheckpoint``."""
         spans = (await self._store.checkpoints()).get(self._one.name, [])
+        await refuse_foreign_spans(self._one.name, spans, self._log)
         pause: Pause | None = (await self._store.desk.pauses()).get(self._one.name)
         if pause is not None:
             raise ProjectionPaused(

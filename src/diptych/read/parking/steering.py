@@ -13,6 +13,7 @@ from diptych.codec import Codec, metadata_of
 from diptych.errors import Invalid
 from diptych.log import Log
 from diptych.read.following.engine import Engine
+from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.desk import Pause
 from diptych.read.parking.excused import excuse
 from diptych.read.port import BLOCK_SHIFT, Checkpoint, Tally, pack
@@ -74,7 +75,8 @@ class Steering:
         A fold begins at position 0 whatever ``to`` is: its rows go, and it is folded anew from the
         first event; queries answer meanwhile from what is there, as of where it stands. A handler:
         its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
-        forgotten. Workers take it up within seconds. Raises ``Invalid``.
+        forgotten. Workers take it up within seconds. Raises ``Invalid``; ``ForeignCheckpoint`` for a
+        handler that is to go back to another position than 0 and is not at one of this log.
         """
         engine, one = await self._of(projection)
         spans = (await engine.store.checkpoints())[one.name]
@@ -93,6 +95,8 @@ class Steering:
         if isinstance(one, Keyed):
             await engine.store.desk.rewind(start, Tally(), one.views)
             return Rewound(one.name, before, 0)
+        if to != 0:  # else nothing is asked of the log
+            await refuse_foreign_spans(one.name, spans, self._log)
         position = await self._position(to, before)
         if position == 0:
             await engine.store.desk.rewind(start, Tally(), ())

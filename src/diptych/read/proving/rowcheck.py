@@ -15,10 +15,11 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ProjectionFailed
+from diptych.errors import ForeignCheckpoint, ProjectionFailed
 from diptych.log import Log, StoredEvent
 from diptych.read.beside import RowsBeside
 from diptych.read.following.fold import recorded
+from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.following.pages import undecodable
 from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Checkpoint, ViewStore
@@ -84,6 +85,18 @@ async def verify_rows(
 ) -> RowVerdict:
     """Fold a projection's events aside and compare the rows; ``sample``: that share of the keys."""
     began = time.perf_counter()
+    try:
+        await refuse_foreign_spans(one.name, (await store.checkpoints()).get(one.name, ()), log)
+    except ForeignCheckpoint as error:
+        return RowVerdict(
+            projection=one.name,
+            ok=False,
+            rows=0,
+            differing=0,
+            seconds=time.perf_counter() - began,
+            sample=sample,
+            reason=str(error),
+        )
     check = _Check(log, codec, store, one, sample)
     rows = await check.count()
     parts = max(1, -(-int(rows * sample) // MOST_ROWS))

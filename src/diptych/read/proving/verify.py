@@ -20,7 +20,7 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
-from diptych.read.following.follower import refuse_foreign
+from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
@@ -108,10 +108,7 @@ async def _verify(
     for one in projections:
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
-            if not spans:
-                raise ForeignCheckpoint("The projection has no checkpoint", projection=one.name)
-            for span in spans:
-                await refuse_foreign(span, log)
+            await refuse_foreign_spans(one.name, spans, log)
         except ForeignCheckpoint as error:
             verdicts[one.name] = Verdict(
                 projection=one.name,
