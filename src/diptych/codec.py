@@ -13,7 +13,16 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, cast, get_a
 import msgspec
 from msgspec import Struct
 
-from diptych.errors import DefinitionError, Invalid, UndecodableEvent, UnknownMessage, place
+from diptych.errors import (
+    DefinitionError,
+    Invalid,
+    UndecodableEvent,
+    UnknownMessage,
+    place,
+    raised,
+    said,
+    text_of,
+)
 from diptych.log import StoredEvent
 from diptych.messages import (
     LONGEST_TEXT,
@@ -194,12 +203,15 @@ class Codec:
             )
         try:
             event: Event = registered.decode(stored.data)
-        except msgspec.DecodeError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # of a `__post_init__` too
             raise UndecodableEvent(
-                "A stored event does not fit its type; the type has changed since",
+                "A stored event does not fit its type; the type has changed since, or the log is "
+                "damaged",
                 type=stored.type,
                 position=stored.position,
-                why=error,
+                why=text_of(error) or said(error),
             ) from error
         return event
 
@@ -237,6 +249,7 @@ def _registered(cls: type[Message], name: str) -> Registered:
             at=place(cls),
             why=error,
         ) from error
+    decode = _guarded(decoder.decode) if hasattr(cls, "__post_init__") else decoder.decode
     hints = type_hints(cls).values()
     return Registered(
         cls,
@@ -244,7 +257,7 @@ def _registered(cls: type[Message], name: str) -> Registered:
         cls.schema_version,
         fields,
         tagger(fields),
-        decoder.decode,
+        decode,
         flaw_finder(cls),
         any(_holds_decimal(hint, set()) for hint in hints),
     )
@@ -330,6 +343,18 @@ def decimal_remedy(error: Exception) -> str:
     if "decimal.Decimal" not in text or "numeric type" not in text:
         return ""
     return "; Meta bounds no Decimal: raise ValueError in the command's __post_init__"
+
+
+def _guarded(decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decoder of which nothing comes out but a message or an ``Exception``."""
+
+    def guarded(data: Any) -> Any:
+        try:
+            return decode(data)
+        except BaseException as error:
+            raise raised(error) from error
+
+    return guarded
 
 
 # --- what types cannot say ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from asyncio import CancelledError, current_task
 from typing import Any
 
 
@@ -36,7 +37,7 @@ class DiptychError(Exception):
     def __str__(self) -> str:
         if not self.facts:
             return self.message
-        listed = ", ".join(f"{name}: {value}" for name, value in self.facts.items())
+        listed = ", ".join(f"{name}: {text_of(value)}" for name, value in self.facts.items())
         return f"{self.message} ({listed})"
 
 
@@ -53,6 +54,48 @@ def _restored(
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
+
+
+def text_of(thing: object) -> str:
+    """Return a thing as text, whatever its own code does when it is asked for one."""
+    try:
+        return f"{thing}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return f"({type(thing).__name__}, whose text cannot be had: {type(error).__name__})"
+
+
+def said(error: BaseException) -> str:
+    """Return the kind of an error and what it says; its kind alone where it says nothing."""
+    if isinstance(error, FunctionFailed) and error.__cause__ is not None:
+        error = error.__cause__
+    text = text_of(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def raised(error: BaseException, *, awaited: bool = False, **facts: Any) -> Exception:
+    """Return what a function of the application raised, as an ``Exception``.
+
+    What is none (SystemExit, CancelledError, …) would end a task or the process; the function has
+    merely failed. Only ``KeyboardInterrupt`` comes through, and of a function that was
+    ``awaited`` the cancellation of the task that waits.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if awaited and isinstance(error, CancelledError):
+        task = current_task()
+        if task is None or task.cancelling():
+            raise error
+    failure = FunctionFailed(
+        "A function raised what would end a task or the process; it was taken for a failure",
+        why=said(error),
+        **facts,
+    )
+    failure.__cause__ = error
+    return failure
 
 
 # --- answers to a command -------------------------------------------------------------------------
@@ -138,6 +181,12 @@ class DecisionFailed(DiptychError):
     """A decision or a model raised something else than ``Rejected``: a fault in that function."""
 
     code = "decision-failed"
+
+
+class FunctionFailed(DiptychError):
+    """A function of the application raised what is no ``Exception``: a fault in that function."""
+
+    code = "function-failed"
 
 
 # --- definitions ----------------------------------------------------------------------------------

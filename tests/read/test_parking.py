@@ -216,6 +216,81 @@ def lenient(events: list[Moved]) -> Callable[[Any], Any]:
     return decode
 
 
+class Mute(Exception):
+    """Says nothing, and raises when it is asked to."""
+
+    def __str__(self) -> str:
+        raise SystemExit(4)
+
+    __repr__ = __str__
+
+
+ODD: list[Callable[[], BaseException]] = [
+    Mute,
+    asyncio.CancelledError,
+    lambda: SystemExit(3),
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+    RecursionError,
+    lambda: ExceptionGroup("some", [ValueError(1)]),
+    lambda: BaseExceptionGroup("all", [SystemExit(3)]),
+]
+
+
+@pytest.mark.parametrize("make", ODD, ids=lambda make: type(make()).__name__)
+async def test_whatever_a_function_raises_parks_its_key_and_stops_nothing_else(
+    make: Callable[[], BaseException],
+) -> None:
+    """Also what would end a task or the process, and what cannot even say what it is."""
+    poison = {2: "fold", 5: "fold", 3: "key"}
+
+    def trail(row: Trail | None, event: Moved, key: str) -> Trail | None:
+        if poison.get(event.amount) == "fold":
+            raise make()
+        return Trail(key, [*(row.seen if row else []), event.amount])
+
+    def key(event: Moved) -> list[str]:
+        if poison.get(event.amount) == "key":
+            raise make()
+        return [event.source]
+
+    async def note(event: Noted, tx: Transaction) -> None:
+        await tx.put(Journal(1, event.text))
+        if event.text == "bad" and poison:
+            raise make()
+
+    name = type(make()).__name__
+    events = [Moved("ab"[n % 2], "c", n) for n in range(8)]
+    one = projection(trail, Trail, key=key)
+    async with World([one, orders(), handler(note, Journal)]) as world:
+        await world.engine.start()
+        head = await world.append(*events, *placed(1))
+        soon = time.monotonic() + 60
+        assert await world.engine.wait_for(["trail", "order"], head, soon)
+        listed = {found.key: found for found in await parked_of(world).keys()}
+        assert listed.keys() == {'"a"', '"b"', NO_KEY}
+        assert {found.kind for found in listed.values()} == {name}
+        await proved(world)
+        assert (await verify_rows(world.log, world.codec, world.store, one)).ok
+        assert all(found.error for found in await parked_of(world).retry("trail"))
+        head = await world.append(Noted("good"), Noted("bad"), *placed(2))
+        soon = time.monotonic() + 60
+        assert await world.engine.wait_for(["order"], head, soon)
+        assert await world.engine.wait_for(["journal"], head - 2, soon)
+        while (status := {s.projection: s for s in await world.engine.status()})[
+            "journal"
+        ].state != "failed":
+            await asyncio.sleep(0.001)
+        assert status["order"].state == "running"
+        assert status["journal"].error is not None
+        assert world.engine.running
+        poison.clear()
+        await parked_of(world).retry()
+        assert await world.engine.wait_for(["trail", "order", "journal"], head, soon)
+        assert (await proved(world))["trail"].parked == 0
+
+
 async def test_an_event_that_cannot_be_decoded_is_parked_by_what_can_be_read_of_its_key() -> None:
     """Where keys are fields of the event: then its order is kept like that of any other."""
     async with World([orders()]) as world:

@@ -22,6 +22,8 @@ from diptych.errors import (
     RuleFailed,
     calling,
     place,
+    raised,
+    said,
 )
 from diptych.messages import Actor, Message, actor_of
 
@@ -142,8 +144,8 @@ class _Function(Rule):
             return False
         try:
             answer = self.function(actor, message)
-        except Exception as error:
-            raise self._failed(message, f"{type(error).__name__}: {error}") from error
+        except BaseException as error:
+            raise self._failed(message, said(raised(error))) from error
         if answer is True or answer is False:
             return answer
         raise self._failed(message, f"it returned {answer!r:.50}")

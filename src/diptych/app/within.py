@@ -17,7 +17,7 @@ from diptych.write.answers import (
     rejection_of,
 )
 from diptych.write.deciding import decide, faulty, new_events, undecided
-from diptych.write.definitions import Need
+from diptych.write.definitions import Decision, Need
 from diptych.write.entry import Receipt
 
 if TYPE_CHECKING:
@@ -69,14 +69,14 @@ class Within:
         if key is not None and await log.recall([key]):
             events: tuple[NewEvent, ...] = ()  # the log compares the contents, and answers
         else:
-            states = [await self._state(need, command, head) for need in decision.needs]
+            states = [await self._state(decision, need, command, head) for need in decision.needs]
             try:
                 events, _ = decide(decision, definitions.codec, command, states, metadata)
             except Rejected as rejection:
                 if key is not None:
                     await log.append(Append((), (), key, content, rejection_json(rejection)))
                 raise
-            except Exception as error:
+            except BaseException as error:
                 raise faulty(decision, error) from error
         name = decision.command.__name__
         return await self._append(name, Append(events, (), key, content), metadata)
@@ -103,12 +103,16 @@ class Within:
         content = b"" if key is None else content_of("", payload, who)
         return await self._append("(events)", Append(new, (), key, content), metadata)
 
-    async def _state(self, need: Need, command: Command, head: int) -> Any:
+    async def _state(self, decision: Decision, need: Need, command: Command, head: int) -> Any:
         tags, state, after = need.tags(command), need.model.initial, 0
         while tags is not None and after < head:
             page = await self._log.read(need.model.query(tags), after=after, until=head)
             for stored in page.events:
-                state = need.model.evolve(state, self._definitions.codec.event(stored))
+                event = self._definitions.codec.event(stored)
+                try:
+                    state = need.model.evolve(state, event)
+                except BaseException as error:
+                    raise faulty(decision, error) from error
             after = page.upto
         return state
 

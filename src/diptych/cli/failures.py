@@ -35,6 +35,7 @@ from diptych.errors import (
     UnknownMessage,
     ViewLost,
     ViewNotReady,
+    said,
 )
 from diptych.sql.addresses import without_passwords
 
@@ -161,7 +162,7 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(
         FAULT,
         "fault",
-        f"{type(error).__name__}: {error}",
+        said(error),
         hint="--debug shows the whole traceback",
         trace=foreign(error),
     )

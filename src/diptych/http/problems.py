@@ -22,6 +22,7 @@ from diptych.errors import (
     DefinitionError,
     DiptychError,
     ForeignCheckpoint,
+    FunctionFailed,
     Invalid,
     KeyReused,
     LogUnusable,
@@ -43,6 +44,7 @@ from diptych.errors import (
     UnknownMessage,
     ViewLost,
     ViewNotReady,
+    said,
 )
 from diptych.messages import new_id
 
@@ -108,6 +110,7 @@ FAULT: Final = Answered(
 
 FAULTS: Final[tuple[type[DiptychError], ...]] = (
     DecisionFailed,
+    FunctionFailed,
     RuleFailed,
     DefinitionError,
     UndecodableEvent,
@@ -174,7 +177,7 @@ def problem_of(error: BaseException) -> tuple[int, dict[str, Any], Headers]:
     }
     if answered is FAULT:
         told["instance"] = f"urn:uuid:{new_id()}"
-        _logger.error("%s: %s", told["instance"], error, exc_info=error)
+        _logger.error("%s: %s", told["instance"], said(error), exc_info=error)
     if shown := _shown(facts, answered.facts):
         told["facts"] = shown
     if answered.retry is not None:

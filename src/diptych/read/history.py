@@ -10,6 +10,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from diptych.codec import Codec
+from diptych.errors import raised
 from diptych.log import EventQuery, Log, StoredEvent
 from diptych.read.following.fold import recorded
 from diptych.read.parking.desk import Parked
@@ -138,7 +139,10 @@ def fold_one(one: Keyed, row: Any, effect: Effect) -> Any:
     if isinstance(effect.event, Exception):
         raise effect.event
     record = recorded(effect.stored, effect.event) if one.asks_record else None
-    row = one.fold(row, effect.event, effect.key, record)
+    try:
+        row = one.fold(row, effect.event, effect.key, record)
+    except BaseException as error:
+        raise raised(error) from error
     if row is not None:
         one.check_row(row, effect.key)
     return row

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias, cast
 
 from msgspec import Struct
 
-from diptych.errors import DefinitionError, ProjectionFailed, place
+from diptych.errors import DefinitionError, ProjectionFailed, place, raised
 from diptych.messages import Event, Metadata, Recorded, type_hints
 from diptych.read.kinds import bare
 from diptych.read.port import Transaction
@@ -82,7 +82,10 @@ class Keyed(Projection, frozen=True, kw_only=True):
         if self.key is not None:
             return (self.key(event),)
         assert self.keys is not None
-        return self.listed(self.keys(event))
+        try:
+            return self.listed(self.keys(event))
+        except BaseException as error:
+            raise raised(error) from error
 
     def listed(self, given: Any) -> Sequence[Any]:
         """Return what a ``key=`` function gave as a sequence of distinct keys."""

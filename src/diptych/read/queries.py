@@ -26,6 +26,7 @@ from diptych.errors import (
     StaleAnswer,
     UnknownMessage,
     place,
+    raised,
 )
 from diptych.log import Log, Token
 from diptych.messages import (
@@ -439,8 +440,13 @@ class Queries:
 
     async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
         given = {"query": query, "views": views, "events": self._events}
-        value: Any = answer.function(*[given[ask] for ask in answer.asks])
-        return await value if answer.is_async else value
+        try:
+            value: Any = answer.function(*[given[ask] for ask in answer.asks])
+            return await value if answer.is_async else value
+        except Exception:
+            raise
+        except BaseException as error:
+            raise raised(error, awaited=answer.is_async, at=answer.at) from error
 
 
 def _token(given: Token | str | None) -> Token | None:

@@ -239,18 +239,18 @@ class CommandBus:
             if slot.untouched and slot.queue:
                 self._guesses.learn(slot.queue[0], slot, new=not found)
             slot.advance(found, page.upto)
-        except Exception as error:
+        except BaseException as error:
             self._cannot_read(slot, error)
             return
         self._pump([slot])
 
-    def _cannot_read(self, slot: Slot, error: Exception) -> None:
+    def _cannot_read(self, slot: Slot, error: BaseException) -> None:
         """Tell everybody who waits for this state."""
         slot.loading = False
         self._cache.forget(slot)
         self._fail_waiting(slot, error)
 
-    def _fail_waiting(self, slot: Slot, error: Exception) -> None:
+    def _fail_waiting(self, slot: Slot, error: BaseException) -> None:
         failed = list(slot.queue or ())
         others = {other for entry in failed for other in entry.slots if other is not slot}
         slot.queue = None
@@ -286,7 +286,7 @@ class CommandBus:
             produced = self._run(entry, decision)
             if produced:
                 effects = self._effects(entry, produced)
-        except Exception as error:
+        except BaseException as error:
             if not isinstance(error, Rejected) or entry.events:
                 # A fault in the users' functions, or a model that rejects: of this command only.
                 if not self._look(entry):

@@ -8,7 +8,16 @@ from typing import Any
 import msgspec
 
 from diptych.codec import Codec
-from diptych.errors import DecisionFailed, DiptychError, Invalid, Rejected, UnknownMessage
+from diptych.errors import (
+    DecisionFailed,
+    DiptychError,
+    FunctionFailed,
+    Invalid,
+    Rejected,
+    UnknownMessage,
+    raised,
+    said,
+)
 from diptych.log import NewEvent
 from diptych.messages import Command, Event, Metadata, event_id
 from diptych.write.answers import to_json
@@ -70,14 +79,15 @@ def undecided(command: Command) -> UnknownMessage:
     )
 
 
-def faulty(decision: Decision, error: Exception) -> Exception:
+def faulty(decision: Decision, failure: BaseException) -> Exception:
     """Return what the caller of a command gets for an error on the way to its decision."""
-    if isinstance(error, DiptychError) and not isinstance(error, Rejected):
+    error = raised(failure)
+    if isinstance(error, DiptychError) and not isinstance(error, (Rejected, FunctionFailed)):
         return error
     failure = DecisionFailed(
         f"Deciding {decision.command.__name__} failed; nothing was stored",
         at=decision.at,
-        why=f"{type(error).__name__}: {error}",
+        why=said(error),
     )
     failure.__cause__ = error
     return failure

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 
 from diptych.codec import metadata_of
+from diptych.errors import raised
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
 from diptych.read.following.unseen import Unseen
@@ -347,9 +348,10 @@ def _rows(
                     one.check_row(row, key)
                 rows[key] = row
                 index += 1
-        except Exception as error:
+        except BaseException as failure:
+            error = raised(failure)
             if is_passing(error):
-                raise StopBefore(found.which[index], error) from error
+                raise StopBefore(found.which[index], error) from failure
             parking.require_room(found.held, found.which[index], error)
             _hold_from(found, used, index, error)
         start = index

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from diptych.errors import CheckpointMoved, Unavailable
+from diptych.errors import CheckpointMoved, Unavailable, raised
 from diptych.log import StoredEvent
 from diptych.read.following.fold import Folded, Used, recorded
 from diptych.read.following.follower import Follower
@@ -149,7 +149,10 @@ async def _handle(
                 position = stored.position
                 if isinstance(event, Exception):
                     raise event
-                await one.call(event, session, recorded(stored, event))
+                try:
+                    await one.call(event, session, recorded(stored, event))
+                except BaseException as error:
+                    raise raised(error, awaited=True) from error
             position = 0
     except Unavailable:
         follower.forget()

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 from diptych.codec import Codec
-from diptych.errors import CheckpointMoved, ForeignCheckpoint, ProjectionFailed
+from diptych.errors import CheckpointMoved, ForeignCheckpoint, ProjectionFailed, said
 from diptych.log import StoredEvent
 from diptych.read.following.fold import Folded, Used, fold_used
 from diptych.read.following.follower import Follower
@@ -138,7 +138,7 @@ class _Inline(Generic[S, G]):
                 "An inline projection's function raised, so the append did not take place",
                 projection=follower.name,
                 position=failed,
-                why=f"{type(error).__name__}: {error}",
+                why="" if error is None else said(error),
                 at=one.at,
             ) from error
         change: Change = follower.advance(events[-1], folded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from diptych.errors import ProjectionFailed, Unavailable
+from diptych.errors import ProjectionFailed, Unavailable, said
 from diptych.read.port import Change, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.proving.proof import hash_key
@@ -45,7 +45,7 @@ def failure_of(one: Projection, position: int, error: Exception) -> ProjectionFa
         "from time to time. Correct the function and restart",
         projection=one.name,
         position=position,
-        why=f"{type(error).__name__}: {error}",
+        why=said(error),
         at=one.at,
     )
     failure.__cause__ = error

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from diptych.codec import Codec, metadata_of
-from diptych.errors import ProjectionFailed, Unavailable, raised_at
+from diptych.errors import ProjectionFailed, Unavailable, raised_at, said
 from diptych.log import StoredEvent
 from diptych.messages import type_hints
 from diptych.read.parking.desk import NO_KEY, Parked, ParkedKey
@@ -107,7 +107,7 @@ class Parking:
                 "its function is at fault, so it stands still and tries again from time to time. "
                 "Correct the function and restart",
                 projection=self._one.name,
-                why=f"{type(error).__name__}: {error}",
+                why=said(error),
                 at=self._one.at,
             )
             failure.__cause__ = error
@@ -170,10 +170,11 @@ def told(error: Exception | None) -> tuple[str, str]:
     """
     if error is None:
         return "", ""
+    kind, _, text = said(error).partition(": ")
     at = raised_at(error)
-    where = f" (at: {at})" if at and at not in str(error) else ""
-    text = (str(error)[: LONGEST_ERROR - len(where)] + where).replace("\0", "\\0")
-    return type(error).__name__, text.encode(errors="backslashreplace").decode()
+    where = f" (at: {at})" if at and at not in text else ""
+    text = (text[: LONGEST_ERROR - len(where)] + where).replace("\0", "\\0")
+    return kind, text.encode(errors="backslashreplace").decode()
 
 
 def part_of(codec: Codec, type_: str, names: Iterable[str]) -> type[Any]:

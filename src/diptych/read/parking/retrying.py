@@ -17,7 +17,7 @@ from typing import Any, Final
 from msgspec import Struct, structs
 
 from diptych.codec import Codec
-from diptych.errors import CheckpointMoved, ProjectionFailed, ProjectionPaused, Unavailable
+from diptych.errors import CheckpointMoved, ProjectionFailed, ProjectionPaused, Unavailable, said
 from diptych.log import Log, StoredEvent
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.history import Effect, History, fold_one
@@ -92,7 +92,7 @@ class Retry:
                     continue
                 left = await self._store.desk.parked(self._one.name, key, queued=True)
                 return Retried(
-                    self._one.name, key, applied, len(left), ": ".join(told(folded.error))
+                    self._one.name, key, applied, len(left), ": ".join(filter(None, told(folded.error)))
                 )
 
     async def skip(self, effects: Sequence[Parked], actor: str, why: str) -> None:
@@ -233,7 +233,7 @@ class Retry:
             if row.position in errors and row.position not in noted:
                 noted.add(row.position)
                 await self._note(row, errors[row.position])
-        why = "; ".join(dict.fromkeys(": ".join(told(error)) for error in errors.values()))
+        why = "; ".join(dict.fromkeys(": ".join(filter(None, told(error))) for error in errors.values()))
         return Retried(name, NO_KEY, len(readable), len(errors), why)
 
     async def _settle(self, history: History) -> bool:
@@ -313,7 +313,7 @@ class Retry:
                 raise ProjectionFailed(
                     "What was parked cannot be written",
                     projection=one.name,
-                    why=f"{type(error).__name__}: {error}",
+                    why=said(error),
                 ) from error
         return True
 

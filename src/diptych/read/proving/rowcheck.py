@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ForeignCheckpoint, ProjectionFailed
+from diptych.errors import ForeignCheckpoint, ProjectionFailed, raised, said
 from diptych.log import Log, StoredEvent
 from diptych.read.beside import RowsBeside
 from diptych.read.following.fold import recorded
@@ -251,12 +251,13 @@ class _Check:
             if isinstance(event, Exception):
                 raise event
             row = one.fold(rows.get(key), event, key, record)
-        except Exception as error:
+        except BaseException as failure:
+            error = raised(failure)
             raise ProjectionFailed(
                 "The rows cannot be folded aside: the projection fails on an event",
                 projection=one.name,
                 position=stored.position,
-                why=f"{type(error).__name__}: {error}",
+                why=said(error),
                 at=one.at,
             ) from error
         if row is None:
