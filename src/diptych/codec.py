@@ -60,6 +60,7 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`\Z")
 _encode = msgspec.json.Encoder().encode
 _metadata = msgspec.json.Decoder(Metadata)
 _generic = msgspec.json.Decoder(float_hook=Decimal)
+_object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 Flaw: TypeAlias = tuple[str, str]
 Check: TypeAlias = Callable[[Any], Flaw | None]
@@ -230,9 +231,32 @@ def metadata_of(stored: StoredEvent) -> Metadata:
     """Decode a stored event's metadata."""
     try:
         return _metadata.decode(stored.metadata)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise UndecodableEvent(
             "A stored event's metadata does not have the fields that it must",
+            type=stored.type,
+            position=stored.position,
+            why=error,
+        ) from error
+
+
+def time_of(stored: StoredEvent) -> datetime | None:
+    """Return when an event was decided; None where its metadata are damaged."""
+    try:
+        return metadata_of(stored).time
+    except UndecodableEvent:
+        return None
+
+
+def require_whole(stored: StoredEvent) -> None:
+    """Raise ``UndecodableEvent`` unless data and metadata are what every event has."""
+    metadata_of(stored)
+    try:
+        _object.decode(stored.data)
+        bytes(stored.data).decode()
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UndecodableEvent(
+            "A stored event's data are no JSON object: the log is damaged",
             type=stored.type,
             position=stored.position,
             why=error,

@@ -197,3 +197,47 @@ def test_verify_of_rows_names_what_was_changed_by_hand(filled: Cli, folder: Path
     (found,) = filled("verify", "--rows", "--json").json["projections"]
     assert (found["differing"], found["columns"]) == (2, {"customer": 1})
     assert filled("verify", "--rows", "--sample", "0").status == 2
+
+
+def spoil(folder: Path, position: int) -> None:
+    """Damage a stored event."""
+    plant(folder, "DROP TRIGGER events_are_never_changed")
+    plant(folder, f"UPDATE events SET data = '{{\"order\":' WHERE position = {position}")
+
+
+def test_a_damaged_event_is_named_by_its_position_everywhere(filled: Cli, folder: Path) -> None:
+    spoil(folder, 2)
+    shown = filled("log", "show")
+    assert shown.status == 4
+    assert [line.split()[0] for line in shown.out.splitlines()] == ["1"]
+    assert "error[undecodable-event]" in shown.err
+    assert re.search(r"position +2\n", shown.err)
+    assert [line["position"] for line in filled("log", "show", "--after", "2", "--json").lines] == [
+        3
+    ]
+    told = filled("log", "show", "--json")
+    assert (told.status, [line["position"] for line in told.lines]) == (4, [1])
+    done = filled("do", "Touch", "order=2")
+    assert "error[undecodable-event]" in done.err
+    assert re.search(r"position +2\n", done.err)
+    history = filled("ask", "History", "order=2")
+    assert "error[undecodable-event]" in history.err
+    asked = filled("ask", "HowMany")
+    assert (asked.status, asked.out.splitlines()[0]) == (0, "2")
+    [parked] = filled("parked", "show", "summary", "", "--json").json["parked"]
+    assert (parked["position"], parked["kind"]) == (2, "UndecodableEvent")
+    proof = filled("verify")
+    assert (proof.status, "1 effect parked" in proof.out) == (1, True)
+    assert "fault" not in proof.err
+
+
+def test_an_event_damaged_after_it_was_applied_is_named(filled: Cli, folder: Path) -> None:
+    filled("ask", "HowMany")
+    spoil(folder, 2)
+    proof = filled("verify")
+    assert (proof.status, proof.err) == (1, "")
+    assert "no key can be had of: 2" in proof.out
+    rows = filled("verify", "--rows")
+    assert rows.status == 4
+    assert "error[undecodable-event]" in rows.err
+    assert re.search(r"position +2\n", rows.err)

@@ -80,7 +80,8 @@ HINTS: Final[dict[type[DiptychError], str]] = {
     Conflict: "others changed the same; try again",
     Overloaded: "try again in a moment",
     Unavailable: "nothing was stored; try again",
-    UndecodableEvent: "give a field that is new a default; the type of an old one stays as wide",
+    UndecodableEvent: "give a field that is new a default; the type of an old one stays as wide; "
+    "what is damaged is in a backup, and `diptych log show --after POSITION` shows what follows",
     OutcomeUnknown: "with a --key, send it again with the same: it cannot happen twice; "
     "without one, look first with `diptych log show`",
 }

@@ -135,10 +135,18 @@ def _run(
     follow: bool = False,
 ) -> None:
     from diptych.cli.running import opened_log, run
+    from diptych.codec import require_whole
+    from diptych.errors import UndecodableEvent
 
     show = _as_json if options.json else _line_writer()
 
     def write(events: Sequence[StoredEvent]) -> None:
+        for number, event in enumerate(events):
+            try:
+                require_whole(event)
+            except UndecodableEvent:
+                show(events[:number])
+                raise
         show(events)
         if seen is not None:
             seen.update(event.type for event in events)

@@ -44,7 +44,7 @@ def list_(
     columns |= {"event": False, "tried": True, "age": True, "error": False}
     rows: list[tuple[str, ...]] = []
     for one in found:
-        error = f"{one.kind}: {one.error}" if one.kind else ""
+        error = ": ".join(filter(None, (one.kind, one.error)))
         first = str(one.position) if one.events else ""
         tried = str(one.attempts) if one.events else ""
         age = seconds(_age(one)) if one.events else ""
@@ -93,7 +93,7 @@ def show(projection: Projection, key: Key, /, *, options: Given) -> None:
 def _what(one: Parked) -> str:
     if one.state == "skipped":
         return f"{one.actor}: {one.why}"
-    return f"{one.kind}: {one.error}" if one.kind else "waits for those before it"
+    return ": ".join(filter(None, (one.kind, one.error))) or "waits for those before it"
 
 
 @parked.command

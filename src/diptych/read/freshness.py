@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from diptych.codec import metadata_of
+from diptych.codec import metadata_of, time_of
 from diptych.errors import outcome_of
 from diptych.log import StoredEvent
 from diptych.read.following.fold import Used
@@ -176,11 +176,11 @@ class ReadMeasures:
         self._telemetry.number(declared.REBUILD_REMAINING)[projection,].value = remaining
 
     def _latency(self, one: _Measured, span: range, applied: Applied, effects: int) -> None:
-        now = self._clock()
-        low = max(now - metadata_of(applied.last).time.timestamp(), 0.0)
-        high = low
-        if applied.events > 1:
-            high = max(now - metadata_of(applied.first).time.timestamp(), low)
+        now, last, first = self._clock(), time_of(applied.last), time_of(applied.first)
+        if last is None or first is None:
+            return  # the log is damaged
+        low = max(now - last.timestamp(), 0.0)
+        high = max(now - first.timestamp(), low)
         if one.building and not one.building.isdisjoint(span):
             if low > BUILT_SECONDS:
                 return  # what happened before there was a projection is not late
@@ -281,5 +281,5 @@ class Asked:
 
 def _origins(events: Sequence[StoredEvent]) -> list[tuple[str, str]]:
     """Return traceparent and correlation id of the commands behind events, where traced."""
-    found = [metadata_of(stored) for stored in events]
+    found = [metadata_of(stored) for stored in events if time_of(stored) is not None]
     return [(one.traceparent, one.correlation_id) for one in found if one.traceparent is not None]

@@ -7,7 +7,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from diptych.codec import metadata_of
+from diptych.codec import time_of
 from diptych.log import Log
 from diptych.read.following.crew import LEASE_SECONDS
 from diptych.read.following.spans import Spans
@@ -151,9 +151,8 @@ def _proved(proof: Proof | None) -> Proved | None:
 async def age_after(log: Log, position: int) -> float:
     """Return the age in seconds of the first event after a position; 0.0 when there is none."""
     page = await log.read(after=position, limit=1)
-    if not page.events:
-        return 0.0
-    return _age(metadata_of(page.events[0]).time)
+    time = time_of(page.events[0]) if page.events else None
+    return 0.0 if time is None else _age(time)
 
 
 def _age(time: datetime) -> float:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
+from typing import Any
 
-from msgspec import Struct
+from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 from msgspec.structs import replace
 
+from diptych.errors import UndecodableEvent
 from diptych.log import EVERY_EVENT, EventQuery, Page, StoredEvent
 from diptych.logs.sqlite.statements import POINTS_AT_ONCE, SQL, over_legs, over_points, types_of
 from diptych.sql.ranges import is_everything, is_point, legs_of
@@ -61,7 +63,11 @@ def _read_page(connection: sqlite3.Connection, request: Request) -> Page:
     if is_everything(request.query):
         bounds = (after, min(until, after + limit))
         head, found = connection.execute(_READ_ALL, bounds).fetchone()
-        return _page(request, min(head, until), _events.decode(found))
+        try:
+            listed = _events.decode(found)
+        except DecodeError:
+            listed = _apart(connection, _READ_ALL_APART, bounds)
+        return _page(request, min(head, until), listed)
 
     def types_at_the_start(tag: str) -> Iterable[str]:
         # A type that occurs for the first time after this look is not read: nor is its position.
@@ -75,9 +81,14 @@ def _read_page(connection: sqlite3.Connection, request: Request) -> Page:
         return _page(request, until, [])
     upto = until
     events: dict[int, StoredEvent] = {}
-    for statement in over_legs("read_legs", legs, after, until, limit):
+    for n, statement in enumerate(over_legs("read_legs", legs, after, until, limit)):
         head, found = connection.execute(*statement).fetchone()
-        some = _events.decode(found)
+        try:
+            some = _events.decode(found)
+        except DecodeError:
+            some = _apart(
+                connection, *[*over_legs("read_legs_apart", legs, after, until, limit)][n]
+            )
         upto = min(upto, head)
         events.update((event.position, event) for event in some)
     return _page(request, upto, list(events.values()))
@@ -96,8 +107,12 @@ def _read_points(connection: sqlite3.Connection, requests: Sequence[Request]) ->
         head, found = connection.execute(*over_points("read_points", legs, limit)).fetchone()
     except sqlite3.DataError:  # together they are too long; each alone is perhaps not
         return [read_page(connection, request) for request in requests]
+    try:
+        listed = _legs.decode(found)
+    except DecodeError:
+        return [read_page(connection, request) for request in requests]
     events: list[dict[int, StoredEvent]] = [{} for _ in requests]
-    for number, some in _legs.decode(found):
+    for number, some in listed:
         events[number].update((event.position, event) for event in some)
     return [
         _page(request, min(head, request.until), list(own.values()))
@@ -116,7 +131,30 @@ def _page(request: Request, upto: int, events: list[StoredEvent]) -> Page:
     return Page(events, upto=max(request.after, upto))
 
 
+def _apart(
+    connection: sqlite3.Connection, statement: str, parameters: Sequence[Any]
+) -> list[StoredEvent]:
+    """Return events row by row: what is damaged is for those who decode it, at its position."""
+    found: list[StoredEvent] = []
+    for position, id_, type_, tags, data, metadata in connection.execute(statement, parameters):
+        try:
+            marks = _tags.decode(tags)
+        except (DecodeError, TypeError) as error:
+            raise UndecodableEvent(
+                "A stored event's tags are no list of texts: the log is damaged",
+                type=type_,
+                position=position,
+                why=error,
+            ) from error
+        found.append(
+            StoredEvent(position, id_, type_, marks, Raw(data or b""), Raw(metadata or b""))
+        )
+    return found
+
+
 _READ_ALL = SQL["read_all"].format(event=SQL["event"])
+_READ_ALL_APART = SQL["read_all_apart"].format(event=SQL["event_apart"])
+_tags: Decoder[tuple[str, ...]] = Decoder(tuple[str, ...])
 
 _position = attrgetter("position")
 _events: Decoder[list[StoredEvent]] = Decoder(list[StoredEvent])

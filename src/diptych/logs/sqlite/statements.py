@@ -49,7 +49,8 @@ def over_legs(
 def _legs_sql(statement: str, shape: tuple[int, ...], union: str) -> str:
     # Not numbered: Python 3.12 takes numbers for names, which a list of values does not have.
     texts = [SQL["leg"].format(also=" ".join([SQL["leg_also"]] * others)) for others in shape]
-    return SQL[statement].format(legs=f"\n{union} ".join(texts), event=SQL["event"])
+    event = SQL["event_apart" if statement.endswith("_apart") else "event"]
+    return SQL[statement].format(legs=f"\n{union} ".join(texts), event=event)
 
 
 def inserts(statement: str, width: int, values: list[Any]) -> Iterator[tuple[str, list[Any]]]:

@@ -83,11 +83,18 @@ SELECT (SELECT head FROM log),
 FROM ({legs} ORDER BY position LIMIT ?) AS p
 CROSS JOIN events AS e ON e.position = p.position
 
+-- name: read_legs_apart
+SELECT {event} FROM ({legs} ORDER BY position LIMIT ?) AS p CROSS JOIN events AS e ON e.position = p.position
+
 -- name: read_all
 -- Positions have no gaps, so a range of positions is a limit too.
 SELECT (SELECT head FROM log),
        CAST('[' || coalesce(group_concat({event}), '') || ']' AS BLOB)
 FROM events AS e WHERE e.position > ? AND e.position <= ?
+
+-- name: read_all_apart
+-- A damaged event spoils the JSON of its page: then each is a row.
+SELECT {event} FROM events AS e WHERE e.position > ? AND e.position <= ?
 
 -- name: read_points
 -- Many small reads at once: each leg asks for the events of one tag and type (and a LIMIT cannot
@@ -108,3 +115,6 @@ FROM leg
 
 -- name: event
 printf('[%d,"%s","%s",%s,%s,%s]', e.position, e.id, e.type, e.tags, e.data, e.metadata)
+
+-- name: event_apart
+e.position, e.id, e.type, e.tags, CAST(e.data AS BLOB), CAST(e.metadata AS BLOB)

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from diptych.codec import Codec, metadata_of
+from diptych.codec import Codec, time_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
 from diptych.read.following.fold import Folded, RowCache, Span
@@ -152,7 +152,7 @@ class Follower:
             upto.id,
             before.count + count,
             (before.digest + digest) % MODULUS,
-            metadata_of(upto).time,
+            time_of(upto),
             before.slice,
             before.slices,
             tallies,

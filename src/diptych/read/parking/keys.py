@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from diptych.codec import Codec, metadata_of
+from diptych.codec import Codec, time_of
 from diptych.errors import Invalid
 from diptych.log import EventQuery, Log
 from diptych.read.following.engine import Engine
@@ -152,7 +152,7 @@ class ParkedKeys:
                         1,
                         stored.id,
                         stored.type,
-                        metadata_of(stored).time,
+                        time_of(stored) or datetime.now(UTC),
                         datetime.now(UTC),
                     )
             if not page.events:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from diptych.codec import Codec, metadata_of
+from diptych.codec import Codec, time_of
 from diptych.errors import ProjectionFailed, Unavailable, raised_at, said
 from diptych.log import StoredEvent
 from diptych.messages import type_hints
@@ -156,7 +156,7 @@ def parked_of(projection: str, held: Held, now: datetime) -> Parked:
         held.slices or 1,
         stored.id,
         stored.type,
-        metadata_of(stored).time,
+        time_of(stored) or now,
         now,
         *told(error),
         int(error is not None),

@@ -92,7 +92,11 @@ class Retry:
                     continue
                 left = await self._store.desk.parked(self._one.name, key, queued=True)
                 return Retried(
-                    self._one.name, key, applied, len(left), ": ".join(filter(None, told(folded.error)))
+                    self._one.name,
+                    key,
+                    applied,
+                    len(left),
+                    ": ".join(filter(None, told(folded.error))),
                 )
 
     async def skip(self, effects: Sequence[Parked], actor: str, why: str) -> None:
@@ -233,7 +237,9 @@ class Retry:
             if row.position in errors and row.position not in noted:
                 noted.add(row.position)
                 await self._note(row, errors[row.position])
-        why = "; ".join(dict.fromkeys(": ".join(filter(None, told(error))) for error in errors.values()))
+        why = "; ".join(
+            dict.fromkeys(": ".join(filter(None, told(error))) for error in errors.values())
+        )
         return Retried(name, NO_KEY, len(readable), len(errors), why)
 
     async def _settle(self, history: History) -> bool:

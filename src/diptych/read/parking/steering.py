@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import Struct, structs
 
-from diptych.codec import Codec, metadata_of
+from diptych.codec import Codec, metadata_of, time_of
 from diptych.errors import Invalid
 from diptych.log import Log
 from diptych.read.following.engine import Engine
@@ -137,9 +137,7 @@ class Steering:
         """Return a handler's checkpoint at a position, with count and digest from the log."""
         page = await self._log.read(after=position - 1, until=position, limit=1)
         event = page.events[0]
-        at = structs.replace(
-            start, position=position, event_id=event.id, time=metadata_of(event).time
-        )
+        at = structs.replace(start, position=position, event_id=event.id, time=time_of(event))
         audit = Audit(one, self._codec, [at])
         reader = Reader(self._codec, [audit])
         after = 0
