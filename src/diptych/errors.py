@@ -288,6 +288,12 @@ class ViewLost(DiptychError):
     code = "view-lost"
 
 
+class DamagedRow(DiptychError):
+    """A stored row of a view cannot be read as its type says: somebody has changed it."""
+
+    code = "damaged-row"
+
+
 class ViewNotReady(DiptychError):
     """A view's new version is being built, and the live one has not its columns. Ask again."""
 

@@ -13,7 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from diptych.errors import ForeignCheckpoint, Invalid, ProjectionFailed, ProjectionPaused
+from diptych.errors import (
+    DamagedRow,
+    ForeignCheckpoint,
+    Invalid,
+    ProjectionFailed,
+    ProjectionPaused,
+)
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
 from diptych.read.parking import parking
@@ -22,7 +28,7 @@ from diptych.read.parking.keys import ParkedKeys
 from diptych.read.parking.steering import Steering
 from diptych.read.port import Transaction
 from diptych.read.projections import Keyed, Projection, handler, projection
-from diptych.read.proving.rowcheck import verify_rows
+from diptych.read.proving.rowcheck import Column, verify_rows
 from diptych.read.proving.verify import Verdict, verify
 from diptych.read.views import Key, View
 from tests.read.world import (
@@ -649,3 +655,40 @@ async def test_nothing_waits_for_events_that_the_log_has_lost() -> None:
         await world.engine.catch_up()
         assert await trails(world) == expected(events, lambda _e, _k: False)
         await proved(world)
+
+
+async def test_a_damaged_row_parks_its_key_is_named_and_is_mended_by_a_rewind() -> None:
+    """Somebody has changed it so that it cannot even be read."""
+    events = moves(60, names=6)
+    one = Faults().projection()
+    async with World([one, orders()], page=20) as world:
+        await world.append(*events[:30])
+        await world.engine.catch_up()
+        table = Trail.__view__.table_name
+        await world.sql(f"UPDATE {table} SET seen = '{{\"a\":1}}' WHERE name = 'k3'")
+        for follower in world.engine.spans:
+            follower.forget()
+        await world.append(*events[30:], *placed(1))
+        await world.engine.catch_up()
+        assert {s.position for s in await world.engine.status()} == {61}
+        (key,) = await parked_of(world).keys()
+        assert (key.key, key.kind) == ('"k3"', "DamagedRow")
+        for words in ("rewind", "view: Trail", "key: k3", "column: seen", '{"a":1}'):
+            assert words in key.error
+        assert (await proved(world))["trail"].parked == key.events
+        verdict = await verify_rows(world.log, world.codec, world.store, one)
+        assert not verdict.ok
+        assert verdict.rows == 6
+        (fault,) = verdict.faults
+        right = [e.amount for e in events[:30] if "k3" in both(e)]
+        assert (fault.what, fault.key) == ("different", "k3")
+        assert fault.columns == [Column("seen", right, '{"a":1}')]
+        with pytest.raises(DamagedRow, match="k3"):
+            await world.rows(Trail)
+        assert (await parked_of(world).retry("trail", "k3"))[0].left == key.events
+        await control_of(world).rewind("trail")
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await trails(world) == expected(events, lambda _e, _k: False)
+        assert (await proved(world))["trail"].parked == 0
+        assert (await verify_rows(world.log, world.codec, world.store, one)).ok

@@ -18,6 +18,7 @@ from diptych.errors import (
     CheckpointMoved,
     Closed,
     Conflict,
+    DamagedRow,
     DecisionFailed,
     DefinitionError,
     DiptychError,
@@ -109,6 +110,7 @@ FAULT: Final = Answered(
 )
 
 FAULTS: Final[tuple[type[DiptychError], ...]] = (
+    DamagedRow,
     DecisionFailed,
     FunctionFailed,
     RuleFailed,

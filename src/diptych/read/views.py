@@ -22,7 +22,7 @@ from typing import (
 
 from msgspec import Struct, StructMeta, field
 
-from diptych.errors import DefinitionError, Invalid, place
+from diptych.errors import DamagedRow, DefinitionError, Invalid, place, said
 from diptych.messages import type_hints
 from diptych.read.kinds import Dialect, Storage, bare, kind_of
 
@@ -213,8 +213,34 @@ class Layout:
             return []
         if self._reads:
             columns = zip(self.columns.values(), zip(*rows, strict=True), strict=True)
-            rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
+            try:
+                rows = list(zip(*[s.from_column(c) for s, c in columns], strict=True))
+            except Exception as error:
+                raise self._damaged(rows, error) from error
         return list(starmap(self._view, rows))
+
+    def _damaged(self, rows: Iterable[Sequence[Any]], failure: Exception) -> Exception:
+        """Return the error of the first row that cannot be read: its key, column and value."""
+        for row in rows:
+            read: dict[str, Any] = {}
+            wrong: dict[str, Exception] = {}
+            for (name, storage), value in zip(self.columns.items(), row, strict=True):
+                try:
+                    (read[name],) = storage.from_column([value])
+                except Exception as error:
+                    read[name], wrong[name] = value, error
+            for name, why in wrong.items():
+                key = tuple(read[field] for field in self.keys)
+                return DamagedRow(
+                    "A stored row cannot be read: somebody has changed it. `diptych projections "
+                    "rewind` has the rows of its projection made anew from the log",
+                    view=self._view.__name__,
+                    key=key if len(key) > 1 else key[0],
+                    column=name,
+                    got=read[name],
+                    why=said(why),
+                )
+        return failure
 
 
 def _snake(name: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from msgspec import Struct
 
 from diptych.codec import metadata_of
-from diptych.errors import raised
+from diptych.errors import DamagedRow, raised
 from diptych.log import StoredEvent
 from diptych.messages import Recorded
 from diptych.read.following.unseen import Unseen
@@ -176,6 +176,7 @@ def _fold(
         known |= loaded
         if isinstance(loaded, Loaded):
             cache.note(loaded, used[0][0].position)
+        _hold_damaged(known, used, found, parking)
     rows = dict(known)
     passed = found.pass_over(cache.ahead, used) if cache.ahead else None
     yield from _rows(one, used, found, rows, parking)
@@ -371,6 +372,18 @@ def _hold_from(found: _Found, used: Sequence[Used], first: int, error: Exception
             found.hold(place, used, error if place == first else None)
             wanted[place] = False
     found.keep(wanted)
+
+
+def _hold_damaged(
+    known: dict[Any, Any], used: Sequence[Used], found: _Found, parking: Parking
+) -> None:
+    """Hold all effects of keys whose rows cannot be read."""
+    damaged = {key: row for key, row in known.items() if isinstance(row, DamagedRow)}
+    for key, error in damaged.items():
+        del known[key]
+        first = found.keys.index(key)
+        parking.require_room(found.held, found.which[first], error)
+        _hold_from(found, used, first, error)
 
 
 def recorded(stored: StoredEvent, event: Any) -> Recorded:

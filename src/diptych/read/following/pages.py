@@ -8,12 +8,14 @@ from collections.abc import Sequence, Set
 from typing import Any
 
 from diptych.codec import Codec
+from diptych.errors import DamagedRow
 from diptych.log import StoredEvent
 from diptych.read.following.fold import CHUNK, PAUSE_SECONDS, Folded, Used, fold_used
 from diptych.read.following.follower import Follower
-from diptych.read.port import ViewStore
+from diptych.read.port import View, ViewStore
 from diptych.read.projections import Keyed
 from diptych.read.proving.proof import hash_events
+from diptych.read.rowstore import Loaded
 
 
 async def decode_page(
@@ -65,6 +67,22 @@ def undecodable(codec: Codec, stored: StoredEvent) -> Exception:
     raise AssertionError("decoded at the second attempt")
 
 
+async def load_apart(store: ViewStore, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
+    """Load rows; in place of one that is damaged stands the error of reading it."""
+    try:
+        return await store.load(view, keys)
+    except DamagedRow as error:
+        if len(keys) == 1:
+            return {keys[0]: error}
+    half = len(keys) // 2
+    first = await load_apart(store, view, keys[:half])
+    second = await load_apart(store, view, keys[half:])
+    both = first | second
+    if isinstance(first, Loaded) or isinstance(second, Loaded):
+        return Loaded(both, getattr(first, "positions", {}) | getattr(second, "positions", {}))
+    return both
+
+
 async def fold_page(
     one: Keyed, follower: Follower, store: ViewStore, used: Sequence[Used]
 ) -> Folded:
@@ -77,7 +95,7 @@ async def fold_page(
             if asked is None:
                 await asyncio.sleep(0)
             else:
-                answer = await store.load(one.view, asked)
+                answer = await load_apart(store, one.view, asked)
             asked = folding.send(answer)
     except StopIteration as stop:
         folded: Folded = stop.value

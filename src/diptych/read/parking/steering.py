@@ -75,8 +75,8 @@ class Steering:
         A fold begins at position 0 whatever ``to`` is: its rows go, and it is folded anew from the
         first event; queries answer meanwhile from what is there, as of where it stands. A handler:
         its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
-        forgotten. Workers take it up within seconds. Raises ``Invalid``; ``ForeignCheckpoint`` for a
-        handler that is to go back to another position than 0 and is not at one of this log.
+        forgotten. Workers take it up within seconds. Raises ``Invalid``; ``ForeignCheckpoint`` for
+        a handler that is not of this log, and is to go back to another position than 0.
         """
         engine, one = await self._of(projection)
         spans = (await engine.store.checkpoints())[one.name]

@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ForeignCheckpoint, ProjectionFailed, raised, said
+from diptych.errors import DamagedRow, ForeignCheckpoint, ProjectionFailed, raised, said
 from diptych.log import Log, StoredEvent
 from diptych.read.beside import RowsBeside
 from diptych.read.following.fold import recorded
@@ -176,12 +176,16 @@ class _Check:
         doubtful: dict[Any, None] = {}
         left = dict.fromkeys(expected)
         async for row in self._rows():
-            key = self._one.definition.key_of(row)
+            damaged = isinstance(row, DamagedRow)
+            key = row.key if damaged else self._one.definition.key_of(row)
             if not mine(key):
                 continue
             self.compared += 1
             left.pop(key, None)
-            if expected.get(key) != row:
+            if damaged:
+                right = getattr(expected.get(key), row.column, None)
+                self.faults.append(RowFault("different", key, [Column(row.column, right, row.got)]))
+            elif expected.get(key) != row:
                 doubtful[key] = None
         self.compared += len(left)
         doubtful |= left
@@ -284,7 +288,7 @@ class _Check:
         return (await self._store.checkpoints())[self._one.name]
 
     async def _rows(self) -> AsyncIterator[Any]:
-        """Iterate over all rows, page by page."""
+        """Iterate over all rows, page by page; for one that is damaged, the error says which."""
         if isinstance(self._store, RowsBeside):
             async for row in self._store.scan(self._one.view):
                 yield row
@@ -293,19 +297,30 @@ class _Check:
 
         definition = self._one.definition
         columns: list[Any] = [definition.column(f.name) for f in definition.key_fields]
-        statement: Any = select(self._one.view).order_by(*columns).limit(PAGE)
+        statement: Any = select(self._one.view).order_by(*columns)
         last: Any = None
+        limit = PAGE
         while True:
-            wanted = statement
+            wanted = statement.limit(limit)
             if last is not None:
                 values: Iterable[Any] = last if len(columns) > 1 else (last,)
-                wanted = statement.where(tuple_(*columns) > tuple_(*values))
-            rows: list[Any] = (await self._store.all(wanted)).rows
+                wanted = wanted.where(tuple_(*columns) > tuple_(*values))
+            try:
+                rows: list[Any] = (await self._store.all(wanted)).rows
+            except DamagedRow as error:
+                if limit > 1:
+                    limit //= 2
+                    continue
+                if any(error.column == field.name for field in definition.key_fields):
+                    raise  # there is no going on from it
+                yield error
+                last, limit = error.key, PAGE
+                continue
             for row in rows:
                 yield row
-            if len(rows) < PAGE:
+            if len(rows) < limit:
                 return
-            last = definition.key_of(rows[-1])
+            last, limit = definition.key_of(rows[-1]), PAGE
 
 
 class _Reach:
