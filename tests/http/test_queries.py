@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import httpx
 import pytest
 
-from diptych import App, Command, Event, Key, Tag, View
+from diptych import App, Command, Event, Key, Query, Tag, View, Views, select
 from diptych.http import Limits, service
 from tests.http.conftest import client_of, placing
 from tests.http.shop import app
@@ -216,3 +216,33 @@ async def test_readiness_names_projections_that_do_not_apply_everything_and_stay
         "arrival", 1, 1,
     )  # fmt: skip
     assert "a secret" not in health.text
+
+
+class Wide(Query[int]):
+    skip: int
+
+
+@parked.answers
+async def wide(query: Wide, views: Views) -> int:
+    return len(await views.all(select(Arrival).offset(query.skip)))
+
+
+class Broken(Query[int]):
+    pass
+
+
+@parked.answers
+def broken(query: Broken) -> int:
+    raise SystemExit(3)
+
+
+async def test_an_int_beyond_64_bits_is_422_and_a_failed_query_speaks_of_no_key() -> None:
+    async with parked.open(log="memory:", views="memory:") as running:
+        async with client_of(service(running)) as client:
+            for skip in (2**63, 10**26):
+                far = await client.get("/queries/Wide", params={"skip": skip})
+                assert (far.status_code, far.json()["code"]) == (422, "invalid")
+            failed = await client.get("/queries/Broken")
+            assert (failed.status_code, failed.json()["code"]) == (500, "function-failed")
+            assert failed.json()["detail"] == ("It has been logged under the id given in instance.")
+            assert (await client.get("/queries/Wide", params={"skip": 0})).json() == 0

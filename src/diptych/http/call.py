@@ -70,7 +70,7 @@ class Call:
 
     async def problem(self, error: BaseException) -> None:
         """Answer with the problem details of an error."""
-        status, told, headers = problem_of(error)
+        status, told, headers = problem_of(error, reading=self.scope["method"] != "POST")
         await self.answer(status, encoded(told), [*_PROBLEM, *headers])
 
 

@@ -109,6 +109,9 @@ FAULT: Final = Answered(
     "send it again with the same idempotency key only.",
 )
 
+READ_FAILED: Final = "It has been logged under the id given in instance."
+"""What is said of it where nothing was to be done."""
+
 FAULTS: Final[tuple[type[DiptychError], ...]] = (
     DamagedRow,
     DecisionFailed,
@@ -159,8 +162,13 @@ def answer_to(error: DiptychError) -> Answered:
     return next((a for kind, a in ERRORS.items() if isinstance(error, kind)), FAULT)
 
 
-def problem_of(error: BaseException) -> tuple[int, dict[str, Any], Headers]:
-    """Return status, problem details and headers; a fault is logged."""
+def problem_of(
+    error: BaseException, *, reading: bool = False
+) -> tuple[int, dict[str, Any], Headers]:
+    """Return status, problem details and headers; a fault is logged.
+
+    ``reading``: nothing was to be done, so there is no doubt whether it was.
+    """
     headers: Headers = []
     if isinstance(error, Problem):
         answered, code, detail, facts = DOOR[error.code], error.code, error.detail, error.facts
@@ -178,6 +186,8 @@ def problem_of(error: BaseException) -> tuple[int, dict[str, Any], Headers]:
         "code": code,
     }
     if answered is FAULT:
+        if reading:
+            told["detail"] = READ_FAILED
         told["instance"] = f"urn:uuid:{new_id()}"
         _logger.error("%s: %s", told["instance"], said(error), exc_info=error)
     if shown := _shown(facts, answered.facts):

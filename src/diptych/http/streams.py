@@ -160,7 +160,7 @@ def _taken(following: asyncio.Task[bytes]) -> tuple[bytes, bool]:
 
 def _problem(error: BaseException) -> bytes:
     """Return the event that says why a stream ends."""
-    _, told, _ = problem_of(error)
+    _, told, _ = problem_of(error, reading=True)
     return b"event: problem\ndata: %s\n\n" % encoded(told)
 
 

@@ -5,7 +5,7 @@ Imports SQLAlchemy, so it is imported when the first statement comes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from sqlalchemy import Table
@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
+from diptych.read.kinds import INT64
 from diptych.read.tables import Stored, table_of
 from diptych.read.views import Definition, View, definition_of
 
@@ -112,6 +113,8 @@ class Plans(Generic[P]):
                 rule="a SQLAlchemy Core statement",
                 got=type(statement).__qualname__,
             ) from None
+        if cache_key is not None:
+            _require_ints(cache_key.bindparams)
         plan = None if cache_key is None else self._plans.get(cache_key.key)
         if plan is None:
             try:
@@ -126,6 +129,24 @@ class Plans(Generic[P]):
             return Planned(statement, plan, plan.values(cache_key))
         except SQLAlchemyError as error:
             raise not_run("SQLAlchemy", statement, error) from error
+
+
+def _require_ints(binds: Iterable[Any]) -> None:
+    """Raise ``Invalid`` for an int that no SQL integer can be; a Decimal's column has no bounds."""
+    for bind in binds:
+        given = bind.effective_value
+        for value in given if isinstance(given, (list, tuple)) else (given,):
+            if (
+                isinstance(value, int)
+                and value not in INT64
+                and not (isinstance(bind.type, Stored) and bind.type.kind.name == "decimal")
+            ):
+                raise Invalid(
+                    "SQL integers have 64 bits, in a limit, an offset and a condition too",
+                    field="statement",
+                    rule="-2^63 <= value < 2^63",
+                    got=f"an int of {value.bit_length()} bits",
+                )
 
 
 def not_run(who: str, statement: Any, why: BaseException, hint: str = "") -> Invalid:

@@ -166,6 +166,25 @@ class QueryContract(StoreMaker):
                         assert [r.value for r in rows] == [value] * min(limit, 10 * (value < 3))
                     assert list(store.views_of(store.plan(statement))) == [Counter]
 
+    async def test_ints_beyond_64_bits_are_refused_wherever_they_stand(self) -> None:
+        """``Invalid``, for they may come from a client; and so in a list, a limit or an offset."""
+        async with self.new_store() as store:
+            await put(store, Counter("a", 1))
+            counters = select(Counter)
+            for far in (2**63, -(2**63) - 1, 10**30, 10**5000):
+                for statement in (
+                    counters.where(Counter.value == far),
+                    counters.where(column(Counter.value).in_([1, far])),
+                    counters.limit(far),
+                    counters.limit(1).offset(far),
+                ):
+                    await error_of(store.all(statement), Invalid)
+                    await error_of(store.rows(statement), Invalid)
+            assert (await store.all(counters)).rows == [Counter("a", 1)]
+            await put(store, sample("a"))  # a Decimal has no such bounds
+            rich = select(Everything.key).where(Everything.money == 10**20)  # type: ignore[call-overload]
+            assert (await store.rows(rich)).rows == []
+
     async def test_any_select_gives_tuples_of_python_values(self) -> None:
         """Aggregates, joins and expressions; sums of ints are ints."""
         from sqlalchemy import func
