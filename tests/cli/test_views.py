@@ -176,7 +176,7 @@ def test_verify_names_events_and_keys(filled: Cli, folder: Path) -> None:
     plant(folder, f"UPDATE diptych_checkpoints SET position = 2, event_id = '{event}'")
     said = filled("verify")
     assert said.status == 1
-    assert said.out.splitlines()[-1].split()[:4] == ["ahead", "3", "Placed", "3"]
+    assert said.out.splitlines()[-2].split()[:4] == ["ahead", "3", "Placed", "3"]
     (fault,) = filled("verify", "--json").json["projections"][0]["faults"]
     assert (fault["what"], fault["position"], fault["key"]) == ("ahead", 3, "3")
 
@@ -190,7 +190,7 @@ def test_verify_of_rows_names_what_was_changed_by_hand(filled: Cli, folder: Path
     assert filled("verify").status == 0
     said = filled("verify", "--rows")
     assert said.status == 1
-    assert [line.split() for line in said.out.splitlines()[-2:]] == [
+    assert [line.split() for line in said.out.splitlines()[-3:-1]] == [
         ["different", "2", "customer", "bob", "eve"],
         ["missing", "3"],
     ]
@@ -241,3 +241,21 @@ def test_an_event_damaged_after_it_was_applied_is_named(filled: Cli, folder: Pat
     assert rows.status == 4
     assert "error[undecodable-event]" in rows.err
     assert re.search(r"position +2\n", rows.err)
+
+
+def test_a_proof_names_what_mends_its_finding(filled: Cli, folder: Path) -> None:
+    """And it does mend it."""
+    filled("ask", "HowMany")
+    plant(folder, "UPDATE summary SET pieces = 7, total = 'abc' WHERE \"order\" = '2'")
+    plant(folder, "UPDATE diptych_checkpoints SET count = count - 1")
+    for words in (["verify"], ["verify", "--rows"]):
+        found = filled(*words)
+        assert found.status == 1
+        line = found.out.splitlines()[-1]
+        assert "→ `diptych projections rewind summary` has its rows made anew" in line
+        assert filled(*words, "--json").json["projections"][0]["remedy"] in line
+    assert filled("projections", "rewind", "summary", "--yes").status == 0
+    assert filled("ask", "HowMany").out.startswith("3")
+    for words in (["verify"], ["verify", "--rows"]):
+        found = filled(*words)
+        assert (found.status, "→" in found.out) == (0, False)

@@ -237,12 +237,14 @@ def broken(query: Broken) -> int:
 
 
 async def test_an_int_beyond_64_bits_is_422_and_a_failed_query_speaks_of_no_key() -> None:
-    async with parked.open(log="memory:", views="memory:") as running:
-        async with client_of(service(running)) as client:
-            for skip in (2**63, 10**26):
-                far = await client.get("/queries/Wide", params={"skip": skip})
-                assert (far.status_code, far.json()["code"]) == (422, "invalid")
-            failed = await client.get("/queries/Broken")
-            assert (failed.status_code, failed.json()["code"]) == (500, "function-failed")
-            assert failed.json()["detail"] == ("It has been logged under the id given in instance.")
-            assert (await client.get("/queries/Wide", params={"skip": 0})).json() == 0
+    async with (
+        parked.open(log="memory:", views="memory:") as running,
+        client_of(service(running)) as client,
+    ):
+        for skip in (2**63, 10**26):
+            far = await client.get("/queries/Wide", params={"skip": skip})
+            assert (far.status_code, far.json()["code"]) == (422, "invalid")
+        failed = await client.get("/queries/Broken")
+        assert (failed.status_code, failed.json()["code"]) == (500, "function-failed")
+        assert failed.json()["detail"] == "It has been logged under the id given in instance."
+        assert (await client.get("/queries/Wide", params={"skip": 0})).json() == 0

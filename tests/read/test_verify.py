@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
+import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Context, Decimal, localcontext
+from pathlib import Path
 from typing import Any, cast
 
 import msgspec
@@ -15,7 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diptych.errors import Unavailable
+from diptych.logs.sqlite import SqliteLog
+from diptych.read.events import Events
 from diptych.read.following import fold
+from diptych.read.parking.steering import Steering
 from diptych.read.port import Change, Checkpoint
 from diptych.read.proving import proof
 from diptych.read.proving.blame import Unit, explain
@@ -412,3 +417,52 @@ def test_ranges_in_words() -> None:
     assert ranges([3, 8, 7, 9]) == "3, 7 to 9"
     assert ranges([]) == ""
     assert ranges(range(0, 100, 2), most=2) == "0, 2 and 48 more ranges"
+
+
+@pytest.mark.parametrize("lost", [[20], [1, 2], [*range(30, 70)], [19, 21, 60]])
+async def test_events_that_the_log_has_lost_are_named_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: list[int]
+) -> None:
+    """Whether projections have applied them or not; and nothing beyond the head is spoken of."""
+    monkeypatch.setattr("diptych.read.proving.verify.PAGE", 50)
+    log = await SqliteLog.open(tmp_path / "log.db")
+    async with World([orders(), journals()], log=log, page=50) as world:
+        await world.append(*(placed(n)[0] if n % 2 else Noted("x") for n in range(400)))
+        await world.engine.catch_up()
+        database = sqlite3.connect(tmp_path / "log.db")
+        with database:
+            database.execute("DROP TRIGGER events_are_never_deleted")
+            database.executemany("DELETE FROM events WHERE position = ?", [(p,) for p in lost])
+        database.close()
+        for verdict in await verify(world.log, world.codec, world.store, world.projections):
+            assert not verdict.ok
+            assert [p for a, b in verdict.gaps for p in range(a, b + 1)] == lost
+            assert f"the log itself has no event at: {ranges(lost)}" in verdict.reason
+            assert all(last <= 400 for _, last in verdict.unresolved)
+        # Whoever reads it passes over the gap, and over nothing else.
+        assert len([e async for e in Events(log, world.codec).all()]) == 400 - len(lost)
+        await Steering(log, world.codec, [world.engine]).rewind("order")
+        await world.engine.open()
+        await world.engine.catch_up()
+        (verdict, _) = await verify(world.log, world.codec, world.store, world.projections)
+        assert verdict.count == 200 - sum(p % 2 == 0 for p in lost)
+        assert verdict.gaps
+        assert not verdict.unresolved
+    await log.close()
+
+
+async def test_a_checkpoint_at_an_event_that_is_lost_is_refused_rightly(tmp_path: Path) -> None:
+    log = await SqliteLog.open(tmp_path / "log.db")
+    async with World([orders()], log=log) as world:
+        await world.append(*placed(1, 2, 3))
+        await world.engine.catch_up()
+        await world.append(*placed(4))
+        database = sqlite3.connect(tmp_path / "log.db")
+        with database:
+            database.execute("DROP TRIGGER events_are_never_deleted")
+            database.execute("DELETE FROM events WHERE position = 3")
+        database.close()
+        (verdict,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert "The log has no event at the position" in verdict.reason
+        assert "head: 4" in verdict.reason
+    await log.close()

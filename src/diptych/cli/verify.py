@@ -33,6 +33,8 @@ def verify(
     ends with status 1 when there are any, or parked keys. An effect is one event applied to one
     key, so an event may have several, or none. What was proved is kept with the views.
 
+    Ends with the command that mends what was found, where there is one.
+
     With --rows it proves the rows instead: it names those that are missing, should not be, or
     differ, and the columns. Handlers have no fold, so they are passed over.
     """
@@ -71,6 +73,8 @@ def verify(
             name = (f"{one.projection}: ", "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
             _print_faults(console, one)
+            if one.remedy:
+                console.print(Text.assemble(("  → ", "cyan"), one.remedy), soft_wrap=True)
         for text in _beside(one):
             console.print(Text(f"{one.projection}: {text}", "yellow"), soft_wrap=True)
     return OK if right else NO
@@ -99,7 +103,10 @@ def _beside(one: Verdict | RowVerdict) -> list[str]:
         return []
     said: list[str] = []
     if one.parked:
-        said.append(f"{counted(one.parked, 'effect')} parked: see `diptych parked list`")
+        said.append(
+            f"{counted(one.parked, 'effect')} parked: see `diptych parked list`, correct the "
+            "function, then `diptych parked retry`"
+        )
     if one.skipped:
         said.append(f"{counted(one.skipped, 'effect')} skipped")
     if one.unknown:

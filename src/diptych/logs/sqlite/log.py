@@ -131,8 +131,9 @@ class SqliteLog:
         """Return the next matching events after a position, at most ``limit``, up to ``until``."""
         self._require_open()
         require_limit(limit)
-        until = FOREVER if until is None else until
-        return self._reads.ask(Request(findable(query), after, until, limit))
+        until = FOREVER if until is None else min(until, FOREVER)
+        request = Request(findable(query), min(after, FOREVER), until, min(limit, FOREVER))
+        return self._reads.ask(request)
 
     async def _read(self, requests: list[Request]) -> list[Page]:
         return await self._database.read(lambda connection: read_pages(connection, requests))

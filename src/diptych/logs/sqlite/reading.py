@@ -67,7 +67,8 @@ def _read_page(connection: sqlite3.Connection, request: Request) -> Page:
             listed = _events.decode(found)
         except DecodeError:
             listed = _apart(connection, _READ_ALL_APART, bounds)
-        return _page(request, min(head, until), listed)
+        # No further than was looked: somebody may have deleted events.
+        return _page(request, min(head, bounds[1]), listed)
 
     def types_at_the_start(tag: str) -> Iterable[str]:
         # A type that occurs for the first time after this look is not read: nor is its position.

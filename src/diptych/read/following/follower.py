@@ -260,6 +260,14 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
     if checkpoint.position == 0:
         return
     page = await log.read(after=checkpoint.position - 1, until=checkpoint.position, limit=1)
+    if not page.events and (head := await log.head()) >= checkpoint.position:
+        raise ForeignCheckpoint(
+            "The log has no event at the position of the projection's checkpoint, though its head "
+            f"lies behind it: somebody has deleted it; {remedy}",
+            projection=checkpoint.projection,
+            position=checkpoint.position,
+            head=head,
+        )
     if not page.events:
         raise ForeignCheckpoint(
             "The projection's checkpoint lies beyond the head of the log, which has lost events "

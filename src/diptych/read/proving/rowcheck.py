@@ -24,6 +24,7 @@ from diptych.read.following.pages import undecodable
 from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Keyed
+from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import hash_key
 from diptych.read.select import select
 
@@ -59,7 +60,8 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
     """What was found of a projection's rows. ``rows`` were compared, ``differing`` of them differ.
 
     ``columns`` says in how many rows each column differs; ``faults`` are the first of them.
-    ``unsettled`` keys changed so fast that they could not be told. ``reason`` says it in words.
+    ``unsettled`` keys changed so fast that they could not be told. ``reason`` says it in words,
+    ``remedy`` what to do.
     """
 
     projection: str
@@ -72,6 +74,7 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
     faults: list[RowFault] = []
     unsettled: list[Any] = []
     reason: str = ""
+    remedy: str = ""
 
 
 async def verify_rows(
@@ -85,8 +88,9 @@ async def verify_rows(
 ) -> RowVerdict:
     """Fold a projection's events aside and compare the rows; ``sample``: that share of the keys."""
     began = time.perf_counter()
+    spans = (await store.checkpoints()).get(one.name, [])
     try:
-        await refuse_foreign_spans(one.name, (await store.checkpoints()).get(one.name, ()), log)
+        await refuse_foreign_spans(one.name, spans, log)
     except ForeignCheckpoint as error:
         return RowVerdict(
             projection=one.name,
@@ -96,6 +100,7 @@ async def verify_rows(
             seconds=time.perf_counter() - began,
             sample=sample,
             reason=str(error),
+            remedy=mending(one, spans, log),
         )
     check = _Check(log, codec, store, one, sample)
     rows = await check.count()
@@ -118,6 +123,7 @@ async def verify_rows(
         faults=faults[:most],
         unsettled=check.unsettled,
         reason=_reason(faults, check.unsettled, columns),
+        remedy=mending(one, spans, log) if faults else "",
     )
 
 

@@ -12,20 +12,21 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any, Final, Literal
 
 from msgspec import Struct
 
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
-from diptych.log import Log
+from diptych.log import Log, StoredEvent
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
 from diptych.read.proving.audit import Audit, Effects, Reader
 from diptych.read.proving.blame import Unit, explain
+from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
 PAGE: Final = 2000
@@ -53,7 +54,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     ``missing``: positions that were skipped; ``doubled``: applied once too often (thrice: named
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
     and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
-    be told apart. ``reason`` says it in words. ``position`` is that of the slices furthest behind.
+    be told apart. ``gaps``: ranges of positions at which the log itself has no event, though it
+    lies behind its head: what was there cannot be known. ``reason`` says it in words, ``remedy`` what to do. ``position`` is that of the slices furthest behind.
     """
 
     projection: str
@@ -66,7 +68,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     ahead: list[int] = []
     faults: list[Fault] = []
     unresolved: list[tuple[int, int]] = []
+    gaps: list[tuple[int, int]] = []
     reason: str = ""
+    remedy: str = ""
     parked: int = 0
     skipped: int = 0
     unknown: dict[str, int] = {}
@@ -117,11 +121,13 @@ async def _verify(
                 count=sum(span.count for span in spans),
                 seconds=time.perf_counter() - began,
                 reason=str(error),
+                remedy=mending(one, spans, log),
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
-    await _read(log, codec, [look.audit for look in looked])
+    gaps = await _read(log, codec, [look.audit for look in looked])
     for look in looked:
+        look.gaps = [gap for gap in gaps if gap[0] <= max(look.audit.reach)]
         await excuse(log, look.audit, parked[look.audit.projection.name])
         verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
         await store.prove(look.proof(verdict))
@@ -146,15 +152,20 @@ def _revisions(spans: Sequence[Checkpoint]) -> list[int]:
     return [span.revision for span in spans for _ in range(span.slices)]
 
 
-async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
-    """Read the log for audits."""
+async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> list[tuple[int, int]]:
+    """Read the log for audits; return the ranges of positions at which it has no event."""
     until = max((position for audit in audits for position in audit.reach), default=0)
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
     reading: asyncio.Task[Any] | None = None
+    gaps: list[tuple[int, int]] = []
     while after < until:
         page = await (reading or log.read(after=after, until=until, limit=PAGE))
-        after = page.upto
+        # There is an event at `until`, so a page without one is a gap.
+        upto = max(page.upto, min(after + PAGE, until) if not page.events else 0)
+        if len(page.events) != upto - after:
+            gaps += _gaps(page.events, after, upto)
+        after = upto
         reading = (
             asyncio.ensure_future(log.read(after=after, until=until, limit=PAGE))
             if after < until
@@ -162,6 +173,13 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> None:
         )
         for _ in reader.take(page.events):
             await asyncio.sleep(0)
+    return gaps
+
+
+def _gaps(events: Sequence[StoredEvent], after: int, upto: int) -> list[tuple[int, int]]:
+    """Return the ranges in (after, upto] where there is no event."""
+    there = [after, *(stored.position for stored in events), upto + 1]
+    return [(a + 1, b - 1) for a, b in pairwise(there) if b - a > 1]
 
 
 class _Look:
@@ -177,6 +195,7 @@ class _Look:
     ) -> None:
         self.spans = spans
         self.blocks = blocks
+        self.gaps: list[tuple[int, int]] = []
         self.partly = proof is not None and _fits(proof, spans)
         if self.partly:
             assert proof is not None
@@ -207,7 +226,11 @@ class _Look:
             ahead=_positions(faults, "ahead"),
             faults=faults,
             unresolved=unresolved,
+            gaps=self.gaps,
             reason=reason,
+            remedy=mending(self.audit.projection, self.spans, log, gaps=bool(self.gaps))
+            if reason
+            else "",
             parked=self.audit.parked,
             skipped=self.audit.skipped,
             unknown=dict(self.audit.unknown),
@@ -243,7 +266,7 @@ class _Look:
             effects = self.audit.effects(page.events)
             found = [] if expected == actual else _explained(effects, actual, expected)
             if found is None:
-                unresolved.append((max(first, 1), last))
+                unresolved.append((max(first, 1), min(last, max(self.audit.reach))))
                 tails.close()
                 continue
             tails.look(effects, {index for sign, index in found if sign < 0})
@@ -258,6 +281,9 @@ class _Look:
 
     def _reason(self, faults: list[Fault], unresolved: list[tuple[int, int]], tails: _Tails) -> str:
         said: list[str] = []
+        if self.gaps:
+            lost = ranges(p for a, b in self.gaps for p in range(a, b + 1))
+            said.append(f"the log itself has no event at: {lost}; somebody has deleted it")
         if missing := _positions(faults, "missing"):
             said.append(f"missing: {ranges(missing)}")
             said += tails.told()
