@@ -155,6 +155,8 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(error, DiptychError):
         status = next((s for kind, s in STATUS.items() if isinstance(error, kind)), FAULT)
         hint = next((h for kind, h in HINTS.items() if isinstance(error, kind)), "")
+        if isinstance(error, Unavailable) and "user" in error.facts:
+            hint = "let this user write there, or run as one who may"
         if isinstance(error, DefinitionError) and "known" in error.facts and "store" in error.facts:
             names = [*str(error.facts["known"]).split(", "), error.facts["store"]]
             hint = f'--views "{" ".join(f"{name}=URL" for name in names if name != "none")}"'

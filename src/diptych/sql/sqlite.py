@@ -74,16 +74,18 @@ class Database:
 
     def _connect(self, *, writing: bool = False) -> sqlite3.Connection:
         target = ":memory:" if self.path is None else str(self.path)
+        frozen = self.path is not None and is_frozen(self.path)
         connection: sqlite3.Connection | None = None
         try:
             connection = sqlite3.connect(
-                target,
+                f"{self.path.resolve().as_uri()}?immutable=1" if self.path and frozen else target,
+                uri=frozen,
                 timeout=BUSY_SECONDS,
                 isolation_level=None,
                 check_same_thread=False,
                 cached_statements=512,
             )
-            if writing:
+            if writing and not frozen:
                 patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 connection.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
                 connection.execute("PRAGMA wal_autocheckpoint = 16000")
@@ -257,7 +259,7 @@ def _serve(jobs: _Jobs, connection: sqlite3.Connection) -> None:
         try:
             result = job(connection)
         except sqlite3.DatabaseError as error:
-            failure = failure_of(error)
+            failure = failure_of(error, connection)
             failure.__cause__ = error
         except BaseException as error:  # handed to the caller, whatever it is
             failure = error
@@ -329,8 +331,12 @@ def is_faulty(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _FAULTS
 
 
-def failure_of(error: sqlite3.DatabaseError) -> Exception:
+def failure_of(
+    error: sqlite3.DatabaseError, connection: sqlite3.Connection | None = None
+) -> Exception:
     """Return the library's error for one of SQLite's: what callers can do something about."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_READONLY:
+        return _read_only(error, connection)
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable("SQLite refused the work; nothing of it was stored", why=error)
     if type(error) is sqlite3.DatabaseError:
@@ -340,6 +346,38 @@ def failure_of(error: sqlite3.DatabaseError) -> Exception:
             why=error,
         )
     return error  # a fault in a statement of ours, or a value that cannot be bound
+
+
+def _read_only(error: sqlite3.Error, connection: sqlite3.Connection | None) -> Unavailable:
+    path = ""
+    if connection is not None:
+        with suppress(sqlite3.Error):
+            path = connection.execute("PRAGMA database_list").fetchone()[2]
+    return Unavailable(
+        "The SQLite file, or its folder, where SQLite keeps files beside it, may not be written by "
+        "this user; nothing was stored, and trying again does not help",
+        path=path or "?",
+        user=getattr(os, "geteuid", lambda: "?")(),
+        why=error,
+    )
+
+
+def is_frozen(path: Path) -> bool:
+    """Whether a file is one that this user may only read, and in whose folder he can make none.
+
+    SQLite then cannot keep what WAL needs beside it. Where nothing is left in a WAL, the file can
+    be read as it is: a copy, or a backup.
+    """
+    wal = path.with_name(path.name + "-wal")
+    return (
+        path.is_file()
+        and not os.access(path, os.W_OK, effective_ids=_EFFECTIVE)
+        and not os.access(path.parent, os.W_OK, effective_ids=_EFFECTIVE)
+        and not (wal.exists() and wal.stat().st_size)
+    )
+
+
+_EFFECTIVE = os.access in os.supports_effective_ids
 
 
 def is_missing(path: Path) -> bool:

@@ -21,6 +21,6 @@ def mending(one: Projection, spans: Sequence[Checkpoint], log: Log, *, gaps: boo
     if isinstance(one, Keyed):
         return f"`diptych projections rewind {one.title}` has its rows made anew from the log"
     return (
-        f"`diptych projections rewind {one.title} --to POSITION` has the events behind that handled "
-        "again; the rows of a handler stay as they are"
+        f"`diptych projections rewind {one.title} --to POSITION` has the events behind that "
+        "handled again; the rows of a handler stay as they are"
     )

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import groupby, pairwise
 from typing import Any, Final, Literal
@@ -18,7 +19,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ForeignCheckpoint
+from diptych.errors import ForeignCheckpoint, Unavailable
 from diptych.log import Log, StoredEvent
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.excused import excuse
@@ -55,7 +56,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
     and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
     be told apart. ``gaps``: ranges of positions at which the log itself has no event, though it
-    lies behind its head: what was there cannot be known. ``reason`` says it in words, ``remedy`` what to do. ``position`` is that of the slices furthest behind.
+    lies behind its head: what was there cannot be known. ``reason`` says it in words, ``remedy``
+    what to do. ``position`` is that of the slices furthest behind.
     """
 
     projection: str
@@ -130,7 +132,8 @@ async def _verify(
         look.gaps = [gap for gap in gaps if gap[0] <= max(look.audit.reach)]
         await excuse(log, look.audit, parked[look.audit.projection.name])
         verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
-        await store.prove(look.proof(verdict))
+        with suppress(Unavailable):  # it may be a copy that can only be read
+            await store.prove(look.proof(verdict))
     return verdicts
 
 
