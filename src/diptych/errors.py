@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import os
 import re
-from asyncio import CancelledError, current_task
 from typing import Any
 
 
@@ -85,9 +84,11 @@ def raised(error: BaseException, *, awaited: bool = False, **facts: Any) -> Exce
         return error
     if isinstance(error, KeyboardInterrupt):
         raise error
-    if awaited and isinstance(error, CancelledError):
+    if awaited:
+        from asyncio import CancelledError, current_task  # a command's help needs none
+
         task = current_task()
-        if task is None or task.cancelling():
+        if isinstance(error, CancelledError) and (task is None or task.cancelling()):
             raise error
     failure = FunctionFailed(
         "A function raised what would end a task or the process; it was taken for a failure",
