@@ -692,3 +692,30 @@ async def test_a_damaged_row_parks_its_key_is_named_and_is_mended_by_a_rewind() 
         assert await trails(world) == expected(events, lambda _e, _k: False)
         assert (await proved(world))["trail"].parked == 0
         assert (await verify_rows(world.log, world.codec, world.store, one)).ok
+
+
+@pytest.mark.parametrize("page", [1, 3, 500])
+@pytest.mark.parametrize("bad", ["number", "surrogate", "type"])
+async def test_a_row_that_cannot_be_stored_parks_its_key_whatever_follows_in_the_page(
+    page: int, bad: str
+) -> None:
+    """The next event would have replaced it: that depends on how the log is cut into pages."""
+
+    def trail(row: Trail | None, event: Moved) -> Trail | None:
+        if event.amount != 4:
+            return Trail(event.source, [*(row.seen if row else []), event.amount])
+        if bad == "number":
+            return Trail(event.source, [4], 2**70)
+        return Trail(event.source, ["\ud800"] if bad == "surrogate" else None)  # type: ignore[list-item, arg-type]
+
+    one = projection(trail, Trail, key=lambda event: event.source)
+    async with World([one], page=page) as world:
+        await world.append(*(Moved("ab"[n % 2], "c", n) for n in range(10)))
+        await world.engine.catch_up()
+        assert await trails(world) == {"a": [0, 2], "b": [1, 3, 5, 7, 9]}
+        (key,) = await parked_of(world).keys()
+        assert (key.key, key.position, key.events) == ('"a"', 5, 3)
+        await proved(world)
+        (again,) = await parked_of(world).retry()
+        assert (again.applied, again.left) == (0, 3)
+        assert await trails(world) == {"a": [0, 2], "b": [1, 3, 5, 7, 9]}

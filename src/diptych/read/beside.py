@@ -236,7 +236,7 @@ class RowsBeside:
             return await self._each(changes, stored)
         for change in changes:
             for writes in change.writes:
-                self.row_store.check(self.written(writes.view), writes.rows)
+                self.row_store.check(self.written(writes.view), [*writes.passed, *writes.rows])
         for change in changes:
             for writes in change.writes:
                 if not await self.row_store.write(self.written(writes.view), _placed(writes)):

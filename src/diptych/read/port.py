@@ -102,8 +102,8 @@ class Worker(Struct, frozen=True, array_like=True):
 class Writes(Struct, frozen=True):
     """What changes in one view: rows to insert or update, keys of rows to delete.
 
-    ``positions`` tells, by key, the last event that was folded, where `Loaded` rows ask for it. The
-    keys of the first ``new`` rows have none yet, if the checkpoint stands right.
+    ``positions``: the last event folded, by key, where `Loaded` rows ask for it. The keys of the
+    first ``new`` rows have none yet, if the checkpoint stands right. ``passed`` are only checked.
     """
 
     view: type[View]
@@ -111,6 +111,7 @@ class Writes(Struct, frozen=True):
     deleted: list[Any]
     positions: dict[Any, int] = {}
     new: int = 0
+    passed: list[Any] = []
 
 
 class Applied(Struct, frozen=True):

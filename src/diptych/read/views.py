@@ -164,6 +164,19 @@ class Layout:
             return self._written(self.columns, [[getattr(row, names[0]) for row in rows]])
         return self._written(self.columns, zip(*map(attrgetter(*names), rows), strict=True))
 
+    def require_storable(self, rows: Sequence[View]) -> None:
+        """Raise ``Invalid`` for a row that cannot be stored, as far as is known without trying."""
+        for name, column in zip(self.columns, self.to_columns(rows), strict=True):
+            try:
+                "".join([value for value in column if type(value) is str]).encode()
+            except UnicodeEncodeError as error:
+                raise Invalid(
+                    "A row is not valid: half a character cannot be stored",
+                    field=name,
+                    rule="no lone surrogates",
+                    view=self._view.__name__,
+                ) from error
+
     def keys_to_columns(self, keys: Sequence[Any]) -> list[Sequence[Any]]:
         """Return the SQL values of keys, a sequence for each key field."""
         columns = [keys] if len(self.keys) == 1 else zip(*keys, strict=True)

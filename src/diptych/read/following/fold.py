@@ -111,6 +111,7 @@ class Folded(Struct):
 
     ``rows`` are all rows touched (None: absent now); ``put`` and ``deleted`` what must be written.
     The first ``new`` of ``put`` were absent before.
+    ``passed`` are rows that later ones replaced.
     ``held`` are effects that were not applied. ``failed`` is the position of an event at which
     folding must stop and be tried again; the rest comes before it.
     """
@@ -124,6 +125,7 @@ class Folded(Struct):
     held: Sequence[Held] = ()
     positions: dict[Any, int] = {}
     new: int = 0
+    passed: list[Any] = []
     failed: int = 0
     error: Exception | None = None
 
@@ -179,7 +181,13 @@ def _fold(
         _hold_damaged(known, used, found, parking)
     rows = dict(known)
     passed = found.pass_over(cache.ahead, used) if cache.ahead else None
-    yield from _rows(one, used, found, rows, parking)
+    # Whether a row can be stored is not to depend on which events share a step with its own.
+    made: list[Any] | None = [] if len(found.keys) > len(rows) else None
+    yield from _rows(one, used, found, rows, parking, made)
+    replaced: list[Any] = []
+    if made:
+        last = set(map(id, rows.values()))
+        replaced = [row for row in made if row is not None and id(row) not in last]
     positions = None if cache.ahead is None else found.positions(used)
     if passed is not None:
         found.join(passed)
@@ -198,7 +206,10 @@ def _fold(
         new = 0
         put = [row for key, row in rows.items() if row is not None and key in positions]
         deleted = [key for key, row in rows.items() if row is None and key in positions]
-    return Folded(rows, put, deleted, blocks, slices, len(used), found.held, positions or {}, new)
+    return Folded(
+        *(rows, put, deleted, blocks, slices, len(used), found.held, positions or {}),
+        *(new, replaced),
+    )
 
 
 class _Found(Struct):
@@ -328,8 +339,14 @@ def _hold(found: _Found, used: Sequence[Used], parking: Parking) -> None:
 
 
 def _rows(
-    one: Keyed, used: Sequence[Used], found: _Found, rows: dict[Any, Any], parking: Parking
+    one: Keyed,
+    used: Sequence[Used],
+    found: _Found,
+    rows: dict[Any, Any],
+    parking: Parking,
+    made: list[Any] | None,
 ) -> Generator[None, Any, None]:
+    """Fold; ``made`` gets all rows that come of it."""
     function, view, key_of = one.function, one.view, one.definition.key_of
     plain = one.plain
     began = perf_counter()
@@ -348,6 +365,8 @@ def _rows(
                 if row is not None and (type(row) is not view or key_of(row) != key):
                     one.check_row(row, key)
                 rows[key] = row
+                if made is not None:
+                    made.append(row)
                 index += 1
         except BaseException as failure:
             error = raised(failure)

@@ -136,10 +136,9 @@ class Follower:
         if number in blocks:
             blocks[number] = self.block.plus(blocks[number])
         writes: tuple[Writes, ...] = ()
-        if folded is not None and (folded.put or folded.deleted):
-            assert isinstance(self.projection, Keyed)
-            put, positions, new = folded.put, folded.positions, folded.new
-            writes = (Writes(self.projection.view, put, folded.deleted, positions, new),)
+        if folded is not None and (folded.put or folded.deleted or folded.passed):
+            view, f = self.projection.views[0], folded
+            writes = (Writes(view, f.put, f.deleted, f.positions, f.new, f.passed),)
         tallies = before.tallies
         if count:
             assert folded is not None

@@ -135,7 +135,15 @@ class _Gathered:
             return ()
         rows = [*self._new.values(), *(row for row in self._rows.values() if row is not None)]
         deleted = [key for key, row in self._rows.items() if row is None]
-        return (Writes(view, rows, deleted, self._positions, len(self._new)),)
+        last = set(map(id, rows))
+        passed = [
+            row
+            for one in changes
+            for writes in one.writes
+            for row in (*writes.passed, *writes.rows)
+            if id(row) not in last
+        ]
+        return (Writes(view, rows, deleted, self._positions, len(self._new), passed),)
 
 
 def _together(applied: Sequence[Applied]) -> Applied | None:

@@ -142,6 +142,8 @@ class Retry:
                     if isinstance(stored, Loaded):
                         found.reached = stored.positions.get(effect.key, 0)
                 if parked.position > found.reached:
+                    if found.done and found.rows[effect.key] is not None:
+                        found.passed.append(found.rows[effect.key])
                     found.rows[effect.key] = fold_one(one, found.rows[effect.key], effect)
             except Exception as error:
                 if is_passing(error):
@@ -191,9 +193,9 @@ class Retry:
         writes: tuple[Writes, ...] = ()
         positions = {key: max(folded.reached, folded.done[-1][0].position)} if folded.done else {}
         if row is not None:
-            writes = (Writes(one.view, [row], [], positions),)
-        elif folded.known is not None:
-            writes = (Writes(one.view, [], [key], positions),)
+            writes = (Writes(one.view, [row], [], positions, passed=folded.passed),)
+        elif folded.known is not None or folded.passed:
+            writes = (Writes(one.view, [], [key], positions, passed=folded.passed),)
         change = await self._change(
             span,
             [(1, effect) for _, effect in folded.done],
@@ -392,6 +394,7 @@ class _Folded(Struct):
     error: Exception | None
     known: Any = None
     reached: int = 0
+    passed: list[Any] = []
 
 
 def _again(parked: Parked, error: Exception) -> Parked:

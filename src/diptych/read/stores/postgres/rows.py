@@ -277,6 +277,8 @@ class Steps:
             written: list[tuple[type[View], bool, bool]] = []
             for writes in change.writes:
                 layout = self.rows_of(writes.view).layout
+                if writes.passed:
+                    layout.require_storable(writes.passed)
                 if writes.deleted:
                     values += layout.keys_to_columns(writes.deleted)
                 if writes.rows:

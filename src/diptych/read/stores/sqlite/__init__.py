@@ -274,6 +274,8 @@ class SqliteViews:
         found: _Prepared = []
         for writes in change.writes:
             rows = self.rows_of(writes.view)
+            if writes.passed:
+                rows.layout.require_storable(writes.passed)
             put = rows.in_order(writes.rows) if writes.rows else []
             gone = flat(rows.layout.keys_to_columns(writes.deleted)) if writes.deleted else []
             found.append((rows, put, gone))
