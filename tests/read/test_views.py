@@ -377,3 +377,17 @@ def test_a_value_of_another_type_is_named_with_its_column(
         assert refused.value.field.startswith(column)
         assert refused.value.view == "Narrow"
         assert rule in refused.value.rule
+
+
+def test_a_member_of_an_int_enum_is_an_int_that_can_be_stored() -> None:
+    """Quickly: `in range(...)` would count up to it."""
+
+    class Step(enum.IntEnum):
+        ONE = 1
+
+    class Count(View):
+        name: Key[str]
+        number: int
+
+    columns = definition_of(Count).on("sqlite").to_columns([Count("a", Step.ONE)])
+    assert [list(column) for column in columns] == [["a"], [1]]

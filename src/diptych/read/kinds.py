@@ -180,13 +180,18 @@ def _read_decimal(value: Any) -> Decimal:
     return Decimal(value)
 
 
+def is_int64(value: int) -> bool:
+    """Whether an int has 64 bits. (``in INT64`` would count for ever, to a member of an IntEnum.)"""
+    return INT64.start <= value < INT64.stop
+
+
 def _check_ints(values: Sequence[Any]) -> None:
-    if values and (min(values) not in INT64 or max(values) not in INT64):
+    if values and not (is_int64(min(values)) and is_int64(max(values))):
         raise Invalid(
             "A row is not valid: SQL integers have 64 bits; declare the field as Decimal or str",
             field="int",
             rule="-2^63 <= value < 2^63",
-            got=next(v for v in values if v not in INT64),
+            got=next(v for v in values if not is_int64(v)),
         )
 
 

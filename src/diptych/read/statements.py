@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.sql import visitors
 
 from diptych.errors import Invalid
-from diptych.read.kinds import INT64
+from diptych.read.kinds import is_int64
 from diptych.read.tables import Stored, table_of
 from diptych.read.views import Definition, View, definition_of
 
@@ -138,7 +138,7 @@ def _require_ints(binds: Iterable[Any]) -> None:
         for value in given if isinstance(given, (list, tuple)) else (given,):
             if (
                 isinstance(value, int)
-                and value not in INT64
+                and not is_int64(value)
                 and not (isinstance(bind.type, Stored) and bind.type.kind.name == "decimal")
             ):
                 raise Invalid(
