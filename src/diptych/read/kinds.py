@@ -181,7 +181,7 @@ def _read_decimal(value: Any) -> Decimal:
 
 
 def is_int64(value: int) -> bool:
-    """Whether an int has 64 bits. (``in INT64`` would count for ever, to a member of an IntEnum.)"""
+    """Whether an int has 64 bits. (``in INT64`` would count up to a member of an IntEnum.)"""
     return INT64.start <= value < INT64.stop
 
 

@@ -243,12 +243,12 @@ class Layout:
                 except Exception as error:
                     read[name], wrong[name] = value, error
             for name, why in wrong.items():
-                key = tuple(read[field] for field in self.keys)
+                key = [read[field] for field in self.keys]
                 return DamagedRow(
                     "A stored row cannot be read: somebody has changed it. `diptych projections "
                     "rewind` has the rows of its projection made anew from the log",
                     view=self._view.__name__,
-                    key=key if len(key) > 1 else key[0],
+                    key=key[0] if len(key) == 1 else tuple(key),
                     column=name,
                     got=read[name],
                     why=said(why),
