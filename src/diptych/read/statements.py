@@ -135,7 +135,9 @@ def _require_ints(binds: Iterable[Any]) -> None:
     """Raise ``Invalid`` for an int that no SQL integer can be; a Decimal's column has no bounds."""
     for bind in binds:
         given = bind.effective_value
-        for value in given if isinstance(given, (list, tuple)) else (given,):
+        several = issubclass(type(given), (list, tuple))
+        values: Iterable[Any] = given if several else (given,)
+        for value in values:
             if (
                 isinstance(value, int)
                 and not is_int64(value)
