@@ -18,8 +18,8 @@ from diptych.errors import (
     Invalid,
     UndecodableEvent,
     UnknownMessage,
+    guarded,
     place,
-    raised,
     said,
     text_of,
 )
@@ -273,7 +273,7 @@ def _registered(cls: type[Message], name: str) -> Registered:
             at=place(cls),
             why=error,
         ) from error
-    decode = _guarded(decoder.decode) if hasattr(cls, "__post_init__") else decoder.decode
+    decode = guarded(decoder.decode) if hasattr(cls, "__post_init__") else decoder.decode
     hints = type_hints(cls).values()
     return Registered(
         cls,
@@ -367,18 +367,6 @@ def decimal_remedy(error: Exception) -> str:
     if "decimal.Decimal" not in text or "numeric type" not in text:
         return ""
     return "; Meta bounds no Decimal: raise ValueError in the command's __post_init__"
-
-
-def _guarded(decode: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Return a decoder of which nothing comes out but a message or an ``Exception``."""
-
-    def guarded(data: Any) -> Any:
-        try:
-            return decode(data)
-        except BaseException as error:
-            raise raised(error) from error
-
-    return guarded
 
 
 # --- what types cannot say ------------------------------------------------------------------------

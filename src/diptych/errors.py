@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 
@@ -97,6 +98,18 @@ def raised(error: BaseException, *, awaited: bool = False, **facts: Any) -> Exce
     )
     failure.__cause__ = error
     return failure
+
+
+def guarded(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a function of which nothing comes out but a value or an ``Exception``."""
+
+    def guard(given: Any) -> Any:
+        try:
+            return function(given)
+        except BaseException as error:
+            raise raised(error) from error
+
+    return guard
 
 
 # --- answers to a command -------------------------------------------------------------------------
@@ -232,6 +245,8 @@ def raised_at(error: BaseException) -> str:
     What lies beneath it (Python's own modules, installed packages) is passed over, unless there is
     nothing else: the application may be installed, too.
     """
+    if isinstance(error, FunctionFailed) and error.__cause__ is not None:
+        error = error.__cause__
     found, beneath = "", ""
     traceback = error.__traceback__
     while traceback is not None:
