@@ -64,6 +64,8 @@ def verify(
         told = Text("ok", "green") if one.ok else Text("differs", "bold red")
         if one.ok and _parked(one):
             told = Text("parked", "yellow")
+        elif (outcome := getattr(one, "outcome", "compared")) != "compared":
+            told = Text(outcome, "bold red")
         table.add_row(one.projection, *_numbers(one), f"{one.seconds:.2f} s", told)
     console.print(table if found else Text("no projections", "dim"))
     for one in found:

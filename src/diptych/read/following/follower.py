@@ -9,6 +9,7 @@ from diptych.codec import Codec, metadata_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
 from diptych.read.following.fold import Folded, RowCache, Span
+from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.parking import Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
@@ -85,11 +86,7 @@ class Follower:
         self.forget()
         spans = (await store.checkpoints()).get(self.name)
         if not spans:
-            raise ForeignCheckpoint(
-                "The projection's checkpoint is gone; drop its tables too and restart, to have it "
-                "built anew from the log",
-                projection=self.name,
-            )
+            raise unclaimed_rows(self.name, self.projection.title, await store.versions())
         for checkpoint in spans:
             if (checkpoint.slice, checkpoint.end) == (self.span.start, self.span.end):
                 break

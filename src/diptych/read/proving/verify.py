@@ -21,6 +21,7 @@ from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
 from diptych.read.following.follower import refuse_foreign
+from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
@@ -31,6 +32,8 @@ from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 PAGE: Final = 2000
 
 Since = Literal["start", "last"]
+
+Outcome = Literal["compared", "refused"]
 
 
 class Fault(Struct, frozen=True):
@@ -54,6 +57,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
     and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
     be told apart. ``reason`` says it in words. ``position`` is that of the slices furthest behind.
+    ``outcome``: what was applied was compared; or refused, as the rows are those of another log or
+    projection.
     """
 
     projection: str
@@ -70,6 +75,7 @@ class Verdict(Struct, frozen=True, kw_only=True):
     parked: int = 0
     skipped: int = 0
     unknown: dict[str, int] = {}
+    outcome: Outcome = "compared"
 
 
 async def verify(
@@ -109,7 +115,7 @@ async def _verify(
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
             if not spans:
-                raise ForeignCheckpoint("The projection has no checkpoint", projection=one.name)
+                raise unclaimed_rows(one.name, one.title, await store.versions())
             for span in spans:
                 await refuse_foreign(span, log)
         except ForeignCheckpoint as error:
@@ -120,6 +126,7 @@ async def _verify(
                 count=sum(span.count for span in spans),
                 seconds=time.perf_counter() - began,
                 reason=str(error),
+                outcome="refused",
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))

@@ -20,6 +20,7 @@ from msgspec import structs
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
+from diptych.read.opening import owners_of
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.versioning.version import Parts, kept_in_place, parts_of
@@ -270,12 +271,19 @@ class Versions:
     async def switch(self, name: str, to: Version, *, level: bool) -> bool:
         """Let another version be live, in one transaction; ``level``: only if it is as far."""
         live = self.live(name)
-        if live is None:
-            return False
-        changes = [Turn(live, _in(live, "old")), Turn(to, _in(to, "live"))]
-        done = await self.store.turn(changes, level=level)
+        changes = [] if live is None else [Turn(live, _in(live, "old"))]
+        changes.append(Turn(to, _in(to, "live")))
+        done = await self.store.turn(changes, level=level and live is not None)
         await self.refresh()
         return done
+
+    async def own_tables(self, one: Projection) -> None:
+        """Drop all other projections that keep rows in the tables of one; there are new ones."""
+        noted = await self.store.versions()
+        if others := owners_of(one.name, one.title, noted):
+            await self.store.turn([Turn(row, _in(row, "dropped")) for row in others])
+            await self.refresh()
+        await self._open_known(create=True)
 
     # --- for queries ------------------------------------------------------------------------------
 

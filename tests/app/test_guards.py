@@ -1,0 +1,155 @@
+"""Rows, proofs and people's decisions are guarded, whatever is renamed, lost or changed."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from diptych import App, Key, Query, View, Views, select
+from diptych.errors import ForeignCheckpoint
+from tests.app.bank import Bank, Paid, decide, signed, touched
+from tests.app.test_versions import balances, expected, opened, pay, url
+
+__all__ = ["url"]
+
+Sum = Callable[[int, Paid, str], int]
+
+
+def simple(balance: int, event: Paid, key: str) -> int:
+    return balance + signed(event, key)
+
+
+def bank(fold: Sum = simple, *, name: str | None = None) -> Bank:
+    """A bank whose fold, and the name of its projection, are as given."""
+    app = App("bank")
+    app.decides(decide)
+
+    class Account(View, table="accounts"):
+        name: Key[str]
+        balance: int
+
+    @app.projects(Account, key=touched, name=name)
+    def accounts(row: Account | None, event: Paid, key: str) -> Account:
+        return Account(key, fold(row.balance if row else 0, event, key))
+
+    class All(Query[list[Account]]):
+        pass
+
+    @app.answers
+    async def all_accounts(query: All, views: Views) -> list[Account]:
+        return await views.all(select(Account))
+
+    return Bank(app, Account, All)
+
+
+async def execute(url: str, *statements: str) -> None:
+    """Change the database behind the library's back."""
+    if url.startswith("sqlite"):
+        import sqlite3
+        from contextlib import closing
+
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as db, db:
+            for statement in statements:
+                db.execute(statement)
+        return
+    import asyncpg
+
+    connection = await asyncpg.connect(url, server_settings={"search_path": "diptych"})
+    for statement in statements:
+        await connection.execute(statement)
+    await connection.close()
+
+
+# --- a projection begins on tables that are new or empty -------------------------------------------
+
+
+async def test_a_renamed_projection_does_not_fold_into_the_rows_of_before(url: str) -> None:
+    """It is refused, with the name that it had; once rewound, it is the old name that is."""
+    one, other = bank(), bank(name="renamed")
+    async with opened(one, url) as running:
+        receipt = await pay(running, 0, 20)
+        assert await balances(running, one, receipt.token) == expected(20)
+    async with opened(other, url) as running:
+        with pytest.raises(ForeignCheckpoint, match="keep the name accounts") as refused:
+            await running.ask(other.all())
+        assert refused.value.facts["rows_of"] == "accounts"
+        (status,) = await running.status()
+        assert (status.state, "rewind renamed" in str(status.error)) == ("refused", True)
+        (verdict,) = await running.verify()
+        assert (verdict.ok, verdict.outcome) == (False, "refused")
+    async with opened(one, url) as old:
+        assert await balances(old, one) == expected(20)
+        assert (await old.verify_rows())[0].ok
+        async with opened(other, url, projections=False, create="nothing") as running:
+            await running.steering.rewind("renamed")
+        async with opened(other, url) as running:
+            receipt = await pay(running, 20, 30)
+            assert await balances(running, other, receipt.token) == expected(30)
+            assert (await running.verify())[0].ok
+            assert (await running.verify_rows())[0].ok
+    async with opened(one, url) as old:
+        with pytest.raises(ForeignCheckpoint, match="keep the name renamed"):
+            await old.projections.rebuild()
+        await old.steering.rewind("accounts")
+    async with opened(one, url) as old:
+        await old.projections.rebuild()
+        assert await balances(old, one) == expected(30)
+        assert (await old.verify_rows())[0].ok
+
+
+@pytest.mark.parametrize("blocks", [True, False])
+async def test_a_lost_checkpoint_does_not_double_the_rows(url: str, blocks: bool) -> None:
+    one = bank()
+    async with opened(one, url) as running:
+        receipt = await pay(running, 0, 20)
+        assert await balances(running, one, receipt.token) == expected(20)
+    lost = ["DELETE FROM diptych_checkpoints", "DELETE FROM diptych_blocks"]
+    await execute(url, *lost[: 1 + blocks])
+    for create in ("nothing", "all"):
+        async with opened(one, url, create=create, projections=False) as running:
+            (status,) = await running.status()
+            assert status.state == "refused"
+            assert (await running.verify())[0].outcome == "refused"
+            with pytest.raises(ForeignCheckpoint, match="rewind accounts"):
+                await running.ask(one.all())
+    async with opened(one, url) as running:
+        with pytest.raises(ForeignCheckpoint):
+            await running.catch_up()
+        await running.steering.rewind("accounts")
+    async with opened(one, url) as running:
+        await running.catch_up()
+        assert await balances(running, one) == expected(20)
+        assert (await running.verify())[0].ok
+        assert (await running.verify_rows())[0].ok
+
+
+async def test_a_worker_that_was_refused_goes_on_once_it_is_rewound(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("diptych.read.following.engine.DOUBT_SECONDS", 0.1)
+    one = bank()
+    async with opened(one, url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    await execute(url, "DELETE FROM diptych_checkpoints")
+    async with opened(one, url) as worker:
+        assert [status.state for status in await worker.status()] == ["refused"]
+        async with opened(one, url, projections=False) as other:
+            await other.steering.rewind("accounts")
+        while (await worker.status())[0].lag:
+            await asyncio.sleep(0.01)
+        assert await balances(worker, one) == expected(20)
+
+
+async def test_what_is_left_of_a_projection_is_not_taken_for_its_own(url: str) -> None:
+    """Its checkpoint and table are gone, its blocks are there: it begins anew, and is proved."""
+    one = bank()
+    async with opened(one, url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    await execute(url, "DELETE FROM diptych_checkpoints", "DROP TABLE accounts")
+    async with opened(one, url) as running:
+        await running.catch_up()
+        assert await balances(running, one) == expected(20)
+        (verdict,) = await running.verify()
+        assert (verdict.ok, verdict.reason) == (True, "")
