@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from diptych import App, Key, Query, View, Views, select
+from diptych import App, Event, Invalid, Key, Query, View, Views, select
 from diptych.errors import ForeignCheckpoint
 from tests.app.bank import Bank, Paid, decide, signed, touched
 from tests.app.test_versions import balances, expected, opened, pay, url
@@ -60,7 +60,7 @@ async def execute(url: str, *statements: str) -> None:
     await connection.close()
 
 
-# --- a projection begins on tables that are new or empty -------------------------------------------
+# --- a projection begins on tables that are new or empty ------------------------------------------
 
 
 async def test_a_renamed_projection_does_not_fold_into_the_rows_of_before(url: str) -> None:
@@ -153,3 +153,77 @@ async def test_what_is_left_of_a_projection_is_not_taken_for_its_own(url: str) -
         assert await balances(running, one) == expected(20)
         (verdict,) = await running.verify()
         assert (verdict.ok, verdict.reason) == (True, "")
+
+
+# --- a new version lacks nothing of the live one --------------------------------------------------
+
+
+def fails_for_b1(balance: int, event: Paid, key: str) -> int:
+    if key == "b1":
+        raise ValueError("no b1")
+    return balance + signed(event, key)
+
+
+@pytest.mark.parametrize("by", ["workers", "rebuild"])
+async def test_a_version_that_parks_what_the_live_one_applied_is_held(url: str, by: str) -> None:
+    one, bad, good = bank(), bank(fails_for_b1), bank(lambda *given: 2 * simple(*given))
+    async with opened(one, url) as running:
+        receipt = await pay(running, 0, 20)
+        assert await balances(running, one, receipt.token) == expected(20)
+    async with opened(bad, url, rebuild="auto" if by == "workers" else "manual") as running:
+        if by == "workers":
+            while (await running.projections.plan())[0].action != "held":
+                await running.catch_up()
+        else:
+            (built,) = await running.projections.rebuild()
+            assert built.state == "held"
+            assert built.objections == ['1 key is parked in it, and not in the live version: "b1"']
+        assert await balances(running, bad) == expected(20)
+        (plan,) = await running.projections.plan()
+        assert "parked" in plan.objections[0]
+        shown = {one.phase: one.objections for one in await running.status()}
+        assert shown == {"held": plan.objections, "live": []}
+        with pytest.raises(Invalid, match="--force"):
+            await running.projections.cutover("accounts")
+        await running.projections.cutover("accounts", force=True)
+        assert "b1" not in await balances(running, bad)
+    async with opened(bad, url) as running:  # what is parked in the live one too is no reason
+        assert (await running.projections.plan())[0].objections == []
+    async with opened(good, url) as running:
+        await running.catch_up()
+        assert (await running.projections.plan())[0].action == "none"
+
+
+async def test_a_version_whose_program_does_not_know_an_event_any_more_is_held(url: str) -> None:
+    one = bank()
+    async with opened(one, url) as running:
+        receipt = await pay(running, 0, 20)
+        assert await balances(running, one, receipt.token) == expected(20)
+    other = renamed_event()
+    async with opened(other, url, rebuild="manual") as running:
+        (built,) = await running.projections.rebuild()
+        assert built.state == "held"
+        assert (
+            "does not know events that the live version applies (Paid: 20)" in (built.objections[0])
+        )
+    async with opened(one, url) as running:
+        assert await balances(running, one) == expected(20)
+
+
+def renamed_event() -> Bank:
+    app = App("bank")
+
+    class PaidOut(Event):
+        source: str
+        target: str
+        amount: int
+
+    class Account(View, table="accounts"):
+        name: Key[str]
+        balance: int
+
+    @app.projects(Account, key=lambda event: [event.source, event.target])
+    def accounts(row: Account | None, event: PaidOut, key: str) -> Account:
+        return Account(key, 0)
+
+    return Bank(app, Account, None)

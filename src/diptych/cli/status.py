@@ -192,6 +192,7 @@ def _told(one: Status) -> str:
     if one.paused is not None:
         since = moment(one.paused.since.replace(microsecond=0))
         said.append(f"paused by {one.paused.actor} since {since}: {one.paused.why}")
+    said += [f"{one.version} is held: {why}" for why in one.objections]
     if one.parked_keys:
         of = counted(one.parked_keys, "key")
         said.append(f"{counted(one.parked_events, 'event')} of {of} parked")
@@ -210,8 +211,10 @@ def _proved(one: Status) -> Text:
 
     if one.proved is None:
         return Text("-")
-    told = "ok" if one.proved.ok else "differs"
-    return Text(f"{told}, {seconds(one.proved.age)} ago", "" if one.proved.ok else "bold red")
+    told, style = ("ok", "") if one.proved.ok else ("differs", "bold red")
+    if one.proved.ok and one.parked_keys:
+        told, style = "parked", "yellow"
+    return Text(f"{told}, {seconds(one.proved.age)} ago", style)
 
 
 def _promise(one: Status) -> Text:
@@ -249,4 +252,5 @@ def _status_data(one: Status) -> dict[str, Any]:
         "late": _late(one),
         "version": one.version,
         "phase": one.phase,
+        "objections": one.objections,
     }

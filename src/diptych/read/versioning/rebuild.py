@@ -20,6 +20,7 @@ from diptych.errors import Closed, DiptychError, ProjectionFailed
 from diptych.read.following.engine import PAGE, Engine
 from diptych.read.port import Checkpoint, State
 from diptych.read.projections import Keyed, Projection
+from diptych.read.versioning.objections import objections
 from diptych.read.versioning.versions import BUILT, kept_of
 
 if TYPE_CHECKING:
@@ -108,17 +109,19 @@ class Builder:
     # --- to the end -------------------------------------------------------------------------------
 
     async def finish(
-        self, names: Iterable[str], *, asked: bool = True, switch: bool = True
+        self, names: Iterable[str], *, asked: bool = True, switch: bool = True, force: bool = False
     ) -> list[str]:
         """Index, prove and switch to what has caught up; return what was ready, or is live now.
 
-        Unless ``asked``, what is held is left alone. Raises ``ProjectionFailed`` when a version
-        does not hold exactly its events.
+        Unless ``asked``, what is held is left alone; unless ``force``, what there are `objections`
+        to is held. Raises ``ProjectionFailed`` when a version does not hold exactly its events.
         """
         async with self._finishing:
-            return await self._finish(names, asked=asked, switch=switch)
+            return await self._finish(names, asked=asked, switch=switch, force=force)
 
-    async def _finish(self, names: Iterable[str], *, asked: bool, switch: bool) -> list[str]:
+    async def _finish(
+        self, names: Iterable[str], *, asked: bool, switch: bool, force: bool
+    ) -> list[str]:
         versions = self.engine.versions
         ready: list[Projection] = []
         head = await self.engine.log.head()
@@ -127,8 +130,8 @@ class Builder:
             one, row = versions.projection(name), versions.mine(name)
             if one is None or row is None or row.state == "live":
                 continue
-            reached = min((span.position for span in stored.get(one.name, ())), default=-1)
-            if reached >= head - NEAR:
+            spans = stored.get(one.name, ())
+            if spans and min(span.position for span in spans) >= head - NEAR:
                 ready.append(one)
         if not ready:
             return []
@@ -140,7 +143,27 @@ class Builder:
                 one.title for one in ready if await self.engine.wait_for({one.name}, head, deadline)
             ]
         states: tuple[State, ...] = (*BUILT, "old") if asked else ("building",)
-        return [one.title for one in ready if await self._switch(one, states)]
+        return [
+            one.title
+            for one in ready
+            if (force or not await self.hold(one.title)) and await self._switch(one, states)
+        ]
+
+    async def objections(self, name: str) -> list[str]:
+        """Say what speaks against switching to this program's version of a projection."""
+        versions = self.engine.versions
+        live, row = versions.live(name), versions.mine(name)
+        if live is None or row is None or row.state not in (*BUILT, "old"):
+            return []
+        return await objections(self.engine.store, live, row)
+
+    async def hold(self, name: str) -> list[str]:
+        """Return the `objections`; where there are any, nobody switches without being asked."""
+        why = await self.objections(name)
+        row = self.engine.versions.mine(name)
+        if why and row is not None and row.state == "building":
+            await self.engine.versions.change(row, "held")
+        return why
 
     async def _index(self, ready: Sequence[Projection]) -> None:
         for one in ready:
