@@ -227,3 +227,40 @@ def renamed_event() -> Bank:
         return Account(key, 0)
 
     return Bank(app, Account, None)
+
+
+# --- the proof is of what is read ------------------------------------------------------------
+
+
+async def test_the_live_version_is_proved_by_a_program_of_another_one(url: str) -> None:
+    """It is where effects are the same; a fault of the live one is found by the new program."""
+    one, three = bank(), bank(lambda *given: 2 * simple(*given))
+    async with opened(one, url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    async with opened(three, url, rebuild="manual") as running:
+        (verdict,) = await running.verify()  # nothing of its own is there yet
+        assert (verdict.ok, verdict.phase, verdict.count) == (True, "live", 40)
+        await running.projections.rebuild(cutover=False)
+        live, held = await running.verify()
+        assert (live.ok, live.phase, held.ok, held.phase) == (True, "live", True, "held")
+        assert len({live.version, held.version}) == 2
+        (rows,) = await running.verify_rows()
+        assert (rows.ok, rows.outcome) == (False, "not compared")
+        assert live.version in rows.reason
+        assert held.version in rows.reason
+    await execute(url, "UPDATE diptych_checkpoints SET count = 39 WHERE projection = 'accounts'")
+    async with opened(three, url, rebuild="manual") as running:
+        live, held = await running.verify()
+        assert (live.ok, live.phase, held.ok) == (False, "live", True)
+
+
+async def test_a_live_version_of_other_effects_is_said_not_to_be_provable(url: str) -> None:
+    async with opened(bank(), url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    other = renamed_event()
+    async with opened(other, url, rebuild="manual") as running:
+        (verdict,) = await running.verify()
+        assert (verdict.ok, verdict.outcome, verdict.count) == (False, "unprovable", 0)
+        assert verdict.version in verdict.reason

@@ -59,6 +59,7 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
 
     ``columns`` says in how many rows each column differs; ``faults`` are the first of them.
     ``unsettled`` keys changed so fast that they could not be told. ``reason`` says it in words.
+    ``outcome`` tells where nothing was: this program's ``version`` is not live, or is new.
     """
 
     projection: str
@@ -71,6 +72,8 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
     faults: list[RowFault] = []
     unsettled: list[Any] = []
     reason: str = ""
+    version: str = ""
+    outcome: Literal["compared", "not compared", "new"] = "compared"
 
 
 async def verify_rows(

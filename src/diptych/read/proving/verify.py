@@ -33,7 +33,7 @@ PAGE: Final = 2000
 
 Since = Literal["start", "last"]
 
-Outcome = Literal["compared", "refused"]
+Outcome = Literal["compared", "refused", "unprovable", "new"]
 
 
 class Fault(Struct, frozen=True):
@@ -57,8 +57,10 @@ class Verdict(Struct, frozen=True, kw_only=True):
     twice); ``ahead``: applied although they lie beyond the checkpoint; ``faults`` has the events
     and keys of them. ``unresolved``: ranges of positions where something is wrong that could not
     be told apart. ``reason`` says it in words. ``position`` is that of the slices furthest behind.
-    ``outcome``: what was applied was compared; or refused, as the rows are those of another log or
-    projection.
+    ``version`` and ``phase`` (live, building, held, old) tell which version it is of. ``outcome``:
+    what was applied was compared; or refused, as the rows are those of another log or projection;
+    or unprovable: only a program with the code of that version can compare; or new: nothing was
+    ever applied, as the projection is made at the first start.
     """
 
     projection: str
@@ -75,6 +77,8 @@ class Verdict(Struct, frozen=True, kw_only=True):
     parked: int = 0
     skipped: int = 0
     unknown: dict[str, int] = {}
+    version: str = ""
+    phase: str = "live"
     outcome: Outcome = "compared"
 
 

@@ -81,6 +81,15 @@ def parts_of(one: Projection, codec: Codec) -> Parts:
     return Parts(reached.code, key, tables, columns, events, one.slices, compiled)
 
 
+def key_code(one: Projection) -> list[str]:
+    """Return the names, in `Parts.code`, of all that the function given as ``key=`` reaches."""
+    reached = _Reached(one)
+    if isinstance(one, Keyed) and one.keys is not None:
+        reached.look("key", one.keys)
+        reached.settle()
+    return list(reached.code)
+
+
 # --- how two differ -------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from diptych.log import Log
 from diptych.read.opening import owners_of
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
-from diptych.read.versioning.version import Parts, kept_in_place, parts_of
+from diptych.read.versioning.version import Parts, kept_in_place, key_code, parts_of
 
 UNKNOWN: Final = "unknown"
 """The version of tables that were there before versions were noted, and are not this program's."""
@@ -99,6 +99,18 @@ class Versions:
     def projection(self, name: str) -> Projection | None:
         """Return a projection under the name of this program's instance; None: it is not kept."""
         return next((one for one in self.followed if one.title == name), None)
+
+    def provable(self, name: str, row: Version) -> Projection | None:
+        """Return a version of other code, where this program can tell what it has to apply.
+
+        It can where events, keys and slices are the same, whatever the fold makes of them.
+        """
+        one, there, mine = self._declared[name], parts_in(row), self.parts(name)
+        same = (there.events, there.key, there.slices) == (mine.events, mine.key, mine.slices)
+        parts = key_code(one) if same else ()
+        if same and all(there.code.get(part, "") == mine.code.get(part) for part in parts):
+            return self._variant(one, row.instance)
+        return None
 
     def shown(self) -> list[tuple[Projection, Version]]:
         """Return this program's versions that are followed, and the live ones, of all."""
