@@ -264,3 +264,54 @@ async def test_a_live_version_of_other_effects_is_said_not_to_be_provable(url: s
         (verdict,) = await running.verify()
         assert (verdict.ok, verdict.outcome, verdict.count) == (False, "unprovable", 0)
         assert verdict.version in verdict.reason
+
+
+# --- what was decided stays decided ---------------------------------------------------------------
+
+
+def fails_at_7(balance: int, event: Paid, key: str) -> int:
+    if event.amount == 7:
+        raise ValueError("not seven")
+    return balance + signed(event, key)
+
+
+def without_seven(last: int) -> dict[str, int]:
+    found = expected(last)
+    found["a0"], found["b7"] = found["a0"] + 7, found["b7"] - 7
+    return found
+
+
+async def test_what_was_skipped_for_good_stays_skipped_in_the_next_version(url: str) -> None:
+    one = bank(fails_at_7)
+    async with opened(one, url) as running:
+        await pay(running, 0, 30)
+        await running.catch_up()
+        for key in ("a0", "b7"):
+            await running.parked.skip("accounts", key, actor="ann", why="wrong")
+        await running.parked.retry()
+        assert await balances(running, one) == without_seven(30)
+    two = bank()
+    async with opened(two, url) as running:
+        await running.catch_up()
+        assert (await running.projections.plan())[0].action == "none"
+        assert await balances(running, two) == without_seven(30)
+        (verdict,) = await running.verify()
+        assert (verdict.ok, verdict.skipped) == (True, 2)
+        assert (await running.verify_rows())[0].ok
+        shown = await running.parked.show("accounts", "a0")
+        assert [(p.state, p.actor, p.why) for p in shown] == [("skipped", "ann", "wrong")]
+
+
+async def test_a_version_that_has_applied_what_was_skipped_meanwhile_is_held(url: str) -> None:
+    one, two = bank(fails_at_7), bank()
+    async with opened(one, url) as running:
+        await pay(running, 0, 30)
+        await running.catch_up()
+        async with opened(two, url, rebuild="manual") as new:
+            await new.projections.rebuild(cutover=False)
+            await running.parked.skip("accounts", "a0", actor="ann", why="wrong")
+            (built,) = await new.projections.rebuild()
+            assert (built.state, built.objections) == (
+                "held",
+                ['events that were skipped for good in the live version are not: "a0" at 8'],
+            )

@@ -21,7 +21,7 @@ from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
 from diptych.read.opening import owners_of
-from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
+from diptych.read.port import Change, Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.versioning.version import Parts, kept_in_place, key_code, parts_of
 
@@ -210,6 +210,43 @@ class Versions:
         await self.store.open(self._log, kept, create=create)
         self._open |= kept.keys()
         self._resolve()
+        if create:
+            for name in self._declared:
+                await self._carry(name)
+
+    async def _carry(self, name: str) -> None:
+        """Pass on what was skipped for good in the live version to one that is being built.
+
+        As far as it has yet to get there, and where keys are the same; the `objections` tell of the
+        rest. In a step of the spans, so that nobody folds on who does not know of it.
+        """
+        live, row = self.live(name), self.mine(name)
+        if live is None or row is None or row.state not in BUILT:
+            return
+        if not any(key.skipped for key in (await self.store.desk.keys()).get(live.instance, ())):
+            return
+        there, mine = parts_in(live), self.parts(name)
+        code = key_code(self._declared[name])
+        if (there.key, there.slices) != (mine.key, mine.slices) or any(
+            there.code.get(part, "") != mine.code.get(part) for part in code
+        ):
+            return
+        skipped = [p for p in await self.store.desk.parked(live.instance) if p.state == "skipped"]
+        for _ in range(5):  # others may be faster
+            known = {one.place for one in await self.store.desk.parked(row.instance)}
+            changes: list[Change] = []
+            for span in (await self.store.checkpoints()).get(row.instance, ()):
+                after = structs.replace(span, revision=span.revision + 1)
+                new = tuple(
+                    structs.replace(one, projection=row.instance)
+                    for one in skipped
+                    if span.slice <= one.slice < span.end
+                    and one.position > span.position
+                    and one.place not in known
+                )
+                changes += [Change(span, after, {}, (), new)] if new else []
+            if not changes or all(await self.store.apply(changes)):
+                return
 
     async def _new(self, name: str, *, rebuild: bool) -> list[Version]:
         """Return what has to be noted, so that there is a live version, and this program's."""
