@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -226,7 +228,14 @@ def renamed_event() -> Bank:
     def accounts(row: Account | None, event: PaidOut, key: str) -> Account:
         return Account(key, 0)
 
-    return Bank(app, Account, None)
+    class All(Query[list[Account]]):
+        pass
+
+    @app.answers
+    async def all_accounts(query: All, views: Views) -> list[Account]:
+        return await views.all(select(Account))
+
+    return Bank(app, Account, All)
 
 
 # --- the proof is of what is read ------------------------------------------------------------
@@ -315,3 +324,97 @@ async def test_a_version_that_has_applied_what_was_skipped_meanwhile_is_held(url
                 "held",
                 ['events that were skipped for good in the live version are not: "a0" at 8'],
             )
+
+
+# --- what is new, what is another log's, and who builds -------------------------------------------
+
+
+def with_more() -> Bank:
+    """There is another projection beside that of `bank`."""
+    one = bank()
+
+    class Payment(View, table="payments"):
+        source: Key[str]
+        number: int
+
+    @one.app.projects(Payment)
+    def payments(row: Payment | None, event: Paid) -> Payment:
+        return Payment(event.source, 1 + (row.number if row else 0))
+
+    return one
+
+
+async def test_a_new_projection_among_known_ones_is_said_to_be_new(url: str) -> None:
+    async with opened(bank(), url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    looking: dict[str, Any] = {"projections": False, "create": "nothing", "rebuild": "manual"}
+    async with opened(with_more(), url, **looking) as running:
+        for _ in range(2):
+            plans = await running.projections.plan()
+            assert {plan.projection: plan.action for plan in plans} == {
+                "accounts": "none",
+                "payments": "new",
+            }
+        shown = {one.projection: (one.phase, one.lag) for one in await running.status()}
+        assert shown == {"accounts": ("live", 0), "payments": ("new", 20)}
+        known, new = await running.verify()
+        assert (known.ok, known.outcome, new.ok, new.outcome) == (True, "compared", True, "new")
+        known_rows, new_rows = await running.verify_rows()
+        assert (known_rows.ok, new_rows.ok, new_rows.outcome) == (True, True, "new")
+    async with opened(with_more(), url) as running:
+        await running.catch_up()
+        assert all(one.ok for one in await running.verify())
+        assert {plan.action for plan in await running.projections.plan()} == {"none"}
+
+
+async def test_a_renamed_projection_is_refused_before_it_was_ever_started(url: str) -> None:
+    async with opened(bank(), url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    other = bank(name="renamed")
+    looking: dict[str, Any] = {"projections": False, "create": "nothing", "rebuild": "manual"}
+    async with opened(other, url, **looking) as running:
+        assert [one.state for one in await running.status()] == ["refused"]
+        assert [one.outcome for one in await running.verify()] == ["refused"]
+        assert "keep the name accounts" in (await running.projections.plan())[0].objections[0]
+        await running.steering.rewind("renamed")
+    async with opened(other, url) as running:
+        await running.catch_up()
+        assert await balances(running, other) == expected(20)
+    async with opened(bank(), url, **looking) as old:
+        assert [one.phase for one in await old.status()] == []
+
+
+async def test_views_of_another_log_are_refused_whatever_their_version(
+    url: str, tmp_path: Path
+) -> None:
+    """Nothing is built beside them, and nobody waits."""
+    async with opened(bank(), url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    log, changed = f"sqlite:///{tmp_path}/another.db", renamed_event()
+    for create in ("all", "nothing"):
+        async with changed.app.open(log=log, views=url, create=create) as running:
+            (status,) = await running.status()
+            assert (status.state, status.phase) == ("refused", "live")
+            assert [one.outcome for one in await running.verify()] == ["refused"]
+            assert len(await running.projections.versions()) == 1
+            with pytest.raises(ForeignCheckpoint, match="another log"):
+                await running.ask(changed.all(), wait=0.0)
+
+
+async def test_with_rebuild_never_nothing_is_built_that_others_have_asked_for(url: str) -> None:
+    one, three = bank(), bank(lambda *given: 2 * simple(*given))
+    async with opened(one, url) as running:
+        await pay(running, 0, 20)
+        await running.catch_up()
+    async with opened(three, url, rebuild="never") as asking:
+        assert await balances(asking, three) == expected(20)
+        assert len(await asking.projections.versions()) == 1
+        async with opened(three, url, rebuild="auto", projections=False):
+            pass
+        await asking.catch_up()
+        states = {one.state: one.position for one in await asking.projections.versions()}
+        assert states == {"live": 20, "building": 0}
+        assert await balances(asking, three) == expected(20)

@@ -357,7 +357,9 @@ async def open_app(
         ]
         builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
         for engine, builder in zip(engines, builders, strict=True):
-            await engine.open(create=create != "nothing", rebuild=rebuild == "auto")
+            await engine.open(
+                create=create != "nothing", rebuild=rebuild == "auto", builds=rebuild != "never"
+            )
             stack.push_async_callback(engine.stop)
             stack.push_async_callback(builder.stop)
             if projections:

@@ -65,6 +65,7 @@ def _version_row(one: VersionStatus) -> list[str]:
 
 
 _ACTIONS = {
+    "new": "is new, and will be made at the first start",
     "none": "nothing: it is live",
     "build": "will be built beside the live version, and switched to",
     "building": "is being built",
@@ -97,7 +98,7 @@ def _print_plan(one: Plan) -> None:
     for reason in one.why:
         print(f"  {reason}")
     for reason in one.objections:
-        print(harmless(f"  held: {reason}"))
+        print(harmless(f"  but: {reason}"))
     if one.bytecode:
         print(f"  no source of {', '.join(one.bytecode)}: its bytecode stands for it")
 

@@ -26,7 +26,7 @@ CUTOVER_SECONDS: Final = 10.0
 LEVEL_SECONDS: Final = 0.5
 """How long going back waits for a moment when the version of before is as far."""
 
-Action = Literal["none", "build", "building", "held", "old", "dropped", "adopt"]
+Action = Literal["new", "none", "build", "building", "held", "old", "dropped", "adopt"]
 
 
 class VersionStatus(Struct, frozen=True):
@@ -49,9 +49,10 @@ class VersionStatus(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What becomes of a projection by this program's version of it, and why.
 
-    ``action``: none (it is live), build (it was never there), building, held (built, or being
-    built, and switched to when asked), old or dropped (it was live before, and is not switched to
-    by itself), adopt (a handler or inline projection goes on in its tables with the new code).
+    ``action``: new (made at the first start), none (it is live), build (it was never there),
+    building, held (built, or being built, and switched to when asked), old or dropped (it was live
+    before, and is not switched to by itself), adopt (a handler or inline projection goes on in its
+    tables with the new code).
     ``why`` are the differences from the live version. ``bytecode`` names the code without source.
     ``objections``: what it lacks of what the live version has, so that it is held.
     """
@@ -380,7 +381,9 @@ def _plan(builder: Builder, name: str) -> Plan:
     mine, live = versions.mine(name), versions.live(name)
     parts = versions.parts(name)
     action: Action = "build"
-    if mine is not None:
+    if versions.is_new(name):
+        action = "new"
+    elif mine is not None:
         action = "none" if mine.state == "live" else mine.state
     elif kept_in_place(one):
         action = "adopt"

@@ -7,10 +7,13 @@ its checkpoint are those of another one, or what it has applied itself is no lon
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diptych.errors import ForeignCheckpoint, NoViews, ViewLost
-from diptych.read.port import Checkpoint, Kept, Version
+from diptych.read.port import Checkpoint, Kept, Version, definition_of
+
+if TYPE_CHECKING:
+    from diptych.read.projections import Projection
 
 
 def unclaimed(
@@ -74,26 +77,27 @@ def require_tables(
     return new
 
 
-def tables_of(instance: str, noted: Iterable[Version]) -> set[str]:
-    """Return the tables that are noted for a version of a projection."""
-    return {name for row in noted if row.instance == instance for name in row.tables.values()}
+def tables_of(one: Projection, noted: Iterable[Version]) -> set[str]:
+    """Return the tables of a projection, or of a version of it, noted or not."""
+    found = {name for row in noted if row.instance == one.name for name in row.tables.values()}
+    return found or {definition_of(view).table_name for view in one.views}
 
 
-def owners_of(instance: str, title: str, noted: Sequence[Version]) -> list[Version]:
-    """Return the versions of projections other than ``title`` in the tables of an instance."""
-    tables = tables_of(instance, noted)
+def owners_of(one: Projection, noted: Sequence[Version]) -> list[Version]:
+    """Return the versions of other projections that keep rows in the tables of one."""
+    tables = tables_of(one, noted)
     return [
         row
         for row in noted
-        if row.projection != title
+        if row.projection != one.title
         and row.state != "dropped"
         and not tables.isdisjoint(row.tables.values())
     ]
 
 
-def unclaimed_rows(instance: str, title: str, noted: Sequence[Version]) -> ForeignCheckpoint:
+def unclaimed_rows(one: Projection, noted: Sequence[Version]) -> ForeignCheckpoint:
     """Return the error of a projection that has no checkpoint, while its tables hold rows."""
-    owners = ", ".join(sorted({row.projection for row in owners_of(instance, title, noted)}))
+    owners = ", ".join(sorted({row.projection for row in owners_of(one, noted)}))
     whose, keep = "whose they are, and up to where, is not known any more", ""
     if owners:
         whose = f"they are those of {owners}"
@@ -101,9 +105,9 @@ def unclaimed_rows(instance: str, title: str, noted: Sequence[Version]) -> Forei
     return ForeignCheckpoint(
         f"The projection has no checkpoint, but its table holds rows: {whose}. The log is not "
         f"folded again into such rows, as everything in them would count twice: {keep}have the "
-        f"table emptied and built anew from the log, by `diptych projections rewind {title}`",
-        projection=title,
-        table=", ".join(sorted(tables_of(instance, noted))),
+        f"table emptied and built anew from the log, by `diptych projections rewind {one.title}`",
+        projection=one.title,
+        table=", ".join(sorted(tables_of(one, noted))),
         rows_of=owners or "unknown",
     )
 

@@ -51,7 +51,8 @@ class Status(Struct, frozen=True):
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
     ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
     processes share it just now. ``proved``: what was last proved, None where nothing was.
-    ``phase`` is that of the version: live, building, held, old. ``objections``: what it lacks of
+    ``phase`` is that of the version: live, building, held, old; or
+    new: it is made at the first start. ``objections``: what it lacks of
     what the live version has, so that it is held.
     """
 
@@ -142,6 +143,11 @@ async def status_of(
                 await objections(store, live, row) if live and row.state in BUILT else [],
             )
         )
+    for name in versions.declared:
+        if versions.is_new(name):
+            age = await age_after(log, 0)
+            version = versions.version(name)
+            found.append(Status(name, 0, head, head, age, "new", version=version, phase="new"))
     return found
 
 

@@ -86,7 +86,7 @@ class Follower:
         self.forget()
         spans = (await store.checkpoints()).get(self.name)
         if not spans:
-            raise unclaimed_rows(self.name, self.projection.title, await store.versions())
+            raise unclaimed_rows(self.projection, await store.versions())
         for checkpoint in spans:
             if (checkpoint.slice, checkpoint.end) == (self.span.start, self.span.end):
                 break

@@ -119,7 +119,7 @@ async def _verify(
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
             if not spans:
-                raise unclaimed_rows(one.name, one.title, await store.versions())
+                raise unclaimed_rows(one, await store.versions())
             for span in spans:
                 await refuse_foreign(span, log)
         except ForeignCheckpoint as error:

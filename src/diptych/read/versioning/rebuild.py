@@ -155,6 +155,10 @@ class Builder:
         """Say what speaks against switching to this program's version of a projection."""
         versions = self.engine.versions
         live, row = versions.live(name), versions.mine(name)
+        if (one := versions.projection(name)) is not None:
+            followers = self.engine.spans.of(one.name)
+            if refused := [str(f.error) for f in followers if f.state == "refused"]:
+                return refused[:1]
         if live is None or row is None or row.state not in (*BUILT, "old"):
             return []
         return await objections(self.engine.store, live, row)
@@ -235,7 +239,7 @@ class Builder:
                     )
             if own is not None and mine is not None:
                 looked.append((own, mine))
-            elif not versions.of(name):
+            elif versions.is_new(name):
                 verdicts[name].append(
                     Verdict(
                         projection=name,
@@ -274,16 +278,16 @@ class Builder:
             version = versions.version(name)
             verdicts[name] = RowVerdict(
                 projection=name,
-                ok=not versions.of(name),
+                ok=versions.is_new(name),
                 rows=0,
                 differing=0,
                 seconds=0.0,
                 version=version,
-                outcome="new" if not versions.of(name) else "not compared",
+                outcome="new" if versions.is_new(name) else "not compared",
                 reason=f"nothing was compared: this program's version, {version}, is not the live "
                 f"one ({'none' if live is None else live.version}), whose rows a program with its "
                 "code can compare"
-                if versions.of(name)
+                if not versions.is_new(name)
                 else NEW,
             )
         return verdicts
