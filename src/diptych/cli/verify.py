@@ -94,7 +94,8 @@ def _version(one: Verdict | RowVerdict) -> str:
 
     if one.outcome == "new":
         return "-"
-    return f"{one.version}, {one.phase if isinstance(one, Verdict) else 'not live'}"
+    rows = "live" if one.outcome == "compared" else "not live"
+    return f"{one.version}, {one.phase if isinstance(one, Verdict) else rows}"
 
 
 def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
