@@ -252,8 +252,9 @@ class Versions:
                 await self.store.open(self._log, {instance: one}, create=False)
                 found[instance] = one
             except NoViews:
-                if self._unnoted.pop(instance, None) is not None:
-                    del self._rows[instance]
+                if self._unnoted.pop(instance, None) is None:
+                    raise
+                del self._rows[instance]
         return found
 
     def is_new(self, name: str) -> bool:
