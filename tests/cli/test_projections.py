@@ -111,3 +111,46 @@ def test_what_is_not_there_is_named(cli: Cli) -> None:
     back = cli("projections", "rollback", "summary", "--yes")
     assert back.status == 2
     assert "no version that was live before" in back.err
+
+
+def test_a_read_or_a_command_deploys_nothing(changed: Cli) -> None:
+    """The live version goes on to answer, as far as workers with its code have kept it."""
+    before = listed(changed)
+    assert changed("do", "Place", "order=3", "customer=ann", "total=3").status == 0
+    assert pieces(changed) == [0, 0]
+    assert listed(changed) == before
+    assert list(before) == ["live"]
+
+
+def test_a_version_that_parks_what_is_applied_is_switched_to_by_force_only(cli: Cli) -> None:
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    assert cli("ask", "OrdersOf", "customer=ann").status == 0
+    change(cli, "    return Summary(event.order", "    0 / 0\n    return Summary(event.order")
+    built = cli("projections", "rebuild")
+    assert built.status == 1
+    assert "held: 1 key is parked in it, and not in the live version" in built.out
+    assert "but: 1 key is parked in it" in cli("projections", "plan").out
+    status = cli("status").out
+    assert "is held: 1 key is parked in it" in status
+    assert "parked, held" in status
+    assert "ok," not in status
+    refused = cli("projections", "cutover", "summary", "--yes", "--json")
+    assert (refused.status, refused.error["code"]) == (2, "invalid")
+    assert pieces(cli) == [0]
+    assert cli("projections", "cutover", "summary", "--yes", "--force").status == 0
+    assert pieces(cli) == []
+
+
+def test_a_renamed_projection_is_refused_and_rewound(cli: Cli) -> None:
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    assert cli("ask", "OrdersOf", "customer=ann").status == 0
+    change(cli, "@reading.projects(Summary", '@reading.projects(Summary, name="other"')
+    asked = cli("ask", "OrdersOf", "customer=ann", "--json")
+    assert (asked.status, asked.error["code"]) == (2, "foreign-checkpoint")
+    assert "keep the name summary" in asked.error["message"]
+    assert "refused" in cli("status").out
+    assert "refused" in cli("verify").out
+    assert cli("projections", "rewind", "other", "--yes").status == 0
+    assert pieces(cli) == [0]
+    assert cli("verify").status == 0
+    assert cli("verify", "--rows").status == 0

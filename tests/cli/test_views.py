@@ -67,6 +67,7 @@ def test_status_as_json(filled: Cli) -> None:
             "late": False,
             "version": said["projections"][0]["version"],
             "phase": "live",
+            "objections": [],
         }
     ]
     assert filled("status", "--json").json["log"] == said["log"]

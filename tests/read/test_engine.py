@@ -383,7 +383,7 @@ async def test_a_checkpoint_that_is_gone_is_not_begun_anew_over_old_rows() -> No
         await world.sql("DELETE FROM diptych_checkpoints")
         world.engine.spans.of("order")[0].forget()
         await world.append(*placed(2))
-        with pytest.raises(ForeignCheckpoint, match="is gone"):
+        with pytest.raises(ForeignCheckpoint, match="has no checkpoint"):
             await world.engine.catch_up()
         assert (await world.engine.status())[0].state == "refused"
 

@@ -28,8 +28,9 @@ Create: TypeAlias = Literal["all", "views", "nothing"]
 """What opening may make where it is not there yet."""
 
 
-Rebuild: TypeAlias = Literal["auto", "manual"]
-"""Whether versions of projections that were never there before are built without being asked."""
+Rebuild: TypeAlias = Literal["auto", "manual", "never"]
+"""Whether versions of projections that were never there before are built without being asked;
+``never``: nor are those that others have asked for."""
 
 
 _RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"

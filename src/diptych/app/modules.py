@@ -305,7 +305,8 @@ class Module:
         ``projections=False`` leaves the read side to another process. ``create`` says what is made
         where it is not there yet: "all", "views" or "nothing". ``rebuild``: a version of a
         projection that was never there before is built beside the live one and switched to
-        ("auto"), or only when that is asked for ("manual"). ``verify_every`` (seconds): prove the
+        ("auto"), or only when that is asked for ("manual"), or not by this process in any case
+        ("never"). ``verify_every`` (seconds): prove the
         views in the background, from the last proof on. Raises ``DefinitionError``,
         ``Invalid`` (a URL), ``NoLog``, ``NoViews``, ``ViewLost``, ``LogUnusable``, ``Unavailable``.
         """

@@ -231,14 +231,15 @@ class Running:
     async def verify(self, *names: str, since: Since = "start") -> list[Verdict]:
         """Prove that projections have applied each event exactly once, or name the positions.
 
-        Without names, all of them. ``since="last"``: from where each was last proved.
+        Without names, all of them. ``since="last"``: from where each was last proved. Where this
+        program's version is not the live one, there is a verdict of each.
         """
         known = self._known(names)
-        verdicts: dict[str, Verdict] = {}
+        verdicts: dict[str, list[Verdict]] = {}
         for builder in self._builders:
             chosen = [name for name in builder.engine.projections if name in known]
             verdicts |= await builder.verify(chosen, since=since)
-        return [verdicts[name] for name in known]
+        return [verdict for name in known for verdict in verdicts[name]]
 
     async def verify_rows(self, *names: str, sample: float = 1.0) -> list[RowVerdict]:
         """Fold the events aside and compare what comes out with the rows, column by column.
@@ -356,7 +357,9 @@ async def open_app(
         ]
         builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
         for engine, builder in zip(engines, builders, strict=True):
-            await engine.open(create=create != "nothing", rebuild=rebuild == "auto")
+            await engine.open(
+                create=create != "nothing", rebuild=rebuild == "auto", builds=rebuild != "never"
+            )
             stack.push_async_callback(engine.stop)
             stack.push_async_callback(builder.stop)
             if projections:

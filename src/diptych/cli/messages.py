@@ -77,7 +77,7 @@ def do(
         from diptych.cli.running import opened
         from diptych.errors import Rejected
 
-        async with opened(app, options, create="all") as running:
+        async with opened(app, options, create="all", rebuild="never") as running:
             try:
                 return await running.do(command, key=key, actor=who)
             except Rejected as rejected:
@@ -174,7 +174,7 @@ async def _answer(
     from diptych.cli.running import opened
     from diptych.log import Token
 
-    async with opened(app, options, create="views", projections=True) as running:
+    async with opened(app, options, create="views", projections=True, rebuild="never") as running:
         head = await running.log.head()
         token = Token(running.log.identity, head) if after is None else Token.parse(after)
         answer = await running.ask(query, actor=actor, after=token, wait=wait, strict=strict)

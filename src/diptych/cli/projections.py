@@ -65,6 +65,7 @@ def _version_row(one: VersionStatus) -> list[str]:
 
 
 _ACTIONS = {
+    "new": "is new, and will be made at the first start",
     "none": "nothing: it is live",
     "build": "will be built beside the live version, and switched to",
     "building": "is being built",
@@ -91,9 +92,13 @@ def plan(*names: Names, options: Given) -> None:
 
 
 def _print_plan(one: Plan) -> None:
+    from diptych.cli.screen import harmless
+
     print(f"{one.projection}: {one.version} {_ACTIONS[one.action]}")
     for reason in one.why:
         print(f"  {reason}")
+    for reason in one.objections:
+        print(harmless(f"  but: {reason}"))
     if one.bytecode:
         print(f"  no source of {', '.join(one.bytecode)}: its bytecode stands for it")
 
@@ -109,13 +114,16 @@ def rebuild(
     ] = False,
     cutover: Annotated[bool, Parameter(help="Switch to what was built.")] = True,
     options: Given,
-) -> None:
+) -> int:
     """Build new versions beside the live ones, prove them, and switch to them.
 
     Queries go on from the live ones until then. Workers with the same code help. Safe to interrupt
     and to start again: it goes on where it was. --no-cutover leaves the switch to `cutover`.
+
+    A version that lacks what the live one has (it has parked keys that are not parked there, or its
+    code does not know events that the live one applies) is held, and the command ends with 1.
     """
-    from diptych.cli.screen import screen, write_json
+    from diptych.cli.screen import harmless, screen, write_json
 
     bars = _Bars(quiet=options.json)
     with bars:
@@ -126,17 +134,21 @@ def rebuild(
             ),
             create="views",
         )
+    lacking = any(one.objections for one in found)
     if options.json:
         write_json({"rebuilt": found})
-        return
+        return NO if lacking else OK
     console = screen()
     for one in found:
         for difference in one.differences:
             _print_difference(difference)
         said = "live" if one.state == "live" else "built; `diptych projections cutover` switches"
         print(f"{one.projection}: {one.version} is {said}, after {one.seconds:.1f} s")
+        for reason in one.objections:
+            print(harmless(f"  held: {reason}"))
     if not found:
         console.print("nothing to rebuild: the versions of this code are live")
+    return NO if lacking else OK
 
 
 class _Bars:
@@ -247,13 +259,27 @@ def _print_difference(one: Difference) -> None:
 
 
 @projections.command
-def cutover(name: Name, /, *, yes: Yes = False, options: Given) -> int:
+def cutover(
+    name: Name,
+    /,
+    *,
+    force: Annotated[
+        bool,
+        Parameter(help="Also where it lacks what the live version has applied.", negative=""),
+    ] = False,
+    yes: Yes = False,
+    options: Given,
+) -> int:
     """Prove the version of the code at hand, and let queries read it from now on.
 
-    The version that was live is kept, for `rollback`.
+    The version that was live is kept, for `rollback`. Refused where the new one has parked keys
+    that the live one has not, or its code does not know events that the live one applies: `plan`
+    says which; --force switches all the same.
     """
     what = [f"{name}: queries will read the version of this code"]
-    return _switch(options, what, yes, lambda running: running.projections.cutover(name))
+    return _switch(
+        options, what, yes, lambda running: running.projections.cutover(name, force=force)
+    )
 
 
 @projections.command

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TextIO, TypeVar
 
 from diptych.app import Module
-from diptych.app.databases import Create, ViewsAt
+from diptych.app.databases import Create, Rebuild, ViewsAt
 from diptych.app.running import Running
 from diptych.cli.failures import UsageError, warn
 from diptych.cli.options import Options
@@ -66,12 +66,22 @@ async def opened(
     *,
     create: Create,
     projections: bool = False,
+    rebuild: Rebuild = "manual",
     verify_every: float | None = None,
 ) -> AsyncGenerator[Running]:
-    """Open the application on log and views; ``create`` says what may be made."""
+    """Open the application on log and views; ``create`` says what may be made.
+
+    ``rebuild``: one command does not deploy, so versions that are new are built by those only that
+    go on: workers, and who is asked to.
+    """
     log, views = addresses(options)
     async with app.open(
-        log=log, views=views, projections=projections, create=create, verify_every=verify_every
+        log=log,
+        views=views,
+        projections=projections,
+        create=create,
+        rebuild=rebuild,
+        verify_every=verify_every,
     ) as running:
         yield running
 

@@ -127,5 +127,10 @@ async def _serve(
 
     with serving.bound(*address) as sock:
         keeps = role in ("all", "workers")
-        async with opened(app, options, create=create, projections=keeps) as running:
+        async with opened(
+            *(app, options),
+            create=create,
+            projections=keeps,
+            rebuild="auto" if keeps else "never",
+        ) as running:
             return await serving.run(service(running, **what), sock, started=started, **how)

@@ -172,7 +172,7 @@ _STYLES = {"current": "green", "behind": "yellow"}
 
 
 def _state(one: Status) -> str:
-    if one.state in ("failed", "refused", "paused"):
+    if one.state in ("failed", "refused", "paused") or one.phase == one.state == "new":
         return one.state
     if not one.lag:
         return "parked" if one.parked_keys else "current"
@@ -181,7 +181,9 @@ def _state(one: Status) -> str:
 
 def _phase(one: Status) -> str:
     """Say the state, and of a version that is not the live one which it is."""
-    return _state(one) + ("" if one.phase == "live" else f", {one.phase} {one.version}".rstrip())
+    if one.phase in ("live", "new"):
+        return _state(one)
+    return f"{_state(one)}, {one.phase} {one.version}".rstrip()
 
 
 def _told(one: Status) -> str:
@@ -192,6 +194,9 @@ def _told(one: Status) -> str:
     if one.paused is not None:
         since = moment(one.paused.since.replace(microsecond=0))
         said.append(f"paused by {one.paused.actor} since {since}: {one.paused.why}")
+    if one.phase == "new":
+        said.append("it is new, and will be made at the first start")
+    said += [f"{one.version} is held: {why}" for why in one.objections]
     if one.parked_keys:
         of = counted(one.parked_keys, "key")
         said.append(f"{counted(one.parked_events, 'event')} of {of} parked")
@@ -210,8 +215,10 @@ def _proved(one: Status) -> Text:
 
     if one.proved is None:
         return Text("-")
-    told = "ok" if one.proved.ok else "differs"
-    return Text(f"{told}, {seconds(one.proved.age)} ago", "" if one.proved.ok else "bold red")
+    told, style = ("ok", "") if one.proved.ok else ("differs", "bold red")
+    if one.proved.ok and one.parked_keys:
+        told, style = "parked", "yellow"
+    return Text(f"{told}, {seconds(one.proved.age)} ago", style)
 
 
 def _promise(one: Status) -> Text:
@@ -249,4 +256,5 @@ def _status_data(one: Status) -> dict[str, Any]:
         "late": _late(one),
         "version": one.version,
         "phase": one.phase,
+        "objections": one.objections,
     }

@@ -61,16 +61,21 @@ def verify(
 
     console = screen()
     columns = {"rows": True, "differ": True} if rows else {"up to": True, "effects": True}
-    table = make_table({"projection": False} | columns | {"took": True, "result": False})
+    several = not all(_is_live(one) for one in found)
+    which = {"version": False} if several else {}
+    table = make_table({"projection": False} | which | columns | {"took": True, "result": False})
     for one in found:
         told = Text("ok", "green") if one.ok else Text("differs", "bold red")
         if one.ok and _parked(one):
             told = Text("parked", "yellow")
-        table.add_row(one.projection, *_numbers(one), f"{one.seconds:.2f} s", told)
+        elif one.outcome != "compared":
+            told = Text(one.outcome, "" if one.ok else "bold red")
+        shown = (_version(one),) if several else ()
+        table.add_row(one.projection, *shown, *_numbers(one), f"{one.seconds:.2f} s", told)
     console.print(table if found else Text("no projections", "dim"))
     for one in found:
-        if not one.ok:
-            name = (f"{one.projection}: ", "bold red")
+        if not one.ok or one.outcome == "new":
+            name = (f"{one.projection}: ", "" if one.ok else "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
             _print_faults(console, one)
             if one.remedy:
@@ -78,6 +83,23 @@ def verify(
         for text in _beside(one):
             console.print(Text(f"{one.projection}: {text}", "yellow"), soft_wrap=True)
     return OK if right else NO
+
+
+def _is_live(one: Verdict | RowVerdict) -> bool:
+    """Whether it is of this program's version, and that is the live one."""
+    from diptych.read.proving.verify import Verdict
+
+    phase = one.phase if isinstance(one, Verdict) else "live"
+    return phase == "live" and one.outcome not in ("unprovable", "not compared")
+
+
+def _version(one: Verdict | RowVerdict) -> str:
+    from diptych.read.proving.verify import Verdict
+
+    if one.outcome == "new":
+        return "-"
+    rows = "live" if one.outcome == "compared" else "not live"
+    return f"{one.version}, {one.phase if isinstance(one, Verdict) else rows}"
 
 
 def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:

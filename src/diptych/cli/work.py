@@ -47,7 +47,12 @@ def work(
         for one in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(one, end, one)
         async with opened(
-            app, options, create="views", projections=True, verify_every=verify_every
+            app,
+            options,
+            create="views",
+            projections=True,
+            rebuild="auto",
+            verify_every=verify_every,
         ) as running:
             with Screen(options, live=True) as shown:
                 while not ended.done():

@@ -31,6 +31,7 @@ from msgspec import structs
 
 from diptych.errors import ForeignCheckpoint, Invalid
 from diptych.read.comparing import compared
+from diptych.read.opening import require_tables
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause
 from diptych.read.port import (
     Change,
@@ -48,7 +49,6 @@ from diptych.read.port import (
     Worker,
     Writes,
     definition_of,
-    require_tables,
 )
 from diptych.read.rowstore import AsksRows, Loaded, Made, Placed, RowStore, RowTable
 

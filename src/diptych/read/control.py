@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import Final, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from diptych.errors import Invalid
 from diptych.read.following.engine import Engine
@@ -26,7 +26,7 @@ CUTOVER_SECONDS: Final = 10.0
 LEVEL_SECONDS: Final = 0.5
 """How long going back waits for a moment when the version of before is as far."""
 
-Action = Literal["none", "build", "building", "held", "old", "dropped", "adopt"]
+Action = Literal["new", "none", "build", "building", "held", "old", "dropped", "adopt"]
 
 
 class VersionStatus(Struct, frozen=True):
@@ -49,10 +49,12 @@ class VersionStatus(Struct, frozen=True):
 class Plan(Struct, frozen=True):
     """What becomes of a projection by this program's version of it, and why.
 
-    ``action``: none (it is live), build (it was never there), building, held (built, or being
-    built, and switched to when asked), old or dropped (it was live before, and is not switched to
-    by itself), adopt (a handler or inline projection goes on in its tables with the new code).
+    ``action``: new (made at the first start), none (it is live), build (it was never there),
+    building, held (built, or being built, and switched to when asked), old or dropped (it was live
+    before, and is not switched to by itself), adopt (a handler or inline projection goes on in its
+    tables with the new code).
     ``why`` are the differences from the live version. ``bytecode`` names the code without source.
+    ``objections``: what it lacks of what the live version has, so that it is held.
     """
 
     projection: str
@@ -61,16 +63,21 @@ class Plan(Struct, frozen=True):
     action: Action
     why: list[str]
     bytecode: tuple[str, ...] = ()
+    objections: list[str] = []
 
 
 class Rebuilt(Struct, frozen=True):
-    """What a rebuild has come to. ``differences``: from what was live, where that was asked."""
+    """What a rebuild has come to. ``differences``: from what was live, where that was asked.
+
+    ``objections``: what it lacks of what the live version has, so that it is held.
+    """
 
     projection: str
     version: str
     state: State
     seconds: float
     differences: list[Difference] = []
+    objections: list[str] = []
 
 
 class Switched(Struct, frozen=True):
@@ -117,7 +124,9 @@ class Projections:
     async def plan(self, *names: str) -> list[Plan]:
         """Return what this program's versions are to the live ones. Changes nothing."""
         return [
-            _plan(builder, name) for builder, chosen in await self._chosen(names) for name in chosen
+            structs.replace(_plan(builder, name), objections=await builder.objections(name))
+            for builder, chosen in await self._chosen(names)
+            for name in chosen
         ]
 
     async def compare(self, name: str, *, most: int = 5) -> list[Difference]:
@@ -143,7 +152,8 @@ class Projections:
         """Build this program's versions beside the live ones, prove them, and switch to them.
 
         Without names, all that are not live. ``limit``: events a second, of each. ``compare``:
-        before the switch. Without ``cutover`` they wait for it. ``watch`` is told the progress
+        before the switch. Without ``cutover`` they wait for it, as do those that lack something
+        of the live version: ``objections`` in what is returned. ``watch`` is told the progress
         every 0.2 seconds. May be interrupted, and called again. Raises ``Invalid``, and
         ``ProjectionFailed`` for an event that cannot be folded, or a version that is not proved.
         """
@@ -201,12 +211,13 @@ class Projections:
                 ready = await builder.finish(open_, switch=False)
                 for name in ready:
                     different = await _compare(builder, name, 5) if compare else []
-                    if not cutover or await builder.finish([name]):
+                    why = await builder.hold(name)
+                    if why or not cutover or await builder.finish([name]):
                         open_.remove(name)
                         row = versions.mine(name)
                         assert row is not None
                         seconds = time.monotonic() - began
-                        found.append(Rebuilt(name, row.version, row.state, seconds, different))
+                        found.append(Rebuilt(name, row.version, row.state, seconds, different, why))
                 # Others may have been faster.
                 for name in [n for n in open_ if _is_live(builder, n)]:
                     open_.remove(name)
@@ -223,11 +234,12 @@ class Projections:
             watch(await builder.progress(names))
         return found
 
-    async def cutover(self, name: str) -> Switched:
+    async def cutover(self, name: str, *, force: bool = False) -> Switched:
         """Prove this program's version, and switch to it in one transaction.
 
         Under load it may take a moment to catch up. Raises ``Invalid`` where it is not there, live
-        already, or has not caught up within ten seconds.
+        already, or has not caught up within ten seconds; and, unless ``force``, where it has parked
+        keys that the live version has applied, or does not know events that it does.
         """
         [(builder, _)] = await self._chosen([name])
         versions = builder.engine.versions
@@ -243,7 +255,17 @@ class Projections:
                 state=state,
             )
         deadline = time.monotonic() + CUTOVER_SECONDS
-        while not await builder.finish([name]):
+        while not await builder.finish([name], force=force):
+            if not force and (why := await builder.hold(name)):
+                raise Invalid(
+                    "The version lacks what the live one has, and would take it from everybody who "
+                    "asks; correct the code, or switch to it all the same by --force (force=True)",
+                    field="projection",
+                    rule="a version that lacks nothing of the live one",
+                    projection=name,
+                    version=row.version,
+                    why="; ".join(why),
+                )
             if time.monotonic() > deadline:
                 raise Invalid(
                     "The version has not caught up; have it built first, by `rebuild` or by "
@@ -359,7 +381,9 @@ def _plan(builder: Builder, name: str) -> Plan:
     mine, live = versions.mine(name), versions.live(name)
     parts = versions.parts(name)
     action: Action = "build"
-    if mine is not None:
+    if versions.is_new(name):
+        action = "new"
+    elif mine is not None:
         action = "none" if mine.state == "live" else mine.state
     elif kept_in_place(one):
         action = "adopt"

@@ -7,14 +7,13 @@ adapter needs can be imported from here.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct, structs
 
-from diptych.errors import NoViews, ViewLost
 from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
@@ -262,6 +261,7 @@ class ViewStore(Protocol):
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, indexes, a checkpoint at 0 for each new projection.
 
+        One without a checkpoint whose tables hold rows gets none: the rows are not known to be its.
         Without ``create`` nothing is made: ``NoViews`` when something is missing. Raises
         ``DefinitionError`` for a table of other columns, ``ViewLost`` (`require_tables`).
         """
@@ -422,44 +422,6 @@ def _joined(left: Checkpoint, right: Checkpoint) -> Checkpoint:
     )
 
 
-def require_tables(
-    projections: Mapping[str, Kept],
-    tables: Container[str],
-    checkpoints: Mapping[str, Sequence[Checkpoint]],
-    *,
-    create: bool,
-    **where: Any,
-) -> None:
-    """Raise ``ViewLost`` when a projection that has applied events lacks the table of a view.
-
-    To be asked before tables are made: an empty one would pass for complete. When none are to be
-    made, ``NoViews`` for whatever is lacking; ``where`` are its facts.
-    """
-    lacking: list[str] = []
-    for name, kept in projections.items():
-        spans = checkpoints.get(name, ())
-        lost = [table for _, table in kept.places if table not in tables]
-        if lost or not spans:
-            lacking.append(name)
-        if lost and any(span.count for span in spans):
-            raise ViewLost(
-                "A view's table is not there, although its projection has applied events: it was "
-                "dropped, or the view is new to the projection. Restore the table; or delete the "
-                "projection's rows in diptych_checkpoints and diptych_blocks and drop all its "
-                "tables, and it is built anew from the log",
-                projection=name,
-                table=", ".join(lost),
-                position=min(span.position for span in spans),
-                applied=sum(span.count for span in spans),
-            )
-    if lacking and not create:
-        raise NoViews(
-            "There are no views at that address, and none were to be made",
-            **where,
-            lacking=", ".join(lacking),
-        )
-
-
 __all__ = [
     "BLOCK_SHIFT",
     "DECIMAL_COLLATION",
@@ -495,6 +457,5 @@ __all__ = [
     "pack",
     "plain_decimal",
     "recut_spans",
-    "require_tables",
     "unpack",
 ]

@@ -13,7 +13,8 @@ from diptych.read.following.crew import LEASE_SECONDS
 from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
-from diptych.read.versioning.versions import Versions
+from diptych.read.versioning.objections import objections
+from diptych.read.versioning.versions import BUILT, Versions
 
 
 class SpanStatus(Struct, frozen=True):
@@ -50,7 +51,9 @@ class Status(Struct, frozen=True):
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
     ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
     processes share it just now. ``proved``: what was last proved, None where nothing was.
-    ``phase`` is that of the version: live, building, held, old.
+    ``phase`` is that of the version: live, building, held, old; or
+    new: it is made at the first start. ``objections``: what it lacks of
+    what the live version has, so that it is held.
     """
 
     projection: str
@@ -73,6 +76,7 @@ class Status(Struct, frozen=True):
     paused: Pause | None = None
     version: str = ""
     phase: str = "live"
+    objections: list[str] = []
 
 
 STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
@@ -95,7 +99,7 @@ async def status_of(
     ages: dict[int, float] = {}
     found: list[Status] = []
     for one, row in versions.shown():
-        name = one.name
+        name, live = one.name, versions.live(one.title)
         parts: list[SpanStatus] = []
         for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
             position = span.position
@@ -136,8 +140,14 @@ async def status_of(
                 pause,
                 row.version,
                 row.state,
+                await objections(store, live, row) if live and row.state in BUILT else [],
             )
         )
+    for name in versions.declared:
+        if versions.is_new(name):
+            age = await age_after(log, 0)
+            version = versions.version(name)
+            found.append(Status(name, 0, head, head, age, "new", version=version, phase="new"))
     return found
 
 

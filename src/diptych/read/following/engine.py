@@ -87,12 +87,14 @@ class Engine:
 
     # --- life -------------------------------------------------------------------------------------
 
-    async def open(self, *, create: bool = True, rebuild: bool = True) -> None:
+    async def open(self, *, create: bool = True, rebuild: bool = True, builds: bool = True) -> None:
         """Make tables, read checkpoints. A foreign checkpoint stops its projection only.
 
         Without ``create`` nothing is made: ``NoViews`` when something is missing. With ``rebuild``
-        versions that are new are made, to be built beside the live ones.
+        versions that are new are made, to be built beside the live ones; without ``builds`` those
+        that others have made are not built here either.
         """
+        self.versions.builds = builds
         await self.versions.open(self.log.identity, create=create, rebuild=rebuild)
         self.spans.follow(self.versions.followed)
         await self.spans.all()

@@ -168,6 +168,9 @@ def _fold(
     if not span.whole:
         start, end = span.start, span.end
         found.keep([start <= number < end for _, number in found.hashed])
+    if (decided := parking.decided) is not None:
+        effects = zip(found.which, found.hashed, strict=True)
+        found.keep([not decided.has(used[i][0].position, *hashed) for i, hashed in effects])
     if parking.numbers or parking.condemned or found.errors:
         _hold(found, used, parking)
     known, missing = cache.find(dict.fromkeys(found.keys))
@@ -285,6 +288,8 @@ def _effects(
         except Exception as error:
             if is_passing(error):
                 raise StopBefore(index, error) from error
+            if parking.decided is not None and stored.position in parking.decided.without_key:
+                continue
             parking.require_room(found.held, index, error)
             found.held.append(Held(stored, None, 0, span.start, error, span.end - span.start))
             continue

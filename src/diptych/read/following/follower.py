@@ -10,7 +10,8 @@ from diptych.codec import Codec, time_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
 from diptych.read.following.fold import Folded, RowCache, Span
-from diptych.read.parking.parking import Parking
+from diptych.read.opening import unclaimed_rows
+from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed, is_whole
@@ -86,11 +87,7 @@ class Follower:
         self.forget()
         spans = (await store.checkpoints()).get(self.name)
         if not spans:
-            raise ForeignCheckpoint(
-                "The projection's checkpoint is gone; drop its tables too and restart, to have it "
-                "built anew from the log",
-                projection=self.name,
-            )
+            raise unclaimed_rows(self.projection, await store.versions())
         for checkpoint in spans:
             if (checkpoint.slice, checkpoint.end) == (self.span.start, self.span.end):
                 break
@@ -110,11 +107,14 @@ class Follower:
     async def _look_at_desk(self, store: ViewStore, checkpoint: Checkpoint) -> None:
         name = self.name
         self.parking.know((await store.desk.keys()).get(name, ()), self.span.start, self.span.end)
-        if not isinstance(self.projection, Keyed):
-            found = await store.desk.parked(name) if self.parking.some else ()
-            self.parking.skipped = frozenset(
-                one.position for one in found if one.position > checkpoint.position
-            )
+        found = await store.desk.parked(name) if self.parking.some else ()
+        ahead = [
+            one for one in found if one.state == "skipped" and one.position > checkpoint.position
+        ]
+        if isinstance(self.projection, Keyed):
+            self.parking.decided = Aside(ahead) if ahead else None
+        else:
+            self.parking.skipped = frozenset(one.position for one in ahead)
         self.paused = (await store.desk.pauses()).get(name)
 
     def forget(self) -> None:

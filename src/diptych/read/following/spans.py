@@ -86,7 +86,8 @@ class Spans:
             if one.inline or any(follower.state == "refused" for follower in self._of[name]):
                 continue
             mine, cuts = crew.share(one), crew.cuts(one)
-            spans = stored.get(name, [])
+            if not (spans := stored.get(name, [])):
+                continue  # it will be refused
             wanted = await self.store.recut(name, cuts) if _differ(spans, cuts) else spans
             self._take(one, wanted, mine)
 
@@ -132,14 +133,21 @@ class Spans:
             return
         if not there:
             self.stale = True
+            if follower.state == "refused":
+                follower.state = "new"
         elif follower.paused is not None:
             follower.rest(follower.paused, time.monotonic())
-        elif follower.state in ("standby", "new", "paused"):
+        elif follower.state in ("standby", "new", "paused", "refused"):
             follower.state = "running"
             follower.error = None
 
     async def look(self) -> list[Follower]:
-        """Read how far all are; return followers whose checkpoint has gone back, or is no more."""
+        """Read how far all are; return followers whose checkpoint has gone back, or is no more.
+
+        Those that are refused are asked about again.
+        """
+        for follower in [one for one in self if one.state == "refused"]:
+            await self.reload(follower)  # somebody may have put it right: rewound it, most likely
         stored = await self.store.checkpoints()
         back: list[Follower] = []
         for name, followers in self._of.items():

@@ -59,7 +59,9 @@ class Parking:
     """What a span of a projection has parked, as its follower knows it.
 
     ``numbers`` are the hashes of parked keys. ``condemned`` are effects, by position and hash of
-    the key, whose rows cannot be written. ``skipped`` are positions that a handler passes over.
+    the key, whose rows cannot be written. ``skipped`` are positions that a handler passes over,
+    ``decided`` the effects that a fold passes over when it gets there: they were skipped for good
+    in the version that was live before.
     """
 
     def __init__(self, one: Projection, codec: Codec) -> None:
@@ -70,6 +72,7 @@ class Parking:
         self.without_key = 0
         self.condemned: dict[tuple[int, int], Exception] = {}
         self.skipped: frozenset[int] = frozenset()
+        self.decided: Aside | None = None
         self.some = False
 
     def know(self, keys: Iterable[ParkedKey], start: int, end: int) -> None:

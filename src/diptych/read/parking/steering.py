@@ -77,22 +77,23 @@ class Steering:
         its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
         forgotten. Workers take it up within seconds. Raises ``Invalid``; ``ForeignCheckpoint`` for
         a handler that is not of this log, and is to go back to another position than 0.
+
+        One that is refused, having no checkpoint while its tables hold rows, becomes the owner of
+        these tables, a handler too: they are emptied, and other projections that kept rows in them
+        are dropped.
         """
         engine, one = await self._of(projection)
-        spans = (await engine.store.checkpoints())[one.name]
-        before = min(span.position for span in spans)
-        start = structs.replace(
-            spans[0],
-            slice=0,
+        spans = (await engine.store.checkpoints()).get(one.name, [])
+        before = min((span.position for span in spans), default=0)
+        start = Checkpoint(
+            one.name,
+            spans[0].log if spans else self._log.identity,
             slices=one.slices,
-            position=0,
-            event_id="",
-            count=0,
-            digest=0,
-            time=None,
             tallies=bytes(24 * one.slices),
         )
-        if isinstance(one, Keyed):
+        if not spans:
+            await engine.versions.own_tables(one)
+        if isinstance(one, Keyed) or not spans:
             await engine.store.desk.rewind(start, Tally(), one.views)
             return Rewound(one.name, before, 0)
         if to != 0:  # else nothing is asked of the log

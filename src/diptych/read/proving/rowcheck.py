@@ -61,7 +61,8 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
 
     ``columns`` says in how many rows each column differs; ``faults`` are the first of them.
     ``unsettled`` keys changed so fast that they could not be told. ``reason`` says it in words,
-    ``remedy`` what to do.
+    ``remedy`` what to do. ``outcome`` tells where nothing was: this program's ``version`` is not
+    live, or is new.
     """
 
     projection: str
@@ -75,6 +76,8 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
     unsettled: list[Any] = []
     reason: str = ""
     remedy: str = ""
+    version: str = ""
+    outcome: Literal["compared", "not compared", "new"] = "compared"
 
 
 async def verify_rows(

@@ -22,6 +22,7 @@ from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint, Unavailable
 from diptych.log import Log, StoredEvent
 from diptych.read.following.follower import refuse_foreign_spans
+from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
@@ -33,6 +34,8 @@ from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 PAGE: Final = 2000
 
 Since = Literal["start", "last"]
+
+Outcome = Literal["compared", "refused", "unprovable", "new"]
 
 
 class Fault(Struct, frozen=True):
@@ -58,6 +61,10 @@ class Verdict(Struct, frozen=True, kw_only=True):
     be told apart. ``gaps``: ranges of positions at which the log itself has no event, though it
     lies behind its head: what was there cannot be known. ``reason`` says it in words, ``remedy``
     what to do. ``position`` is that of the slices furthest behind.
+    ``version`` and ``phase`` (live, building, held, old) tell which version it is of. ``outcome``:
+    what was applied was compared; or refused, as the rows are those of another log or projection;
+    or unprovable: only a program with the code of that version can compare; or new: nothing was
+    ever applied, as the projection is made at the first start.
     """
 
     projection: str
@@ -76,6 +83,9 @@ class Verdict(Struct, frozen=True, kw_only=True):
     parked: int = 0
     skipped: int = 0
     unknown: dict[str, int] = {}
+    version: str = ""
+    phase: str = "live"
+    outcome: Outcome = "compared"
 
 
 async def verify(
@@ -114,6 +124,8 @@ async def _verify(
     for one in projections:
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
+            if not spans:
+                raise unclaimed_rows(one, await store.versions())
             await refuse_foreign_spans(one.name, spans, log)
         except ForeignCheckpoint as error:
             verdicts[one.name] = Verdict(
@@ -124,6 +136,7 @@ async def _verify(
                 seconds=time.perf_counter() - began,
                 reason=str(error),
                 remedy=mending(one, spans, log),
+                outcome="refused",
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))

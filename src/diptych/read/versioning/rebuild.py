@@ -12,14 +12,15 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, structs
 
 from diptych.errors import Closed, DiptychError, ProjectionFailed
 from diptych.read.following.engine import PAGE, Engine
-from diptych.read.port import Checkpoint, State
+from diptych.read.port import Checkpoint, State, Version
 from diptych.read.projections import Keyed, Projection
+from diptych.read.versioning.objections import objections
 from diptych.read.versioning.versions import BUILT, kept_of
 
 if TYPE_CHECKING:
@@ -34,6 +35,8 @@ SWITCH_TRIES: Final = 400
 SWITCH_SECONDS: Final = 0.005
 LONGEST_WAIT: Final = 30.0
 RATE_SECONDS: Final = 10.0
+
+NEW: Final = "it is new, and will be made at the first start"
 
 
 class Progress(Struct, frozen=True):
@@ -108,17 +111,19 @@ class Builder:
     # --- to the end -------------------------------------------------------------------------------
 
     async def finish(
-        self, names: Iterable[str], *, asked: bool = True, switch: bool = True
+        self, names: Iterable[str], *, asked: bool = True, switch: bool = True, force: bool = False
     ) -> list[str]:
         """Index, prove and switch to what has caught up; return what was ready, or is live now.
 
-        Unless ``asked``, what is held is left alone. Raises ``ProjectionFailed`` when a version
-        does not hold exactly its events.
+        Unless ``asked``, what is held is left alone; unless ``force``, what there are `objections`
+        to is held. Raises ``ProjectionFailed`` when a version does not hold exactly its events.
         """
         async with self._finishing:
-            return await self._finish(names, asked=asked, switch=switch)
+            return await self._finish(names, asked=asked, switch=switch, force=force)
 
-    async def _finish(self, names: Iterable[str], *, asked: bool, switch: bool) -> list[str]:
+    async def _finish(
+        self, names: Iterable[str], *, asked: bool, switch: bool, force: bool
+    ) -> list[str]:
         versions = self.engine.versions
         ready: list[Projection] = []
         head = await self.engine.log.head()
@@ -127,8 +132,8 @@ class Builder:
             one, row = versions.projection(name), versions.mine(name)
             if one is None or row is None or row.state == "live":
                 continue
-            reached = min((span.position for span in stored.get(one.name, ())), default=-1)
-            if reached >= head - NEAR:
+            spans = stored.get(one.name, ())
+            if spans and min(span.position for span in spans) >= head - NEAR:
                 ready.append(one)
         if not ready:
             return []
@@ -140,7 +145,31 @@ class Builder:
                 one.title for one in ready if await self.engine.wait_for({one.name}, head, deadline)
             ]
         states: tuple[State, ...] = (*BUILT, "old") if asked else ("building",)
-        return [one.title for one in ready if await self._switch(one, states)]
+        return [
+            one.title
+            for one in ready
+            if (force or not await self.hold(one.title)) and await self._switch(one, states)
+        ]
+
+    async def objections(self, name: str) -> list[str]:
+        """Say what speaks against switching to this program's version of a projection."""
+        versions = self.engine.versions
+        live, row = versions.live(name), versions.mine(name)
+        if (one := versions.projection(name)) is not None:
+            followers = self.engine.spans.of(one.name)
+            if refused := [str(f.error) for f in followers if f.state == "refused"]:
+                return refused[:1]
+        if live is None or row is None or row.state not in (*BUILT, "old"):
+            return []
+        return await objections(self.engine.store, live, row)
+
+    async def hold(self, name: str) -> list[str]:
+        """Return the `objections`; where there are any, nobody switches without being asked."""
+        why = await self.objections(name)
+        row = self.engine.versions.mine(name)
+        if why and row is not None and row.state == "building":
+            await self.engine.versions.change(row, "held")
+        return why
 
     async def _index(self, ready: Sequence[Projection]) -> None:
         for one in ready:
@@ -179,32 +208,55 @@ class Builder:
             await asyncio.sleep(SWITCH_SECONDS)
         return False
 
-    async def verify(self, names: Sequence[str], *, since: Since) -> dict[str, Verdict]:
-        """Verify this program's versions of projections; nothing else can it say of others."""
+    async def verify(self, names: Sequence[str], *, since: Since) -> dict[str, list[Verdict]]:
+        """Verify the live versions of projections, and this program's where these are others.
+
+        A live one of other code can be compared where it has the same effects: events on keys.
+        """
         from diptych.read.proving.verify import Verdict, verify
 
         engine, versions = self.engine, self.engine.versions
-        own = {name: one for name in names if (one := versions.projection(name)) is not None}
-        found = await verify(
-            engine.log, engine.codec, engine.store, list(own.values()), since=since
-        )
-        verdicts = {
-            name: structs.replace(verdict, projection=name)
-            for name, verdict in zip(own, found, strict=True)
-        }
+        looked: list[tuple[Projection, Version]] = []
+        verdicts: dict[str, list[Verdict]] = {name: [] for name in names}
+        nothing: dict[str, Any] = {"position": 0, "count": 0, "seconds": 0.0}
         for name in names:
-            if name not in own:
-                live = versions.live(name)
-                verdicts[name] = Verdict(
-                    projection=name,
-                    ok=False,
-                    position=0,
-                    count=0,
-                    seconds=0.0,
-                    reason="this program's version of it is not there (live is another, "
-                    f"{'none' if live is None else live.version}, which only a program with that "
-                    "code can verify)",
+            live, mine, own = versions.live(name), versions.mine(name), versions.projection(name)
+            if live is not None and live != mine:
+                if (there := versions.provable(name, live)) is not None:
+                    looked.append((there, live))
+                else:
+                    verdicts[name].append(
+                        Verdict(
+                            projection=name,
+                            ok=False,
+                            **nothing,
+                            version=live.version,
+                            outcome="unprovable",
+                            reason=f"the live version, {live.version}, can be verified by a "
+                            "program with its code only; this one's is "
+                            f"{versions.version(name)}",
+                        )
+                    )
+            if own is not None and mine is not None:
+                looked.append((own, mine))
+            elif versions.is_new(name):
+                verdicts[name].append(
+                    Verdict(
+                        projection=name,
+                        ok=True,
+                        **nothing,
+                        version=versions.version(name),
+                        outcome="new",
+                        reason=NEW,
+                    )
                 )
+        found = await verify(
+            engine.log, engine.codec, engine.store, [one for one, _ in looked], since=since
+        )
+        for (one, row), verdict in zip(looked, found, strict=True):
+            verdicts[one.title].append(
+                structs.replace(verdict, projection=one.title, version=row.version, phase=row.state)
+            )
         return verdicts
 
     async def verify_rows(self, names: Sequence[str], *, sample: float) -> dict[str, RowVerdict]:
@@ -214,23 +266,30 @@ class Builder:
         engine, versions = self.engine, self.engine.versions
         verdicts: dict[str, RowVerdict] = {}
         for name in names:
-            one, mine = versions.projection(name), versions.mine(name)
+            one, mine, live = versions.projection(name), versions.mine(name), versions.live(name)
             if not isinstance(engine.projections[name], Keyed):
                 continue
             if isinstance(one, Keyed) and mine is not None and mine.state == "live":
                 found = await verify_rows(
                     engine.log, engine.codec, engine.store, one, sample=sample
                 )
-                verdicts[name] = structs.replace(found, projection=name)
-            else:
-                verdicts[name] = RowVerdict(
-                    projection=name,
-                    ok=False,
-                    rows=0,
-                    differing=0,
-                    seconds=0.0,
-                    reason="this program's version of it is not live",
-                )
+                verdicts[name] = structs.replace(found, projection=name, version=mine.version)
+                continue
+            version = versions.version(name)
+            verdicts[name] = RowVerdict(
+                projection=name,
+                ok=versions.is_new(name),
+                rows=0,
+                differing=0,
+                seconds=0.0,
+                version=version,
+                outcome="new" if versions.is_new(name) else "not compared",
+                reason=f"nothing was compared: this program's version, {version}, is not the live "
+                f"one ({'none' if live is None else live.version}), whose rows a program with its "
+                "code can compare"
+                if not versions.is_new(name)
+                else NEW,
+            )
         return verdicts
 
     # --- progress ---------------------------------------------------------------------------------

@@ -81,6 +81,29 @@ def parts_of(one: Projection, codec: Codec) -> Parts:
     return Parts(reached.code, key, tables, columns, events, one.slices, compiled)
 
 
+def same_keys(one: Projection, there: Parts, mine: Parts) -> bool:
+    """Whether events touch the same keys, in the same slices, in both; ``mine`` is of ``one``."""
+    if (there.key, there.slices) != (mine.key, mine.slices):
+        return False
+    reached = _Reached(one)
+    if isinstance(one, Keyed) and one.keys is not None:
+        reached.look("key", one.keys)
+        reached.settle()
+    return all(there.code.get(name, "") == mine.code.get(name) for name in reached.code)
+
+
+def holds(live: Parts, mine: Parts) -> bool:
+    """Whether rows of one version can be read as those of another."""
+    return (
+        live.tables == mine.tables
+        and live.key == mine.key
+        and all(
+            live.columns.get(column) in (kind, kind.removesuffix(" | None"))
+            for column, kind in mine.columns.items()
+        )
+    )
+
+
 # --- how two differ -------------------------------------------------------------------------------
 
 

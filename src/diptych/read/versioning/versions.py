@@ -20,9 +20,11 @@ from msgspec import structs
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
+from diptych.read.opening import owners_of
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
-from diptych.read.versioning.version import Parts, kept_in_place, parts_of
+from diptych.read.versioning.carrying import carry_skips
+from diptych.read.versioning.version import Parts, holds, kept_in_place, parts_of, same_keys
 
 UNKNOWN: Final = "unknown"
 """The version of tables that were there before versions were noted, and are not this program's."""
@@ -50,6 +52,11 @@ class Versions:
         self._log = ""
         self._open: set[str] = set()
         self._variants: dict[str, Projection] = {}
+        self._foreign: dict[str, Version] = {}
+        self._unnoted: dict[str, Version] = {}
+        self._noted = False
+        self.builds = True
+        """Whether versions that are to be built are followed here."""
         self.turn = 0
         self.built: set[str] = set()
         """The instances that are being built."""
@@ -90,14 +97,27 @@ class Versions:
         """The projections to be kept current here, under the names of their instances."""
         found: list[Projection] = []
         for name, one in self._declared.items():
-            row = self.mine(name)
-            if row is not None and row.state in FOLLOWED and row.instance in self._open:
+            # Where the live one is another log's, it is followed to be refused.
+            row = self._foreign.get(name) or self.mine(name)
+            if row is not None and self._is_followed(row) and row.instance in self._open:
                 found.append(self._variant(one, row.instance))
         return found
+
+    def _is_followed(self, row: Version) -> bool:
+        return row.state in FOLLOWED and (self.builds or row.state not in BUILT)
 
     def projection(self, name: str) -> Projection | None:
         """Return a projection under the name of this program's instance; None: it is not kept."""
         return next((one for one in self.followed if one.title == name), None)
+
+    def provable(self, name: str, row: Version) -> Projection | None:
+        """Return a version of other code, where this program can tell what it has to apply.
+
+        It can where events, keys and slices are the same, whatever the fold makes of them.
+        """
+        one, there, mine = self._declared[name], parts_in(row), self.parts(name)
+        same = there.events == mine.events and same_keys(one, there, mine)
+        return self._variant(one, row.instance) if same or name in self._foreign else None
 
     def shown(self) -> list[tuple[Projection, Version]]:
         """Return this program's versions that are followed, and the live ones, of all."""
@@ -174,8 +194,9 @@ class Versions:
         if create:
             await self.store.open(log, {}, create=True)
         self._know(await self.store.versions())
+        await self._look_for_foreign()
         if not create:
-            await self._open_known(create=False)
+            await self._open_known(create=False, partly=not rebuild)
             return
         for _ in range(5):  # others may be faster
             await self._adopt()
@@ -185,18 +206,68 @@ class Versions:
             self._know(await self.store.claim(new))
         await self._open_known(create=True)
 
-    async def _open_known(self, *, create: bool) -> None:
+    async def _look_for_foreign(self) -> None:
+        """Find out what is live and of another log, in versions that this program does not know.
+
+        Nothing is built beside it.
+        """
+        if not self._rows:
+            return
+        stored = await self.store.checkpoints()
+        for name in self._declared:
+            live = self.live(name)
+            if live is None or live == self.mine(name):
+                continue
+            if any(span.log != self._log for span in stored.get(live.instance, ())):
+                self._foreign[name] = live
+
+    async def _open_known(self, *, create: bool, partly: bool = False) -> None:
+        """Open what is noted; ``partly``: but for what is not there, where anything is."""
         kept: dict[str, Kept] = {}
         for name, one in self._declared.items():
             row = self.mine(name)
             if row is None and not self.of(name):
                 row = self._row(name, "live")  # nothing is noted: the store says what is missing
+                self._unnoted[name] = row
                 self._rows[name] = [row]
-            if row is not None and row.state in FOLLOWED:
+            if name in self._foreign:
+                self._open.add(self._foreign[name].instance)
+            elif row is not None and self._is_followed(row):
                 kept[row.instance] = _kept(one, row)
-        await self.store.open(self._log, kept, create=create)
+        if partly and self._noted:
+            kept = await self._there(kept)
+        else:
+            await self.store.open(self._log, kept, create=create)
         self._open |= kept.keys()
         self._resolve()
+        if create:
+            for name in self._declared:
+                await self._carry(name)
+
+    async def _there(self, kept: Mapping[str, Kept]) -> dict[str, Kept]:
+        """Open what is there; what never was is new, and known as such: it has no row."""
+        found: dict[str, Kept] = {}
+        for instance, one in kept.items():
+            try:
+                await self.store.open(self._log, {instance: one}, create=False)
+                found[instance] = one
+            except NoViews:
+                if self._unnoted.pop(instance, None) is None:
+                    raise
+                del self._rows[instance]
+        return found
+
+    def is_new(self, name: str) -> bool:
+        """Whether nothing is noted of a projection, as it has never been started."""
+        return not self.of(name)
+
+    async def _carry(self, name: str) -> None:
+        """Pass on what was skipped for good; where keys are others, the `objections` tell."""
+        live, row = self.live(name), self.mine(name)
+        if live is None or row is None or row.state not in BUILT:
+            return
+        if same_keys(self._declared[name], parts_in(live), self.parts(name)):
+            await carry_skips(self.store, live, row)
 
     async def _new(self, name: str, *, rebuild: bool) -> list[Version]:
         """Return what has to be noted, so that there is a live version, and this program's."""
@@ -206,7 +277,12 @@ class Versions:
             live = self._row(name, "live")
             return [structs.replace(live, version=UNKNOWN, parts="{}")]
         one = self._declared[name]
-        if self.mine(name) is None and rebuild and not kept_in_place(one):
+        if (
+            self.mine(name) is None
+            and name not in self._foreign
+            and rebuild
+            and not kept_in_place(one)
+        ):
             return [self._row(name, "building")]
         return []
 
@@ -231,7 +307,9 @@ class Versions:
         """Take over in place what is never built beside itself."""
         for name, one in self._declared.items():
             live = self.live(name)
-            if kept_in_place(one) and live is not None and live.version != self.version(name):
+            if name in self._foreign or live is None:
+                continue
+            if kept_in_place(one) and live.version != self.version(name):
                 own = self._row(name, "live")
                 after = structs.replace(own, instance=live.instance)
                 await self.store.turn([Turn(live, after)])
@@ -270,12 +348,20 @@ class Versions:
     async def switch(self, name: str, to: Version, *, level: bool) -> bool:
         """Let another version be live, in one transaction; ``level``: only if it is as far."""
         live = self.live(name)
-        if live is None:
-            return False
-        changes = [Turn(live, _in(live, "old")), Turn(to, _in(to, "live"))]
-        done = await self.store.turn(changes, level=level)
+        changes = [] if live is None else [Turn(live, _in(live, "old"))]
+        changes.append(Turn(to, _in(to, "live")))
+        done = await self.store.turn(changes, level=level and live is not None)
         await self.refresh()
         return done
+
+    async def own_tables(self, one: Projection) -> None:
+        """Drop all other projections that keep rows in the tables of one; there are new ones."""
+        if (mine := self.mine(one.title)) is not None:
+            self._know(await self.store.claim([mine]))
+        if others := owners_of(one, await self.store.versions()):
+            await self.store.turn([Turn(row, _in(row, "dropped")) for row in others])
+            await self.refresh()
+        await self._open_known(create=True)
 
     # --- for queries ------------------------------------------------------------------------------
 
@@ -286,7 +372,9 @@ class Versions:
         for name in self._declared:
             row = self.mine(name)
             # Somebody has asked for it.
-            if row is not None and row.state in BUILT and row.instance not in self._open:
+            if row is None or row.state not in BUILT or not self._is_followed(row):
+                continue
+            if row.instance not in self._open and name not in self._foreign:
                 await self._open_known(create=True)
         return self.turn != before
 
@@ -344,6 +432,9 @@ class Versions:
         self._rows = {}
         for row in rows:
             self._rows.setdefault(row.projection, []).append(row)
+        self._noted = bool(rows)
+        for name, row in self._unnoted.items():
+            self._rows.setdefault(name, [row])
         self.turn = max((row.turn for row in rows), default=0)
         self.built = {row.instance for row in rows if row.state in BUILT}
         self._resolve()
@@ -355,7 +446,7 @@ class Versions:
         for name, one in self._declared.items():
             live, mine = self.live(name), self.mine(name)
             row: Version | None = None
-            if live is not None and self._holds(live, name):
+            if live is not None and (name in self._foreign or self._holds(live, name)):
                 row = live
             elif mine is not None and mine.state in ("live", "old"):
                 row = mine
@@ -374,18 +465,6 @@ class Versions:
         if live.version == mine.version:
             return True
         return holds(_decode(live.parts), mine)
-
-
-def holds(live: Parts, mine: Parts) -> bool:
-    """Whether rows of one version can be read as those of another."""
-    return (
-        live.tables == mine.tables
-        and live.key == mine.key
-        and all(
-            live.columns.get(column) in (kind, kind.removesuffix(" | None"))
-            for column, kind in mine.columns.items()
-        )
-    )
 
 
 def parts_in(row: Version) -> Parts:
@@ -417,4 +496,4 @@ def _beside(table: str, version: str) -> str:
     return f"{table[: LONGEST_NAME - len(mark) - len(version) - 3]}_{mark}__{version}"
 
 
-__all__ = ["BUILT", "FOLLOWED", "Versions", "holds", "kept_of", "parts_in"]
+__all__ = ["BUILT", "FOLLOWED", "Versions", "kept_of", "parts_in"]

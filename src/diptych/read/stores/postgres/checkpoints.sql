@@ -5,6 +5,16 @@ SELECT name, 0, slices, $3, 0, '', 0, repeat('0', 32), decode(repeat('00', 24 * 
 FROM unnest($1::text[], $2::bigint[]) AS new (name, slices)
 WHERE NOT EXISTS (SELECT FROM {schema}.diptych_checkpoints AS c WHERE c.projection = new.name)
 
+-- What is left of one that is no more would pass for what this one has applied.
+-- name: start_forgets_blocks
+DELETE FROM {schema}.diptych_blocks WHERE projection = ANY ($1::text[])
+
+-- name: start_forgets_parked
+DELETE FROM {schema}.diptych_parked WHERE projection = ANY ($1::text[])
+
+-- name: start_forgets_proofs
+DELETE FROM {schema}.diptych_proofs WHERE projection = ANY ($1::text[])
+
 -- name: insert
 INSERT INTO {schema}.diptych_checkpoints
     (projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision)

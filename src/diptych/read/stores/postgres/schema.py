@@ -13,7 +13,8 @@ from typing import Any, Final
 import asyncpg
 
 from diptych.errors import DefinitionError
-from diptych.read.port import Checkpoint, Definition, Kept, require_tables
+from diptych.read.opening import require_tables, unclaimed
+from diptych.read.port import Checkpoint, Definition, Kept
 from diptych.read.stores.postgres.rows import SQL, checkpoints_of, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
@@ -33,7 +34,8 @@ async def make_tables(
 ) -> None:
     """Make what is missing, in one transaction: the tables of projections, and of the store.
 
-    Given the log's identity, also a checkpoint at 0 for each new projection, of its slices.
+    Given the log's identity, also a checkpoint at 0 for each new projection, of its slices; not
+    where its tables hold rows.
     """
     places = [place for kept in projections.values() for place in kept.places]
     for definition, table in places:
@@ -43,7 +45,8 @@ async def make_tables(
         if not await connection.fetchval(_SQL["schema_exists"], schema):
             await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
         there, stored = await _found(connection, schema, [table for _, table in places])
-        require_tables(projections, there, stored, create=True)
+        filled = await _filled(connection, schema, unclaimed(projections, there, stored))
+        new = require_tables(projections, there, stored, create=True, filled=filled)
         for name, create in TABLES.items():
             if name not in there:
                 await connection.execute(create.replace("{schema}", schema))
@@ -52,10 +55,12 @@ async def make_tables(
                 await _make_table(connection, schema, definition, table, there.get(table))
                 if kept.indexed:
                     await _make_indexes(connection, schema, definition, table)
-        if log and (missing := sorted(projections.keys() - stored.keys())):
+        if log and new:
+            for name in _FORGETS:
+                await connection.execute(SQL[name].replace("{schema}", schema), new)
             start = SQL["start"].replace("{schema}", schema)
-            slices = [projections[name].slices for name in missing]
-            await connection.execute(start, missing, slices, log)
+            slices = [projections[name].slices for name in new]
+            await connection.execute(start, new, slices, log)
 
 
 async def look_for_tables(
@@ -67,7 +72,14 @@ async def look_for_tables(
     """Raise ``NoViews`` unless all tables and checkpoints are there, and as they should be."""
     places = [place for kept in projections.values() for place in kept.places]
     there, stored = await _found(connection, schema, [table for _, table in places])
-    require_tables(projections, there, stored, create=False, database=database, schema=schema)
+    filled = await _filled(connection, schema, unclaimed(projections, there, stored))
+    require_tables(
+        *(projections, there, stored),
+        create=False,
+        filled=filled,
+        database=database,
+        schema=schema,
+    )
     for definition, table in places:
         _require_columns(schema, definition, table, there[table])
 
@@ -124,6 +136,18 @@ async def _found(
         return there, {}
     rows = await connection.fetch(SQL["read"].replace("{schema}", schema))
     return there, checkpoints_of(rows)
+
+
+_FORGETS: Final = ("start_forgets_blocks", "start_forgets_parked", "start_forgets_proofs")
+
+
+async def _filled(connection: Connection, schema: str, tables: Sequence[str]) -> set[str]:
+    """Return those of the tables that hold rows."""
+    found: set[str] = set()
+    for table in tables:
+        if await connection.fetchval(f"SELECT EXISTS (SELECT FROM {schema}.{quoted(table)})"):
+            found.add(table)
+    return found
 
 
 async def _make_table(

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from diptych.errors import CheckpointMoved, DefinitionError, NoViews
+from diptych.read.opening import require_tables, unclaimed
 from diptych.read.port import (
     Change,
     Checkpoint,
@@ -23,7 +24,6 @@ from diptych.read.port import (
     View,
     Worker,
     definition_of,
-    require_tables,
 )
 from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite import versions
@@ -80,24 +80,30 @@ class SqliteViews:
             with spilling(connection), transaction(connection):  # an index may be new
                 for statement in sql.TABLES.split(";\n"):
                     connection.execute(statement)
-                require(connection, create=True)
+                new = require(connection, create=True)
                 for kept in projections.values():
                     for definition, table in kept.places:
                         make_table(connection, definition, table, indexed=kept.indexed)
-                for name, one in projections.items():
-                    values = {"projection": name, "log": log, "slices": one.slices}
-                    connection.execute(sql.SQL["start"], values)
+                for name in new:
+                    sql.start(connection, name, log, projections[name].slices)
 
-        def require(connection: sqlite3.Connection, *, create: bool) -> None:
+        def require(connection: sqlite3.Connection, *, create: bool) -> list[str]:
             tables = sql.read_tables(connection)
             stored = sql.read_checkpoints(connection) if "diptych_checkpoints" in tables else {}
-            require_tables(projections, tables, stored, create=create, path=self.database.path)
+            filled = sql.filled(connection, unclaimed(projections, tables, stored))
+            new = require_tables(
+                *(projections, tables, stored),
+                create=create,
+                filled=filled,
+                path=self.database.path,
+            )
             if not create and projections and "diptych_versions" not in tables:
                 raise NoViews(
                     "There are no views at that address, and none were to be made",
                     path=self.database.path,
                     lacking="diptych_versions",
                 )
+            return new
 
         if create or self.database.path is None:
             await self.database.write(make)

@@ -8,6 +8,16 @@ SELECT :projection, 0, :slices, :log, 0, '', 0, '0000000000000000000000000000000
     zeroblob(24 * :slices)
 WHERE NOT EXISTS (SELECT 1 FROM diptych_checkpoints WHERE projection = :projection)
 
+-- What is left of one that is no more would pass for what this one has applied.
+-- name: start_forgets_blocks
+DELETE FROM diptych_blocks WHERE projection = ?
+
+-- name: start_forgets_parked
+DELETE FROM diptych_parked WHERE projection = ?
+
+-- name: start_forgets_proofs
+DELETE FROM diptych_proofs WHERE projection = ?
+
 -- name: insert
 INSERT INTO diptych_checkpoints
     (projection, slice, slices, log, position, event_id, count, digest, time, tallies, revision)

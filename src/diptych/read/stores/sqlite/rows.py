@@ -6,7 +6,7 @@ Few steps: every step gives up the interpreter's lock and must win it back (see 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
 from itertools import chain
@@ -250,6 +250,26 @@ def move(connection: sqlite3.Connection, change: Change) -> bool:
 def read_tables(connection: sqlite3.Connection) -> set[str]:
     """Return the names of all tables."""
     return {name for (name,) in connection.execute(SQL["tables"]).fetchall()}
+
+
+def filled(connection: sqlite3.Connection, tables: Iterable[str]) -> set[str]:
+    """Return those of the tables that hold rows."""
+    return {
+        table
+        for table in tables
+        if connection.execute(f"SELECT 1 FROM {quoted(table)} LIMIT 1").fetchone()
+    }
+
+
+def start(connection: sqlite3.Connection, projection: str, log: str, slices: int) -> None:
+    """Let a projection begin at position 0, and nothing be left of one of its name."""
+    values = {"projection": projection, "log": log, "slices": slices}
+    if connection.execute(SQL["start"], values).rowcount:
+        for name in _FORGETS:
+            connection.execute(SQL[name], (projection,))
+
+
+_FORGETS = ("start_forgets_blocks", "start_forgets_parked", "start_forgets_proofs")
 
 
 def read_checkpoints(connection: sqlite3.Connection) -> dict[str, list[Checkpoint]]:

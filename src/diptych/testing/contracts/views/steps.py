@@ -284,6 +284,16 @@ class StepContract(StoreMaker):
             assert (await store.all(select(Was))).rows == []
             assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
 
+    async def test_a_projection_begins_on_tables_that_are_new_or_empty(self) -> None:
+        """Where rows are there, it gets no checkpoint, and is not said to be missing either."""
+        async with self.new_store() as store:
+            await put(store, Counter("a", 1))
+            more = {**VIEWS, "second": Kept((Counter,)), "third": Kept((Was,))}
+            for create in (True, True, False):
+                await store.open(LOG, more, create=create)
+                assert set(await store.checkpoints()) == {*VIEWS, "third"}
+            assert (await store.all(select(Counter))).rows == [Counter("a", 1)]
+
     async def test_a_table_of_other_columns_is_refused(self) -> None:
         """Another type, another key, more or fewer columns: ``DefinitionError`` names them."""
         async with self.new_store() as store:
