@@ -36,6 +36,7 @@ from diptych.errors import (
     BlocksEventLoop,
     Closed,
     DefinitionError,
+    FunctionFailed,
     KeyReused,
     LogUnusable,
     StaleAnswer,
@@ -88,9 +89,11 @@ async def broken(query: Break) -> int:
         case "slow":
             raise TimeoutError("of its own")
         case "exit":
+            raise SystemExit(3)
+        case "interrupt":
             begun.set()
             submitted.wait(60)  # while the loop stands still
-            raise SystemExit(3)
+            raise KeyboardInterrupt
         case _:
             with app.open_blocking(log="memory:", views="memory:"):
                 return 0
@@ -342,26 +345,34 @@ def test_an_answer_may_raise_a_timeout_of_its_own() -> None:
 
 
 def test_what_breaks_the_loop_reaches_its_caller_and_all_others() -> None:
-    """When an answer exits, its caller is told so, and nobody else waits for ever."""
+    """When an answer is interrupted, its caller is told so, and nobody else waits for ever."""
     running = faulty.open_blocking(log="memory:", views="memory:", projections=False)
     with ThreadPoolExecutor(2) as pool:
         waiting = pool.submit(running.log.wait, 0)
         until(lambda: waiters(running))
         begun.clear()
         submitted.clear()
-        breaking = pool.submit(running.ask, Break("exit"))
+        breaking = pool.submit(running.ask, Break("interrupt"))
         assert begun.wait(60)
         never_begun = running._thread.start(asyncio.Event().wait)
         submitted.set()
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             breaking.result()
         for lost in (waiting, never_begun):
             with pytest.raises(Closed):
                 lost.result(60)
     with pytest.raises(Closed):
         running.do(Note("1", "a"))
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         running.close()
+
+
+def test_an_answer_that_exits_ends_nothing_but_itself() -> None:
+    """Its caller is told where it did so, and others are answered."""
+    with faulty.open_blocking(log="memory:", views="memory:") as running:
+        with pytest.raises(FunctionFailed, match="SystemExit"):
+            running.ask(Break("exit"))
+        assert running.do(Note("1", "a")).token.position == 1
 
 
 # --- time -----------------------------------------------------------------------------------------
