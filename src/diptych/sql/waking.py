@@ -23,7 +23,7 @@ GATHER_SECONDS: Final = 0.005
 LAST_SECONDS: Final = 1.0
 """How long one that closes waits until others know of its last news."""
 
-_TELL: Final = "SELECT set_config('synchronous_commit', 'off', true), pg_notify($1, $2)"
+_TELL: Final = "SELECT pg_notify($1, $2), set_config('synchronous_commit', 'off', true)"
 """A hint need not be durable: the appends that come meanwhile do not wait for the disk twice."""
 
 _QUIET = (*LOST, asyncpg.PostgresError, DiptychError)
