@@ -77,6 +77,7 @@ class Registered(Struct, frozen=True):
     decode: Callable[[Any], Any]
     flaw: Check | None
     has_decimals: bool
+    has_ints: bool
 
 
 class Codec:
@@ -178,7 +179,8 @@ class Codec:
             value = msgspec.convert(dict(fields), registered.cls, strict=False)
         except (msgspec.ValidationError, ArithmeticError) as error:
             raise _invalid(registered.name, error) from error
-        _require_ints(registered, fields, value)
+        if registered.has_ints:
+            _require_ints(registered, fields, value)
         return self.validate(value)[0]
 
     @staticmethod
@@ -283,17 +285,20 @@ def _registered(cls: type[Message], name: str) -> Registered:
         tagger(fields),
         decode,
         flaw_finder(cls),
-        any(_holds_decimal(hint, set()) for hint in hints),
+        any(_holds(Decimal, hint, set()) for hint in hints),
+        any(_holds(int, hint, set()) for hint in hints),
     )
 
 
-def _holds_decimal(hint: Any, seen: set[type]) -> bool:
+def _holds(kind: type, hint: Any, seen: set[type]) -> bool:
+    """Whether a type is of a kind, or holds one; a value of it in a Literal counts, too."""
     if isinstance(hint, type) and issubclass(hint, Struct):
         if hint in seen:
             return False
         seen.add(hint)
-        return any(_holds_decimal(inner, seen) for inner in type_hints(hint).values())
-    return hint is Decimal or any(_holds_decimal(arg, seen) for arg in get_args(hint))
+        return any(_holds(kind, inner, seen) for inner in type_hints(hint).values())
+    found = issubclass(hint, kind) if isinstance(hint, type) else isinstance(hint, kind)
+    return found or any(_holds(kind, arg, seen) for arg in get_args(hint))
 
 
 def _require_tags(registered: Registered, message: Any) -> None:

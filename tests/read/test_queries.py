@@ -92,30 +92,6 @@ async def test_without_a_token_nothing_is_waited_for_but_the_age_is_told() -> No
         assert answer.age >= 60
 
 
-async def test_who_asks_in_one_round_shares_a_look_at_the_head(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """And who asks later is told of what came meanwhile."""
-    async with World([orders()]) as world:
-        await world.append(*placed(1))
-        await world.engine.catch_up()
-        looked = 0
-        head = world.log.head
-
-        async def counted() -> int:
-            nonlocal looked
-            looked += 1
-            return await head()
-
-        monkeypatch.setattr(world.log, "head", counted)
-        answers = await asyncio.gather(*[world.queries.ask(OrdersOf("ada")) for _ in range(50)])
-        assert {answer.age for answer in answers} == {0.0}
-        assert looked < 50
-        await world.append(*placed(2))
-        await asyncio.sleep(0)
-        assert (await world.queries.ask(OrdersOf("ada"))).age > 0
-
-
 async def test_tokens_of_another_log_or_from_beyond_the_head_are_refused() -> None:
     async with World([orders()]) as world:
         head = await world.append(*placed(1))

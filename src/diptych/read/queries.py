@@ -11,7 +11,6 @@ An application wires the read side so::
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -350,7 +349,6 @@ class Queries:
         self._engines = engines
         self._answers = {one.query: one for one in answers}
         self._events = Events(log, codec)
-        self._head: int | None = None
         self._owners = {
             view: (engine, one.name)
             for engine in engines
@@ -416,25 +414,11 @@ class Queries:
                 reached=views.as_of,
                 waited=wait,
             )
-        as_of, age = views.as_of, 0.0
-        if as_of is None:
-            as_of = head or await self._log.head()
-        elif as_of < await self._head_now():
+        now = head if views.as_of is None and head else await self._log.head()
+        as_of, age = now if views.as_of is None else views.as_of, 0.0
+        if as_of < now:
             age = await age_after(self._log, as_of)
         return Answer(value, as_of, age, views.stale, Token(self._log.identity, as_of))
-
-    async def _head_now(self) -> int:
-        """Return the log's head, read once in a round of the event loop for all who ask in it.
-
-        It only tells whether an answer has an age; what a token asks for is never measured by it.
-        """
-        if self._head is None:
-            self._head = await self._log.head()
-            asyncio.get_running_loop().call_soon(self._forget_head)
-        return self._head
-
-    def _forget_head(self) -> None:
-        self._head = None
 
     async def look(self, query: Query[Any]) -> Look:
         """Answer a query as things are now, and tell what the answer rests on."""
