@@ -19,11 +19,14 @@ import time
 import warnings
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from diptych.errors import Closed, LogUnusable, SqliteVersionWarning, Unavailable
 from diptych.sql.brief import Brief, Habit
+from diptych.sql.gathering import Done, settle
+from diptych.sql.room import CHECKPOINT, Room
 
 T = TypeVar("T")
 Job: TypeAlias = Callable[[sqlite3.Connection], T]
@@ -66,7 +69,8 @@ class Database:
         if path is not None:
             refuse_network(path)
             warn_of_version()
-        self._writer = _Worker("write", self._connect(writing=True))
+        self._room = None if path is None or not durable or is_frozen(path) else Room(path)
+        self._writer = _Worker("write", self._connect(writing=True), self._room)
         # A database in memory exists in one connection only.
         self._reader = self._writer if path is None else _Worker("read", self._connect())
         self._peeker = None if path is None else self._connect()
@@ -88,7 +92,7 @@ class Database:
             if writing and not frozen:
                 patiently(lambda: connection.execute("PRAGMA journal_mode = WAL"))
                 connection.execute(f"PRAGMA synchronous = {'FULL' if self.durable else 'NORMAL'}")
-                connection.execute("PRAGMA wal_autocheckpoint = 16000")
+                connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT}")
                 # KiB. The log's index by tag is written all over; views are written in key order.
                 kept = 65_536 if self.durable else 16_384
                 connection.execute(f"PRAGMA cache_size = -{kept}")
@@ -110,13 +114,28 @@ class Database:
             ) from error
         return connection
 
-    async def write(self, job: Job[T]) -> T:
+    def write(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job on the writing thread. It opens and ends its own transactions."""
-        return await self._submit(self._writer, job)
+        self.require_usable()
+        return _future(self._writer.jobs, job)
 
-    async def read(self, job: Job[T]) -> T:
+    def read(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job on the reading thread."""
-        return await self._submit(self._reader, job)
+        self.require_usable()
+        return _future(self._reader.jobs, job)
+
+    def begin_write(self, job: Job[T], done: Done[T]) -> None:
+        """Begin what `write` does; at its end call ``done`` in the event loop.
+
+        It spares those who wait a round of the loop.
+        """
+        self.require_usable()
+        _enqueue(self._writer.jobs, job, done)
+
+    def begin_read(self, job: Job[T], done: Done[T]) -> None:
+        """Begin what `read` does; at its end call ``done`` in the event loop."""
+        self.require_usable()
+        _enqueue(self._reader.jobs, job, done)
 
     def peek(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """Return the first row of a point read, made at once on the caller's thread.
@@ -177,9 +196,11 @@ class Database:
         self._closed = True
         if self._forks != _forks:
             return
+        if self._room is not None:
+            self._room.enough = True
         workers = {self._reader, self._writer}
         # Not `to_thread`: at the exit of a program no thread pool works any more.
-        closing = [worker.submit(sqlite3.Connection.close) for worker in workers]
+        closing = [_future(worker.jobs, sqlite3.Connection.close) for worker in workers]
         for worker in workers:
             worker.jobs.put(None)
         await asyncio.gather(*closing)
@@ -200,10 +221,6 @@ class Database:
                 path=self.path,
             )
 
-    def _submit(self, worker: _Worker, job: Job[T]) -> asyncio.Future[T]:
-        self.require_usable()
-        return worker.submit(job)
-
 
 class Session:
     """The writing thread, held. Jobs run on it one after the other."""
@@ -213,7 +230,7 @@ class Session:
 
     async def run(self, job: Job[T]) -> T:
         """Run a job and return what it returns."""
-        return await _enqueue(self.jobs, job)
+        return await _future(self.jobs, job)
 
     def serve(self, connection: sqlite3.Connection) -> None:
         """Serve this session's jobs until it ends; roll back what it leaves open."""
@@ -222,38 +239,39 @@ class Session:
             connection.execute("ROLLBACK")
 
 
-_Waiting: TypeAlias = tuple[Job[Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Waiting: TypeAlias = tuple[Job[Any], asyncio.AbstractEventLoop, "Done[Any]"]
 _Jobs: TypeAlias = "queue.SimpleQueue[_Waiting | None]"
 
 
 class _Worker:
     """One long-lived thread with a queue: `asyncio.to_thread` would cost 0.14 ms a call."""
 
-    def __init__(self, name: str, connection: sqlite3.Connection) -> None:
+    def __init__(self, name: str, connection: sqlite3.Connection, room: Room | None = None) -> None:
         self.connection = connection
         self.jobs: _Jobs = queue.SimpleQueue()
         self.thread = threading.Thread(
             target=_serve,
-            args=(self.jobs, connection),
+            args=(self.jobs, connection, room),
             name=f"diptych-sqlite-{name}",
             daemon=True,
         )
         self.thread.start()
 
-    def submit(self, job: Job[T]) -> asyncio.Future[T]:
-        return _enqueue(self.jobs, job)
+
+def _enqueue(jobs: _Jobs, job: Job[T], done: Done[T]) -> None:
+    jobs.put((job, asyncio.get_running_loop(), done))
 
 
-def _enqueue(jobs: _Jobs, job: Job[T]) -> asyncio.Future[T]:
+def _future(jobs: _Jobs, job: Job[T]) -> asyncio.Future[T]:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    jobs.put((job, loop, future))
+    jobs.put((job, loop, partial(settle, future)))
     return future
 
 
-def _serve(jobs: _Jobs, connection: sqlite3.Connection) -> None:
+def _serve(jobs: _Jobs, connection: sqlite3.Connection, room: Room | None = None) -> None:
     while (waiting := jobs.get()) is not None:
-        job, loop, future = waiting
+        job, loop, done = waiting
         result: Any = None
         failure: BaseException | None = None
         try:
@@ -264,17 +282,10 @@ def _serve(jobs: _Jobs, connection: sqlite3.Connection) -> None:
         except BaseException as error:  # handed to the caller, whatever it is
             failure = error
         with suppress(RuntimeError):  # the loop has been closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, future, result, failure)
-        del waiting, job, future, result, failure
-
-
-def _settle(future: asyncio.Future[Any], result: Any, failure: BaseException | None) -> None:
-    if future.cancelled():
-        return
-    if failure is not None:
-        future.set_exception(failure)
-    else:
-        future.set_result(result)
+            loop.call_soon_threadsafe(done, result, failure)
+        del waiting, job, done, result, failure
+        if room is not None and not room.enough and jobs.empty():
+            room.keep()
 
 
 @contextmanager

@@ -50,6 +50,7 @@ from diptych.write.definitions import Decision, WriteSide
 from diptych.write.entry import Entry, Receipt
 from diptych.write.guessing import Guesses
 from diptych.write.measures import Measures
+from diptych.write.sending import Sending
 
 READ_PAGE = 2000
 """Events read at a time when a model's state is folded from the log."""
@@ -90,7 +91,7 @@ class CommandBus:
         self._require_allowed = require_allowed
         self._cache = Cache(max(64, self.limits.states))
         self._queue: deque[Entry] = deque()
-        self._writing: asyncio.Future[list[Outcome]] | None = None
+        self._sending = Sending(log)
         self._about_to_write = self._alone = False
         self._answering = Answering(self._measures, remote=getattr(log, "remote", False))
         self._guesses = Guesses()
@@ -198,10 +199,10 @@ class CommandBus:
     async def close(self) -> None:
         """Answer what was accepted, then stop."""
         self._closed = True
-        while self._loads or self._queue or self._writing is not None or self._answering.busy:
+        while self._loads or self._queue or self._sending.busy or self._answering.busy:
             waiting: list[asyncio.Future[Any]] = [*self._loads]
-            if self._writing is not None:
-                waiting.append(self._writing)
+            if self._sending.busy:
+                waiting.append(self._sending.ended())
             await (asyncio.wait(waiting) if waiting else asyncio.sleep(0))
 
     # --- states from the log ----------------------------------------------------------------------
@@ -302,7 +303,7 @@ class CommandBus:
             slot.tail.append(Link(entry, events, state, slot in entry.slots))
         entry.touched = tuple(effects)
         self._queue.append(entry)
-        if self._writing is not None or self._about_to_write:
+        if self._sending.busy or self._about_to_write:
             return
         if self._alone and self._answering.open == 1:
             self._write()
@@ -373,30 +374,32 @@ class CommandBus:
             entry.index = index
         appends = [entry.append(_rejection_json(entry)) for entry in batch]
         span, began = self._measures.writing(batch), perf_counter()
-        self._writing = asyncio.ensure_future(self._log.append(appends))
 
-        def done(writing: asyncio.Future[list[Outcome]]) -> None:
-            if not writing.cancelled():
-                self._measures.written(count, began, span, writing.exception())
-            self._have_written(batch, writing)
+        def done(outcomes: list[Outcome] | None, error: BaseException | None) -> None:
+            if isinstance(error, asyncio.CancelledError):  # the event loop is at its end
+                self._queue.clear()
+                self._sending.end()
+                return
+            self._measures.written(count, began, span, error)
+            self._have_written(batch, outcomes, error)
 
-        self._writing.add_done_callback(done)
+        self._sending.begin(appends, done)
 
-    def _have_written(self, batch: Sequence[Entry], writing: asyncio.Future[list[Outcome]]) -> None:
-        if writing.cancelled():  # the event loop is at its end
-            self._writing = None
-            self._queue.clear()
-            return
+    def _have_written(
+        self,
+        batch: Sequence[Entry],
+        outcomes: Sequence[Outcome] | None,
+        error: BaseException | None,
+    ) -> None:
         # Until all is settled nothing more is written: what is decided now refers to it.
-        error = writing.exception()
-        if error is None:
-            self._settle(batch, writing.result())
-        else:  # the batch was not stored: each caller is told
+        if outcomes is not None:
+            self._settle(batch, outcomes)
+        elif error is not None:  # the batch was not stored: each caller is told
             self._settle_failure(batch, error)
-        self._writing = None
+        self._sending.end()
         if self._queue:
             self._write()
-        self._answering.deliver(behind=self._writing is not None)
+        self._answering.deliver(behind=self._sending.busy)
 
     def _settle(self, batch: Sequence[Entry], outcomes: Sequence[Outcome]) -> None:
         lost: list[Entry] = []

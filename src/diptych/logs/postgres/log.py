@@ -22,7 +22,7 @@ from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
-from diptych.sql.gathering import Gathering, failed
+from diptych.sql.gathering import Done, Gathering, as_task, failed
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
 from diptych.sql.ranges import is_point
@@ -60,8 +60,8 @@ class PostgresLog:
         self._owned = owned
         self._sql = Statements(database.schema)
         self._writer = Writer(database, self._sql, inside, remembered)
-        self._appends = Gathering(self._append, _APPENDS_AT_ONCE)
-        self._points = Gathering(self._read_points, _READS_AT_ONCE)
+        self._appends = Gathering(as_task(self._append), _APPENDS_AT_ONCE)
+        self._points = Gathering(as_task(self._read_points), _READS_AT_ONCE)
         self._inside = inside
         self._channel = f"diptych_{identity.replace('-', '')}"
         self._waker = Waker(database, self._channel, self._announce)
@@ -114,6 +114,15 @@ class PostgresLog:
         except DiptychError as error:
             return failed(error)
         return self._appends.ask(batch)
+
+    def begin_append(self, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
+        """Do what `append` does, but begin within this call, and tell without a round of the loop.
+
+        For who has gathered appends already. What is raised here does not come to ``done``.
+        """
+        self._require_open()
+        require_sound(batch)
+        self._appends.begin(batch, done)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._writer.append(batches)

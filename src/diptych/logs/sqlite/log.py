@@ -23,7 +23,7 @@ from diptych.log import (
 from diptych.logs.sqlite.reading import Request, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
-from diptych.sql.gathering import Gathering, failed
+from diptych.sql.gathering import Deliver, Done, Gathering, failed
 from diptych.sql.ranges import FOREVER, findable
 from diptych.sql.sqlite import Database, is_missing, patiently
 
@@ -111,14 +111,25 @@ class SqliteLog:
             return failed(error)
         return self._appends.ask(batch)
 
-    async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
-        answers = await self._database.write(
-            lambda connection: self._writer.append(connection, batches)
+    def begin_append(self, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
+        """Do what `append` does, but begin within this call, and tell without a round of the loop.
+
+        For who has gathered appends already. What is raised here does not come to ``done``.
+        """
+        self._require_open()
+        require_sound(batch)
+        self._appends.begin(batch, done)
+
+    def _append(self, batches: list[Sequence[Append]], deliver: Deliver[list[Outcome]]) -> None:
+        def done(answers: list[list[Outcome]] | None, failure: BaseException | None) -> None:
+            if answers and self._waiters:
+                ends = (o.last for outcomes in answers for o in outcomes if isinstance(o, Appended))
+                self._announce(max(ends, default=0))
+            deliver(answers, failure)
+
+        self._database.begin_write(
+            lambda connection: self._writer.append(connection, batches), done
         )
-        if self._waiters:
-            ends = (o.last for outcomes in answers for o in outcomes if isinstance(o, Appended))
-            self._announce(max(ends, default=0))
-        return answers
 
     def read(
         self,
@@ -135,8 +146,8 @@ class SqliteLog:
         request = Request(findable(query), min(after, FOREVER), until, min(limit, FOREVER))
         return self._reads.ask(request)
 
-    async def _read(self, requests: list[Request]) -> list[Page]:
-        return await self._database.read(lambda connection: read_pages(connection, requests))
+    def _read(self, requests: list[Request], deliver: Deliver[Page]) -> None:
+        self._database.begin_read(lambda connection: read_pages(connection, requests), deliver)
 
     async def head(self) -> int:
         """Return the position of the last event; 0 when there is none."""
