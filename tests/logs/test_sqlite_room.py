@@ -115,6 +115,26 @@ def test_no_room_while_another_writes(path: Path) -> None:
     writer.close()
 
 
+def test_the_last_space_is_for_others(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk that is nearly full no room is made; there is when there is space again."""
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("CREATE TABLE t (x)")
+    writer.execute("INSERT INTO t VALUES (zeroblob(300000))")
+    before = size(path)
+    room = Room(path)
+    with monkeypatch.context() as patched:
+        nearly_full = shutil.disk_usage(path.parent)._replace(free=before * 15)
+        patched.setattr(shutil, "disk_usage", lambda _: nearly_full)
+        room._size = before - 1
+        room.keep()
+    assert size(path) == before
+    assert not room.enough
+    room.keep()
+    assert size(path) > before
+    writer.close()
+
+
 def test_a_full_disk_ends_it(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where room cannot be made, it is not tried again, and nobody is told."""
     writer = sqlite3.connect(path, isolation_level=None)

@@ -9,6 +9,7 @@ transaction keeps in memory, so they go to the file, and are rolled back. All is
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
@@ -28,6 +29,9 @@ SMALL: Final = 65_536
 
 LARGEST: Final = CHECKPOINT * 4096
 """Bytes beyond which none is made: the file is used from its start again before that."""
+
+SHARE: Final = 16
+"""No more than this part of what is free on the disk: whoever needs the last of it comes first."""
 
 _UNKEPT: Final = 8
 """Pages that the transaction keeps in memory."""
@@ -49,8 +53,11 @@ class Room:
             if size >= LARGEST:
                 self.enough = True
             elif size > LEAST and 0 < size - self._size <= SMALL:
+                length = min(size, MOST_AT_ONCE, LARGEST - size)
+                if shutil.disk_usage(self._log.parent).free < length * SHARE:
+                    return
                 try:
-                    self._make(min(size, MOST_AT_ONCE, LARGEST - size))
+                    self._make(length)
                 except sqlite3.Error as error:
                     # Another process writes: at the next commit, then. Else the disk may be full.
                     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
