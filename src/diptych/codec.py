@@ -169,7 +169,10 @@ class Codec:
     def from_text(
         self, kind: Mapping[str, Registered], name: str, fields: Mapping[str, Any]
     ) -> Any:
-        """Like ``parse``, from fields whose values may be text ("3", "true"): a command line."""
+        """Like ``parse``, from fields whose values may be text ("3", "true"): a command line.
+
+        Whoever takes the message is to `validate` it, which knows rules beyond types.
+        """
         registered = kind.get(name)
         if registered is None:
             return self.parse(kind, name, b"")
@@ -181,7 +184,7 @@ class Codec:
             raise _invalid(registered.name, error) from error
         if registered.has_ints:
             _require_ints(registered, fields, value)
-        return self.validate(value)[0]
+        return value
 
     @staticmethod
     def _decode(registered: Registered, data: bytes | str) -> Any:

@@ -34,7 +34,7 @@ def parse(
     try:
         if data:
             return codec.parse(registry, name, sys.stdin.read() if data == "-" else data)
-        return codec.from_text(registry, name, dict(_pairs(words)))
+        return codec.validate(codec.from_text(registry, name, dict(_pairs(words))))[0]
     except Invalid as error:
         hint = _usage(registered.cls, name)
         if example := _example(registered.cls, error):
