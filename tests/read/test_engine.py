@@ -19,6 +19,7 @@ from diptych.logs.memory import MemoryLog
 from diptych.messages import Event
 from diptych.read.following import handling
 from diptych.read.following.fold import RowCache
+from diptych.read.parking.steering import Steering
 from diptych.read.port import Change, Transaction
 from diptych.read.projections import fold_events, handler, projection
 from diptych.read.proving.verify import verify
@@ -328,6 +329,16 @@ async def test_a_checkpoint_of_another_log_is_refused(tmp_path: Path) -> None:
     other = World([orders()], path=tmp_path / "v.db")
     await other.append(*placed(1))
     assert "belongs to another log" in await refused(other)
+    # What the error says mends it.
+    async with World([orders()], log=other.log, path=tmp_path / "v.db") as world:
+        rewound = await Steering(world.log, world.codec, [world.engine]).rewind("order")
+        assert (rewound.before, rewound.position) == (1, 0)
+        await world.engine.open()
+        await world.engine.catch_up()
+        records = await all_recorded(world.log)
+        assert keyed(await world.rows(Order), "order") == fold_events(orders(), records, {})
+        verdicts = await verify(world.log, world.codec, world.store, world.projections)
+        assert all(verdict.ok for verdict in verdicts)
 
 
 class Restored(MemoryLog):

@@ -236,10 +236,8 @@ async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log)
 
 async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
-    remedy = (
-        "connect the log it belongs to, or drop the projection's tables and its checkpoint to have "
-        "it built anew from this log"
-    )
+    anew = "`diptych projections rewind` empties its tables and builds it anew from this log"
+    remedy = f"connect the log it belongs to; or, {anew}"
     if checkpoint.log != log.identity:
         raise ForeignCheckpoint(
             f"The projection's checkpoint belongs to another log; {remedy}",
@@ -250,8 +248,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
     if not is_whole(checkpoint.tallies, checkpoint.slices):
         raise ForeignCheckpoint(
             "The projection's checkpoint does not hold what each of its slices has applied: it was "
-            "changed by hand; drop the projection's tables and its checkpoint to have it built "
-            "anew from the log",
+            f"changed by hand; {anew}",
             projection=checkpoint.projection,
             slices=checkpoint.slices,
             tallies=len(checkpoint.tallies),

@@ -81,7 +81,8 @@ class _Inline(Generic[S, G]):
         if checkpoint is None or checkpoint.log != identity:
             raise ForeignCheckpoint(
                 "An inline projection has no checkpoint of this log; open the read side before "
-                "appending, or drop the projection's tables and checkpoint to build it anew",
+                "appending; or drop its tables and its rows in diptych_checkpoints, and it is "
+                "built anew",
                 projection=follower.name,
                 checkpoint_of=None if checkpoint is None else checkpoint.log,
                 this_log=identity,

@@ -75,8 +75,9 @@ class Steering:
         A fold begins at position 0 whatever ``to`` is: its rows go, and it is folded anew from the
         first event; queries answer meanwhile from what is there, as of where it stands. A handler:
         its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
-        forgotten. Workers take it up within seconds. Raises ``Invalid``; ``ForeignCheckpoint`` for
-        a handler that is not of this log, and is to go back to another position than 0.
+        forgotten. Workers take it up within seconds. One that is refused, as it stands in another
+        log or where this one has lost its events, goes on with this log, from position 0. Raises
+        ``Invalid``; ``ForeignCheckpoint`` for such a handler that is to go back elsewhere.
 
         One that is refused, having no checkpoint while its tables hold rows, becomes the owner of
         these tables, a handler too: they are emptied, and other projections that kept rows in them
@@ -87,7 +88,7 @@ class Steering:
         before = min((span.position for span in spans), default=0)
         start = Checkpoint(
             one.name,
-            spans[0].log if spans else self._log.identity,
+            self._log.identity,
             slices=one.slices,
             tallies=bytes(24 * one.slices),
         )
