@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 
 from diptych.errors import TimedOut
 from diptych.http import Limits, service
@@ -112,3 +113,29 @@ async def test_each_of_many_is_given_its_own_time_and_a_cancellation_stays_one()
     with InTime(watch):
         pass
     watch.stop()
+
+
+async def test_what_outlasts_the_grace_of_a_stop_is_answered_and_not_a_stack_trace() -> None:
+    """The server cancels it then; before the stop a cancellation is the host's own affair."""
+    async with app.open(log="memory:", views="memory:", projections=False) as running:
+        api = service(running)
+        transport = httpx.ASGITransport(api)
+        async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as client:
+            placed = await client.post("/commands/Place", json=placing(1))
+            late = {"diptych-after": placed.headers["diptych-token"], "prefer": "wait=30"}
+
+            async def cancelled() -> httpx.Response:
+                asking = asyncio.create_task(client.get(LIVE, headers=late))
+                await until(lambda: api._door.asking._count)
+                asking.cancel()
+                return await asking
+
+            with pytest.raises(asyncio.CancelledError):
+                await cancelled()
+            waiting = asyncio.create_task(client.get(LIVE, headers=late))
+            await until(lambda: api._door.asking._count)
+            api.stop()
+            waiting.cancel()
+            answer = await waiting
+            assert answer.status_code == 504
+            assert answer.json()["code"] == "timed-out"

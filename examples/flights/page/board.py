@@ -58,7 +58,11 @@ async def settled(request: Request) -> Response:
     desk, flight = desk_of(request), request.path_params["flight"]
     after, airport = (request.query_params.get(name, "") for name in ("after", "airport"))
     question = Board(airport, *desk.clock.window())
-    found = await desk.running.ask(question, after=after, wait=10.0)
+    found = await desk.running.ask(question, after=after, wait=1.0)
+    for _ in range(9):  # not ten seconds at once: the server may be stopped meanwhile
+        if desk.closing or not found.stale:
+            break
+        found = await desk.running.ask(question, after=after, wait=1.0)
     again = f"?{request.url.query}"
     return page("_settled.html", flight=flight, as_of=found.as_of, stale=found.stale, again=again)
 

@@ -66,7 +66,7 @@ class Door:
 
     def stop(self) -> None:
         """Take nothing new, and end the streams."""
-        self.closing = True
+        self.closing = self.watch.stopping = True
         for stream in self._streams:
             stream.end()
 
@@ -110,10 +110,14 @@ class Bound:
 
 
 class Watch:
-    """Cancels what takes too long; one timer serves all that is under way."""
+    """Cancels what takes too long; one timer serves all that is under way.
+
+    ``stopping``: the server is at its end, and cancels what has outlasted its grace.
+    """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
+        self.stopping = False
         self._ends: dict[InTime, float] = {}  # the next one to end comes first
         self._timer: asyncio.TimerHandle | None = None
 
@@ -162,11 +166,9 @@ class InTime:
 
     def __exit__(self, kind: type[BaseException] | None, error: Any, trace: Any) -> None:
         self._watch.end(self)
-        if (
-            self._expired
-            and self._task.uncancel() <= self._before
-            and kind is asyncio.CancelledError
-        ):
+        cancelled = kind is asyncio.CancelledError
+        ours = self._expired or (cancelled and self._watch.stopping)
+        if ours and self._task.uncancel() <= self._before and cancelled:
             raise TimedOut(
                 "The service has not answered in time. A command can have its effect all the "
                 "same: send it again with the same idempotency key only",
