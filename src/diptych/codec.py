@@ -52,7 +52,7 @@ DECIMAL: Final = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 _DECIMAL = re.compile(DECIMAL.removesuffix("$") + r"\Z")
 _SEVERAL = (list, tuple, set, frozenset)
 _INT = re.compile(r"[+-]?[0-9]+\Z")
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*\Z")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,499}\Z")
 _AT = re.compile(r"(?P<rule>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>[^`]*)`\Z")
 _MISSING = re.compile(r"Object missing required field `(?P<field>[^`]*)`\Z")
@@ -98,9 +98,15 @@ class Codec:
             name = cls.message_name
             if not _NAME.match(name):
                 raise DefinitionError(
-                    "A message's name is made of letters, digits, '_', '.' and '-'",
+                    "A message's name is made of at most 500 letters, digits, '_', '.' and '-'",
                     at=place(cls),
                     name=name,
+                )
+            if cls.__struct_config__.array_like:
+                raise DefinitionError(
+                    "A message is written with the names of its fields, so that they can change; "
+                    "leave out array_like=True",
+                    at=place(cls),
                 )
             if name in kind:
                 raise DefinitionError(

@@ -114,10 +114,10 @@ class SqliteLog:
     def begin_append(self, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
         """Do what `append` does, but begin within this call, and tell without a round of the loop.
 
-        For who has gathered appends already. What is raised here does not come to ``done``.
+        For who has gathered appends already, and made them sound (see `require_sound`), as the
+        command side has by its codec. What is raised here does not come to ``done``.
         """
         self._require_open()
-        require_sound(batch)
         self._appends.begin(batch, done)
 
     def _append(self, batches: list[Sequence[Append]], deliver: Deliver[list[Outcome]]) -> None:
