@@ -14,7 +14,7 @@ from diptych.errors import OutcomeUnknown, Unavailable
 from diptych.log import Append, Appended, StoredEvent
 from diptych.logs.postgres import PostgresLog, writing
 from diptych.sql import postgres
-from diptych.sql.postgres import Connection
+from diptych.sql.postgres import Connection, Database
 from diptych.testing.contracts.making import event, everything, put, refused
 from diptych.testing.faults import Proxy
 from tests.logs.on_postgres import (
@@ -275,6 +275,36 @@ async def test_in_doubt_and_then_refused_is_still_in_doubt(postgres_url: str) ->
         with pytest.raises(Unavailable, match="read-only"):
             await log.append(one(marked("clear")))
         assert await log.head() == 2
+
+
+async def test_long_statements_have_a_limit_of_their_own(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds for work that is not brief, and is lifted when the connection comes back."""
+    monkeypatch.setattr(postgres, "COMMAND_SECONDS", 0.2)
+    database = Database(postgres_url, patience=0.1, silence=LONG)
+    with pytest.raises(Unavailable, match="TimeoutError"):
+        await database.run(lambda c: c.execute("SELECT pg_sleep(60)"), again=False)
+    for brief in (False, True):
+        await database.run(lambda c: c.execute("SELECT 1"), brief=brief)
+    await database.run(lambda c: c.execute("SELECT pg_sleep(0.4)"), brief=True)
+    await database.close()
+
+
+async def test_of_two_connections_the_silent_one_is_given_up(postgres_url: str) -> None:
+    """One timer serves both, each has its own time; and a new connection is made."""
+    async with Proxy(f"{postgres_url}?connections=2") as proxy:
+        database = Database(proxy.url, patience=0.1, silence=0.3)
+        await asyncio.gather(*(database.run(lambda c: c.execute("SELECT 1")) for _ in range(2)))
+        async with database.lease(brief=True) as first:
+            with pytest.raises(Unavailable):
+                await database.run(
+                    lambda c: c.execute("SELECT pg_sleep(60)"), again=False, brief=True
+                )
+            assert first.is_closed()
+        async with database.lease(brief=True) as third:
+            assert await third.fetchval("SELECT 1") == 1
+        await database.close()
 
 
 async def test_a_silent_network_is_given_up(postgres_url: str) -> None:

@@ -203,7 +203,7 @@ class Views:
             if found.turn != turn:
                 await engine.versions.refresh()
                 continue  # another version is live
-            reached = min(
+            reached = self._position and min(
                 (found.positions.get(name, 0) for name in instances), default=self._position
             )
             if reached >= self._position or self.stale:
@@ -396,7 +396,7 @@ class Queries:
             raise Invalid("That is no time to wait", field="wait", rule="seconds", got=repr(wait))
         position = 0 if after is None else after.position
         head = 0
-        if after is not None or answer.asks != ("query", "views"):
+        if after is not None or answer.asks != _USUAL:
             # What is read from the log itself is as of the head before.
             head = await self._log.head()
         if after is not None:
@@ -424,7 +424,7 @@ class Queries:
         """Answer a query as things are now, and tell what the answer rests on."""
         answer = self._answering(query)
         views = self.views()
-        head = 0 if answer.asks == ("query", "views") else await self._log.head()
+        head = 0 if answer.asks == _USUAL else await self._log.head()
         value = await self._value(answer, query, views)
         as_of = head if views.as_of is None else views.as_of
         return Look(value, as_of, frozenset(views.used), "events" in answer.asks)
@@ -439,14 +439,20 @@ class Queries:
         return answer
 
     async def _value(self, answer: Answering, query: Query[Any], views: Views) -> Any:
-        given = {"query": query, "views": views, "events": self._events}
         try:
-            value: Any = answer.function(*[given[ask] for ask in answer.asks])
+            if answer.asks == _USUAL:
+                value: Any = answer.function(query, views)
+            else:
+                given = {"query": query, "views": views, "events": self._events}
+                value = answer.function(*[given[ask] for ask in answer.asks])
             return await value if answer.is_async else value
         except Exception:
             raise
         except BaseException as error:
             raise raised(error, awaited=answer.is_async, at=answer.at) from error
+
+
+_USUAL = ("query", "views")
 
 
 def _token(given: Token | str | None) -> Token | None:

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from diptych.errors import Closed, Invalid, LogUnusable, Unavailable
 from diptych.sql.addresses import without_password
+from diptych.sql.silence import COMMAND_SECONDS, Silence, limit
 
 T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[Any]"
@@ -31,9 +32,6 @@ Job: TypeAlias = Callable[[Connection], Awaitable[T]]
 CONNECTIONS: Final = 8
 PATIENCE: Final = 5.0
 """Seconds for which a lost connection is sought anew before callers get ``Unavailable``."""
-
-COMMAND_SECONDS: Final = 300.0
-"""How long a statement may take before its connection is given up."""
 
 SILENCE: Final = 30.0
 """Seconds without any answer after which the other end counts as gone: to the log's statements,
@@ -176,6 +174,7 @@ class Database:
         self.schema = self.address.schema
         self.patience = patience
         self.silence = silence
+        self.hearing = Silence(silence)
         self.made = 0
         self._free = asyncio.Semaphore(self.address.connections)
         self._idle: deque[Connection] = deque()
@@ -317,7 +316,6 @@ class Database:
             connection = await asyncpg.connect(
                 address.dsn,
                 timeout=max(self.patience, 1.0),
-                command_timeout=COMMAND_SECONDS,
                 statement_cache_size=0 if address.pooled else 512,
                 max_cached_statement_lifetime=0,
                 # (Behind PgBouncer there is no session that could be told so.)
@@ -355,6 +353,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        self.hearing.close()
         while self._idle:
             connection = self._idle.pop()
             with suppress(*LOST, asyncpg.PostgresError):
@@ -385,13 +384,17 @@ class Lease:
     async def __aenter__(self) -> Connection:
         self._connection = connection = await self._database._lend()  # pyright: ignore[reportPrivateUsage]
         # Where nothing is heard any more, not even a cancelled statement would end.
-        silence = self._database.silence
-        self._end = _loop().call_later(silence, connection.terminate) if self._brief else None
+        if self._brief:
+            self._database.hearing.begin(connection)
+        else:
+            limit(connection, COMMAND_SECONDS)
         return connection
 
     async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if self._end is not None:
-            self._end.cancel()
+        if self._brief:
+            self._database.hearing.end(self._connection)
+        else:
+            limit(self._connection, None)
         self._database._take_back(self._connection, error)  # pyright: ignore[reportPrivateUsage]
 
 
