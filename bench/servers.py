@@ -54,8 +54,9 @@ async def bare(kind: str, url: str = "") -> AsyncGenerator[Served]:
 
 @asynccontextmanager
 async def _started(*words: str) -> AsyncGenerator[Served]:
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore:SQLite"}  # conditions tell its version
     child = await asyncio.create_subprocess_exec(
-        sys.executable, *words, cwd=ROOT, stdout=subprocess.PIPE
+        sys.executable, *words, cwd=ROOT, stdout=subprocess.PIPE, env=quiet
     )
     assert child.stdout is not None
     try:
