@@ -104,8 +104,7 @@ class Codec:
                 )
             if cls.__struct_config__.array_like:
                 raise DefinitionError(
-                    "A message is written with the names of its fields, so that they can change; "
-                    "leave out array_like=True",
+                    "A message is stored with its fields' names; leave out array_like=True",
                     at=place(cls),
                 )
             if name in kind:
@@ -118,11 +117,7 @@ class Codec:
             kind[name] = self._of[cls] = _registered(cls, name)
 
     def _kind(self, cls: type[Message]) -> dict[str, Registered]:
-        for root, kind in (
-            (Command, self.commands),
-            (Event, self.events),
-            (Query, self.queries),
-        ):
+        for root, kind in ((Command, self.commands), (Event, self.events), (Query, self.queries)):
             if issubclass(cls, root):
                 return kind
         raise DefinitionError("A message is a Command, an Event or a Query", at=place(cls))
@@ -175,10 +170,7 @@ class Codec:
     def from_text(
         self, kind: Mapping[str, Registered], name: str, fields: Mapping[str, Any]
     ) -> Any:
-        """Like ``parse``, from fields whose values may be text ("3", "true"): a command line.
-
-        Whoever takes the message is to `validate` it, which knows rules beyond types.
-        """
+        """Like ``parse``, from fields whose values may be text; yet to be validated."""
         registered = kind.get(name)
         if registered is None:
             return self.parse(kind, name, b"")

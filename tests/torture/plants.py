@@ -10,6 +10,7 @@ from diptych.log import Append, Appended, Outcome
 from diptych.logs.sqlite import SqliteLog
 from diptych.read.parking.retrying import Retry, _span_of
 from diptych.read.stores.sqlite import SqliteViews, rows
+from diptych.sql.gathering import Done
 from diptych.sql.judge import Judge
 from diptych.sql.sqlite import transaction
 from torture.pauses import hasty
@@ -24,21 +25,19 @@ def unchecked_conditions() -> None:
 
 def early_answers() -> None:
     """Answer appends before they are committed."""
-    append = SqliteLog.append
-    tasks: set[asyncio.Task[object]] = set()
+    begin = SqliteLog.begin_append
 
-    async def early(log: SqliteLog, batch: Sequence[Append]) -> list[Outcome]:
-        head = await log.head()
+    def early(log: SqliteLog, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
+        head = log._head()
         outcomes: list[Outcome] = []
         for one in batch:
             first = head + 1 if one.events else 0
             head += len(one.events)
             outcomes.append(Appended(first, head, rejection=one.rejection))
-        task = asyncio.ensure_future(append(log, batch))
-        tasks.add(task)
-        return outcomes
+        begin(log, batch, lambda *_: None)
+        asyncio.get_running_loop().call_soon(done, outcomes, None)
 
-    _plant.setattr(SqliteLog, "append", early)
+    _plant.setattr(SqliteLog, "begin_append", early)
 
 
 def rows_before_checkpoint() -> None:
