@@ -42,12 +42,20 @@ class Door:
         self.authenticate = authenticate
         self.role: Role = role
         self.running: Running | None = None
-        self.closing = False
         self.watch = Watch(limits.seconds)
         self.asking = Bound(
             limits.queries, "Too many queries wait for their answer; ask again later"
         )
         self._streams: set[Stream] = set()
+
+    @property
+    def closing(self) -> bool:
+        """Whether nothing new is taken any more."""
+        return self.watch.stopping
+
+    @closing.setter
+    def closing(self, closing: bool) -> None:
+        self.watch.stopping = closing
 
     def require_running(self) -> Running:
         """Return the application; ``Closed`` when it is not open, or no longer."""
@@ -66,7 +74,7 @@ class Door:
 
     def stop(self) -> None:
         """Take nothing new, and end the streams."""
-        self.closing = self.watch.stopping = True
+        self.closing = True
         for stream in self._streams:
             stream.end()
 

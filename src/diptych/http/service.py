@@ -108,7 +108,7 @@ class Service:
             return
         async with self._opening as running:
             self._door.running = running
-            self._door.closing = self._door.watch.stopping = False
+            self._door.closing = False
             try:
                 yield
             finally:

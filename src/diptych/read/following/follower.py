@@ -236,7 +236,10 @@ async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log)
 
 async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
-    anew = "`diptych projections rewind` empties its tables and builds it anew from this log"
+    anew = (
+        "`diptych projections rewind` has it begin anew with this log: a fold's rows are emptied, "
+        "a handler's stay"
+    )
     remedy = f"connect the log it belongs to; or, {anew}"
     if checkpoint.log != log.identity:
         raise ForeignCheckpoint(
