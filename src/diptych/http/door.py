@@ -126,6 +126,7 @@ class Watch:
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.stopping = False
+        self.loop: asyncio.AbstractEventLoop | None = None
         self._ends: dict[InTime, float] = {}  # the next one to end comes first
         self._timer: asyncio.TimerHandle | None = None
 
@@ -133,6 +134,7 @@ class Watch:
         """Watch one."""
         end = self._ends[one] = loop.time() + self.seconds
         if self._timer is None:
+            self.loop = loop
             self._timer = loop.call_at(end, self._look, loop)
 
     def end(self, one: InTime) -> None:
@@ -166,7 +168,8 @@ class InTime:
         self._expired = False
 
     def __enter__(self) -> None:
-        task = asyncio.current_task()
+        # To find out which loop runs takes Python 3.11 a call of the system.
+        task = asyncio.current_task(self._watch.loop) or asyncio.current_task()
         assert task is not None
         self._task = task
         self._before = task.cancelling()

@@ -41,6 +41,7 @@ from diptych.read.following.engine import Engine
 from diptych.read.freshness import Asked, QueryMeasures
 from diptych.read.kinds import bare
 from diptych.read.port import Found, View, definition_of
+from diptych.read.present import Present
 from diptych.read.status import age_after
 from diptych.signatures import Signature, members, signature_of
 from diptych.telemetry.metrics import Telemetry
@@ -349,6 +350,7 @@ class Queries:
         self._engines = engines
         self._answers = {one.query: one for one in answers}
         self._events = Events(log, codec)
+        self._present = Present(log)
         self._owners = {
             view: (engine, one.name)
             for engine in engines
@@ -414,7 +416,7 @@ class Queries:
                 reached=views.as_of,
                 waited=wait,
             )
-        now = head if views.as_of is None and head else await self._log.head()
+        now = head if views.as_of is None and head else await self._present.head()
         as_of, age = now if views.as_of is None else views.as_of, 0.0
         if as_of < now:
             age = await age_after(self._log, as_of)

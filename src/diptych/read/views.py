@@ -155,6 +155,9 @@ class Layout:
         self.keys: dict[str, Storage] = {
             f.name: self.columns[f.name] for f in definition.key_fields
         }
+        first, *others = self.keys
+        as_it_is = self.keys[first].write is None and self.keys[first].check is None
+        self._plain = self._kinds[first] if as_it_is and not others else None
         self._reads = any(storage.read is not None for storage in self.columns.values())
 
     def to_columns(self, rows: Sequence[View]) -> list[Sequence[Any]]:
@@ -218,6 +221,8 @@ class Layout:
                 rule="a tuple of " + ", ".join(self.keys) if len(self.keys) > 1 else "one value",
                 got=key,
             )
+        if self._plain is not None and type(fields) in self._plain.types:  # the usual one, often
+            return [key]
         return [column[0] for column in self.keys_to_columns([key])]
 
     def from_rows(self, rows: Sequence[Sequence[Any]]) -> list[Any]:
