@@ -20,11 +20,11 @@ from diptych.log import (
     require_limit,
     require_sound,
 )
-from diptych.logs.sqlite.reading import Request, read_pages
+from diptych.logs.sqlite.reading import Request, read_page, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Deliver, Done, Gathering, failed
-from diptych.sql.ranges import FOREVER, findable
+from diptych.sql.ranges import FOREVER, findable, is_everything
 from diptych.sql.sqlite import Database, is_missing, patiently
 
 APPLICATION_ID = 1148809332
@@ -144,6 +144,10 @@ class SqliteLog:
         require_limit(limit)
         until = FOREVER if until is None else min(until, FOREVER)
         request = Request(findable(query), min(after, FOREVER), until, min(limit, FOREVER))
+        if is_everything(query):
+            # Nothing is gained by gathering long reads; two that wait in line need no word from
+            # the event loop, which may be busy with what was read before.
+            return self._database.read(lambda connection: read_page(connection, request))
         return self._reads.ask(request)
 
     def _read(self, requests: list[Request], deliver: Deliver[Page]) -> None:

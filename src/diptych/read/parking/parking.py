@@ -190,4 +190,5 @@ def part_of(codec: Codec, type_: str, names: Iterable[str]) -> type[Any]:
         event.__name__,
         [(name, hints[name]) for name in names],
         rename={name: encoded[name] for name in names},
+        gc=False,
     )

@@ -6,8 +6,10 @@ once for all projections, as far as their keys need it, and hashed once.
 
 from __future__ import annotations
 
-from collections import Counter
+from bisect import bisect_left
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
@@ -18,10 +20,22 @@ from diptych.log import StoredEvent
 from diptych.read.parking.parking import Parking, part_of
 from diptych.read.port import Checkpoint
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proving.proof import BLOCK_SHIFT, MASK, KeyHashes, Tally, hash_event, unpack
+from diptych.read.proving.proof import (
+    BLOCK_SHIFT,
+    MASK,
+    KeyHashes,
+    Tally,
+    hash_event,
+    hash_events,
+    unpack,
+)
 
-_ONE: Final = 1 << 192
-"""Counts are kept above the sum of hashes, in one number: one addition an effect."""
+_position = attrgetter("position")
+
+_ONE: Final = 1 << 320
+"""Counts are kept above the sum of products in one number: to each effect one addition, and the
+remainder, which is the digest, is taken at the end.
+"""
 
 
 class Effects(Struct):
@@ -65,7 +79,7 @@ class Audit:
         self._hashes = KeyHashes(len(self.reach))
         self._level = (max(self.after), min(self.reach))
         known = known or [Tally()] * len(self.reach)
-        self._slices = [tally.digest | tally.count * _ONE for tally in known]
+        self._slices = [tally.digest + tally.count * _ONE for tally in known]
         self._blocks: dict[int, int] = {}
 
     @property
@@ -107,7 +121,7 @@ class Audit:
         sums = [0] * len(self.reach)
         pairs = map(self._hashes.__getitem__, keys)
         for (number, place), mark in zip(pairs, marks, strict=True):
-            sums[place] += (mark * number & MASK) | _ONE
+            sums[place] += mark * number + _ONE
         self._sum(block, sums)
 
     def note_unknown(self, stored: StoredEvent) -> None:
@@ -131,7 +145,7 @@ class Audit:
             for key in self._keys(stored, event):
                 number, place = self._hashes[key]
                 if self.after[place] < stored.position <= self.reach[place]:
-                    sums[place] += (mark * number & MASK) | _ONE
+                    sums[place] += mark * number + _ONE
         self._sum(block, sums)
 
     def _keys(self, stored: StoredEvent, event: Any) -> Sequence[Any]:
@@ -206,7 +220,7 @@ def _tally(total: int) -> Tally:
 
 def _less(total: int, digest: int) -> int:
     tally = _tally(total).minus(Tally(1, digest))
-    return tally.digest | tally.count * _ONE
+    return tally.digest + tally.count * _ONE
 
 
 class Reader:
@@ -223,27 +237,31 @@ class Reader:
             type_: _decoder(codec, type_, takers) for type_, takers in self._takers.items()
         }
 
-    def take(self, events: Iterable[StoredEvent]) -> Iterable[None]:
-        """Count a page's effects; others may run where it yields."""
-        groups: dict[tuple[int, str], list[StoredEvent]] = {}
-        takers = self._takers
-        for stored in events:
-            if stored.type in takers:
-                place = (stored.position >> BLOCK_SHIFT, stored.type)
-                group = groups.get(place)
-                if group is None:
-                    groups[place] = [stored]
-                else:
-                    group.append(stored)
-            elif stored.type not in self._known:
-                for audit in self._audits:
-                    audit.note_unknown(stored)
-        for (block, type_), group in groups.items():
-            marks = [hash_event(stored.position, stored.id) for stored in group]
+    def take(self, events: Sequence[StoredEvent]) -> Iterable[None]:
+        """Count the effects of events in order; others may run where it yields."""
+        start = 0
+        while start < len(events):
+            block = events[start].position >> BLOCK_SHIFT
+            end = bisect_left(events, (block + 1) << BLOCK_SHIFT, start, key=_position)
+            groups: defaultdict[str, list[StoredEvent]] = defaultdict(list)
+            for stored in events[start:end]:
+                groups[stored.type].append(stored)
+            for type_, group in groups.items():
+                self._count(block, type_, group)
+                yield
+            start = end
+
+    def _count(self, block: int, type_: str, group: Sequence[StoredEvent]) -> None:
+        takers = self._takers.get(type_)
+        if takers is not None:
+            marks = hash_events(group)
             decoded = _decoded(self._decode[type_], group)
-            for audit in takers[type_]:
+            for audit in takers:
                 audit.add(block, group, decoded, marks)
-            yield
+        elif type_ not in self._known:
+            for audit in self._audits:
+                for stored in group:
+                    audit.note_unknown(stored)
 
 
 def _decoder(codec: Codec, type_: str, audits: Sequence[Audit]) -> Callable[[Any], Any]:

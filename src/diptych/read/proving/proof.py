@@ -106,7 +106,8 @@ class KeyHashes(dict[Any, tuple[int, int]]):
         self.slices = slices
 
     def __missing__(self, key: Any) -> tuple[int, int]:
-        number = hash_key(key)
+        canonical = _encode(key if type(key) in _AS_THEY_ARE else _canonical(key))
+        number = hash_text(canonical)
         pair = self[key] = (number, (number >> 64) % self.slices)
         return pair
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import groupby, pairwise
+from itertools import groupby, islice, pairwise
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -21,6 +21,7 @@ from msgspec import Struct
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint, Unavailable
 from diptych.log import Log, StoredEvent
+from diptych.read.following.fold import PAUSE_SECONDS
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.excused import excuse
@@ -31,7 +32,12 @@ from diptych.read.proving.blame import Unit, explain
 from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
-PAGE: Final = 2000
+PAGE: Final = 2 << BLOCK_SHIFT
+"""How many events are read at a time: whole blocks."""
+
+AHEAD: Final = 2
+"""How many pages are read ahead: the thread that reads gets no turn to begin the next one while
+this one is busy; it goes on with one that is in line already."""
 
 Since = Literal["start", "last"]
 
@@ -173,23 +179,51 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> list[tuple[i
     until = max((position for audit in audits for position in audit.reach), default=0)
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
-    reading: asyncio.Task[Any] | None = None
     gaps: list[tuple[int, int]] = []
-    while after < until:
-        page = await (reading or log.read(after=after, until=until, limit=PAGE))
-        # There is an event at `until`, so a page without one is a gap.
-        upto = max(page.upto, min(after + PAGE, until) if not page.events else 0)
-        if len(page.events) != upto - after:
-            gaps += _gaps(page.events, after, upto)
-        after = upto
-        reading = (
-            asyncio.ensure_future(log.read(after=after, until=until, limit=PAGE))
-            if after < until
-            else None
-        )
-        for _ in reader.take(page.events):
-            await asyncio.sleep(0)
+    pages = iter(_bounds(after, until))
+    reading: deque[asyncio.Task[list[StoredEvent]]] = deque()
+
+    def read_on() -> None:
+        for first, last in islice(pages, AHEAD - len(reading)):
+            reading.append(asyncio.ensure_future(_events(log, first, last)))
+
+    began = time.perf_counter()
+    try:
+        for first, last in _bounds(after, until):
+            read_on()
+            events = await reading.popleft()
+            read_on()
+            if len(events) != last - first:
+                gaps += _gaps(events, first, last)
+            for _ in reader.take(events):
+                if time.perf_counter() - began > PAUSE_SECONDS:
+                    await asyncio.sleep(0)
+                    began = time.perf_counter()
+    finally:
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
     return gaps
+
+
+def _bounds(after: int, until: int) -> Iterator[tuple[int, int]]:
+    """Return the bounds of the pages of (after, until]."""
+    while after < until:
+        last = min(((after + 1) // PAGE + 1) * PAGE - 1, until)
+        yield after, last
+        after = last
+
+
+async def _events(log: Log, after: int, until: int) -> list[StoredEvent]:
+    """Return the events in (after, until], as many as there are: people delete some."""
+    events: list[StoredEvent] = []
+    while after < until:
+        page = await log.read(after=after, until=until, limit=until - after)
+        if not page.events:
+            break
+        events = [*events, *page.events] if events else page.events
+        after = page.upto
+    return events
 
 
 def _gaps(events: Sequence[StoredEvent], after: int, upto: int) -> list[tuple[int, int]]:
