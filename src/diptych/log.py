@@ -146,6 +146,9 @@ class Page(Struct, frozen=True, gc=False):
     upto: int
 
 
+WorksBy: TypeAlias = Literal["thread", "process"]
+"""What a log works by beside the event loop, which its attribute ``works_by`` says, if it does."""
+
 InsideAppend: TypeAlias = Callable[[Any, list[StoredEvent]], None]
 """Work done in the append's own transaction: gets the adapter's connection and the new events."""
 

@@ -220,14 +220,14 @@ async def test_appends_that_wait_together_share_a_transaction(
 ) -> None:
     """A hundred tasks that append at the same time cause few commits."""
     calls = 0
-    together = log._writer._append
+    together = log._writer.append
 
-    def counting(connection: Any, batches: Any) -> Any:
+    def counting(*given: Any) -> Any:
         nonlocal calls
         calls += 1
-        return together(connection, batches)
+        return together(*given)
 
-    monkeypatch.setattr(log._writer, "_append", counting)
+    monkeypatch.setattr(log._writer, "append", counting)
     await asyncio.gather(*(put(log, event()) for _ in range(100)))
     assert calls == 1
 

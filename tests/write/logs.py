@@ -7,7 +7,17 @@ import random
 from collections.abc import Callable, Sequence
 
 from diptych.errors import Unavailable
-from diptych.log import EVERY_EVENT, Append, Appended, EventQuery, Log, Outcome, Page, Refused
+from diptych.log import (
+    EVERY_EVENT,
+    Append,
+    Appended,
+    EventQuery,
+    Log,
+    Outcome,
+    Page,
+    Refused,
+    WorksBy,
+)
 
 
 class Troubled:
@@ -17,7 +27,7 @@ class Troubled:
         self._log = log
         self._rng = rng
         self._fails = fails
-        self.remote = False
+        self.works_by: WorksBy | None = None
         self.reads = 0
         self.batches: list[int] = []
         self.refused: list[str] = []

@@ -22,7 +22,7 @@ from diptych.errors import (
     Unavailable,
     UnknownMessage,
 )
-from diptych.log import Append, Log, NewEvent, StoredEvent
+from diptych.log import Append, Log, NewEvent, StoredEvent, WorksBy
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Command
 from diptych.write import answering, guessing
@@ -117,9 +117,10 @@ async def test_two_processes_and_failing_batches_break_no_rule(
     rng = random.Random(seed)
     monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
     monkeypatch.setattr(answering, "ANSWERS_AT_ONCE", 2)
+    monkeypatch.setattr(answering, "FEWEST", 1)
     log = MemoryLog()
     trouble = [Troubled(log, rng, lambda: rng.random() < 0.1) for _ in range(2)]
-    trouble[0].remote = True
+    trouble[0].works_by = rng.choice(["thread", "process"])
     buses = [
         shop.make_bus(one, Limits(batch=rng.choice([1, 3, 2048]), attempts=50)) for one in trouble
     ]
@@ -241,7 +242,8 @@ async def test_pipelined_commands_end_as_if_sent_one_by_one(
     monkeypatch.setattr(guessing, "GUESS_AFTER", guess_after)
     log = MemoryLog()
     trouble = Troubled(log, rng, never)
-    trouble.remote = rng.random() < 0.5
+    trouble.works_by = rng.choice([None, "thread", "process"])
+    monkeypatch.setattr(answering, "FEWEST", 1)
     bus, codec = shop.make_bus(trouble, Limits(batch=rng.choice([1, 2, 5, 2048]), states=64))
     other, _ = shop.make_bus(log)
     names = [f"n{n}" for n in range(rng.choice([1, 2, 12]))]
@@ -322,7 +324,7 @@ async def test_a_stale_state_is_read_anew_before_a_rejection() -> None:
     assert receipt.last == 3
 
 
-async def test_a_remote_log_has_its_next_batch_before_answers_are_given() -> None:
+async def test_a_log_in_a_process_has_its_next_batch_before_answers_are_given() -> None:
     """What those who are answered do next does not keep the log waiting."""
     told_early: list[int] = []
     waiting: list[asyncio.Future[Receipt]] = []
@@ -334,7 +336,7 @@ async def test_a_remote_log_has_its_next_batch_before_answers_are_given() -> Non
             return await super().append(batch)
 
     log = Noted(MemoryLog(), random.Random(10), never)
-    log.remote = True
+    log.works_by = "process"
     bus, _ = shop.make_bus(log, Limits(batch=4))
     waiting += [bus.submit(shop.Open(str(n))) for n in range(12)]
     await asyncio.gather(*waiting)
@@ -342,10 +344,11 @@ async def test_a_remote_log_has_its_next_batch_before_answers_are_given() -> Non
     assert not any(told_early)
 
 
-async def test_a_remote_log_is_answered_for_in_parts() -> None:
+@pytest.mark.parametrize("works_by", ["thread", "process"])
+async def test_a_log_that_works_beside_is_answered_for_in_parts(works_by: WorksBy) -> None:
     """Those who were answered first have asked again before the last ones are answered."""
     log = Troubled(MemoryLog(), random.Random(9), never)
-    log.remote = True
+    log.works_by = works_by
     bus, _ = shop.make_bus(log)
     count = 3 * answering.ANSWERS_AT_ONCE
 

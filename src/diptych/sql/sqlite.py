@@ -75,6 +75,7 @@ class Database:
         self._reader = self._writer if path is None else _Worker("read", self._connect())
         self._peeker = None if path is None else self._connect()
         self._brief: Brief | None = None
+        self._writing = 0
 
     def _connect(self, *, writing: bool = False) -> sqlite3.Connection:
         target = ":memory:" if self.path is None else str(self.path)
@@ -116,8 +117,9 @@ class Database:
 
     def write(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job on the writing thread. It opens and ends its own transactions."""
-        self.require_usable()
-        return _future(self._writer.jobs, job)
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.begin_write(job, partial(settle, future))
+        return future
 
     def read(self, job: Job[T]) -> asyncio.Future[T]:
         """Run a job on the reading thread."""
@@ -130,7 +132,17 @@ class Database:
         It spares those who wait a round of the loop.
         """
         self.require_usable()
-        _enqueue(self._writer.jobs, job, done)
+        self._writing += 1
+        _enqueue(self._writer.jobs, job, partial(self._written, done))
+
+    def _written(self, done: Done[T], result: T | None, failure: BaseException | None) -> None:
+        self._writing -= 1
+        done(result, failure)
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether the writing thread has something to do."""
+        return self._writing > 0
 
     def begin_read(self, job: Job[T], done: Done[T]) -> None:
         """Begin what `read` does; at its end call ``done`` in the event loop."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from diptych.log import WorksBy
 from diptych.write.entry import Entry, Receipt
 from diptych.write.measures import Measures
 
@@ -12,22 +13,25 @@ ROUNDS = 3
 """Rounds of the event loop until what those who were answered ask for is on its way."""
 
 ANSWERS_AT_ONCE = 96
-"""How many commands of a batch are answered before those ask again, by a log that is remote."""
+"""How many commands of a batch are answered before those ask again, by a log in a process."""
+
+FEWEST, MOST = 16, 256
+"""The same for one in a thread, where it is half of all that are open."""
 
 
 class Answering:
     """Answers commands; ``open`` is how many were accepted and have no answer yet.
 
-    Where the log works in another process (``remote``), a batch is answered in parts: the log can
-    begin with what the first ones ask for next, while the others are answered here.
+    Where the log works beside the event loop, a batch is answered in parts: the log can begin with
+    what the first ones ask for next, while the others are answered here.
     """
 
-    def __init__(self, measures: Measures, *, remote: bool) -> None:
+    def __init__(self, measures: Measures, works_by: WorksBy | None) -> None:
         self.open = 0
         self._measures = measures
         self._waiting: deque[tuple[Entry, Receipt | BaseException]] = deque()
         self._begun = False
-        self._at_once = ANSWERS_AT_ONCE if remote else 0
+        self._works_by = works_by
 
     @property
     def busy(self) -> bool:
@@ -52,19 +56,20 @@ class Answering:
     def deliver(self, *, behind: bool) -> None:
         """Answer what was added; ``behind``: after a batch that is about to be sent.
 
-        What those who are answered do next would keep a remote log waiting.
+        What those who are answered do next would keep a log in another process waiting.
         """
-        if not self._at_once:
+        if self._works_by is None:
             self._give(len(self._waiting))
         elif self._waiting and not self._begun:
             self._begun = True
-            self._later(ROUNDS if behind else 0)
+            self._later(ROUNDS if behind and self._works_by == "process" else 0)
 
     def _later(self, rounds: int) -> None:
         if rounds:
             asyncio.get_running_loop().call_soon(self._later, rounds - 1)
             return
-        self._give(self._at_once)
+        by_process = self._works_by == "process"
+        self._give(ANSWERS_AT_ONCE if by_process else min(max(FEWEST, self.open // 2), MOST))
         self._begun = bool(self._waiting)
         if self._begun:
             self._later(ROUNDS)

@@ -93,7 +93,7 @@ class CommandBus:
         self._queue: deque[Entry] = deque()
         self._sending = Sending(log)
         self._about_to_write = self._alone = False
-        self._answering = Answering(self._measures, remote=getattr(log, "remote", False))
+        self._answering = Answering(self._measures, getattr(log, "works_by", None))
         self._guesses = Guesses()
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False

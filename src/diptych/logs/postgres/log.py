@@ -41,8 +41,7 @@ class PostgresLog:
     share one statement.
     """
 
-    remote: Final = True
-    """Appends are worked on outside of this process."""
+    works_by: Final = "process"
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from diptych.errors import Closed, DiptychError, LogUnusable, NoLog
 from diptych.log import (
@@ -26,6 +27,7 @@ from diptych.logs.sqlite.writing import Writer
 from diptych.sql.gathering import Deliver, Done, Gathering, failed
 from diptych.sql.ranges import FOREVER, findable, is_everything
 from diptych.sql.sqlite import Database, is_missing, patiently
+from diptych.sql.turns import LEAST, Turn
 
 APPLICATION_ID = 1148809332
 SCHEMA_VERSION = 1
@@ -40,6 +42,8 @@ class SqliteLog:
     Calls of ``append`` that wait at the same time share one transaction; calls of ``read`` share
     one statement where they can.
     """
+
+    works_by: Final = "thread"
 
     def __init__(
         self,
@@ -127,9 +131,21 @@ class SqliteLog:
                 self._announce(max(ends, default=0))
             deliver(answers, failure)
 
-        self._database.begin_write(
-            lambda connection: self._writer.append(connection, batches), done
-        )
+        if self._database.is_writing or sum(map(len, batches)) < LEAST:
+            self._database.begin_write(
+                lambda connection: self._writer.append(connection, batches), done
+            )
+            return
+        turn = Turn()
+
+        def job(connection: sqlite3.Connection) -> list[list[Outcome]]:
+            try:
+                return self._writer.append(connection, batches, turn)
+            finally:
+                turn.over()
+
+        self._database.begin_write(job, done)
+        turn.wait()
 
     def read(
         self,

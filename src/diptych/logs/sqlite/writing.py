@@ -32,6 +32,7 @@ from diptych.sql.judge import Judge, older
 from diptych.sql.ranges import findable, is_everything, is_point, legs_of
 from diptych.sql.recent import Entry, Recent
 from diptych.sql.sqlite import failure_of, patiently
+from diptych.sql.turns import Turn
 
 _entries: Decoder[list[Entry]] = Decoder(list[Entry])
 _pairs: Decoder[list[tuple[int, int]]] = Decoder(list[tuple[int, int]])
@@ -50,20 +51,18 @@ class Writer:
         self._recent = Recent(remembered)
 
     def append(
-        self, connection: sqlite3.Connection, batches: Sequence[Sequence[Append]]
+        self,
+        connection: sqlite3.Connection,
+        batches: Sequence[Sequence[Append]],
+        turn: Turn | None = None,
     ) -> list[list[Outcome]]:
-        """Append the batches and answer each append."""
+        """Append the batches and answer each append; the turn is over before they are committed."""
         try:
-            return self._append(connection, batches)
+            with _Transaction(connection, self._recent, self._inside, turn) as transaction:
+                return transaction.judge(batches).answer_all(batches)
         except InsideFailed:
             # One of them is at fault, the others shall not suffer from it.
             return [self._append_singly(connection, batch) for batch in batches]
-
-    def _append(
-        self, connection: sqlite3.Connection, batches: Sequence[Sequence[Append]]
-    ) -> list[list[Outcome]]:
-        with _Transaction(connection, self._recent, self._inside) as transaction:
-            return transaction.judge(batches).answer_all(batches)
 
     def _append_singly(
         self, connection: sqlite3.Connection, batch: Sequence[Append]
@@ -88,11 +87,16 @@ class _Transaction:
     """BEGIN IMMEDIATE … COMMIT; nothing is written before all is answered."""
 
     def __init__(
-        self, connection: sqlite3.Connection, recent: Recent, inside: InsideAppend | None
+        self,
+        connection: sqlite3.Connection,
+        recent: Recent,
+        inside: InsideAppend | None,
+        turn: Turn | None = None,
     ) -> None:
         self._connection = connection
         self._recent = recent
         self._inside = inside
+        self._turn = turn
         self._judge: Judge | None = None
 
     def __enter__(self) -> _Transaction:
@@ -110,6 +114,8 @@ class _Transaction:
         if kind is None and judge is not None and (judge.new or judge.keys):
             try:
                 self._write(judge)
+                if self._turn is not None:
+                    self._turn.over()
                 self._connection.execute("COMMIT")
             except BaseException:
                 self._roll_back()
