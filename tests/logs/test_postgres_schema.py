@@ -221,7 +221,7 @@ async def test_a_database_that_is_not_there(postgres_url: str) -> None:
 
 async def test_a_wrong_password() -> None:
     """The text says that the role is not let in, and does not repeat the password."""
-    with postgres() as server:
+    with postgres(source="wheel") as server:  # one of its own: who may come in is changed
         async with connected(server.url) as admin:
             await admin.execute("CREATE ROLE ann LOGIN PASSWORD 'right'")
             rules = "(VALUES ('host all postgres all trust'), ('host all all all scram-sha-256'))"
