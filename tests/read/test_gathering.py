@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,27 @@ def test_steps_that_came_before_one_that_failed_are_not_written() -> None:
     follower.forget()
     assert gathering.take() == []
     assert not gathering
+
+
+@pytest.mark.parametrize(("held", "transactions"), [(60.0, 1), (0.0, 5)])
+async def test_after_a_rest_the_first_page_waits_for_others_unless_it_takes_long(
+    held: float, transactions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A transaction of its own would touch most of the pages that the next one touches again."""
+    monkeypatch.setattr("diptych.read.following.gathering.HELD_SECONDS", held)
+    async with World([orders()], page=50) as world:
+        await world.append(*placed(*range(225)))
+        written: list[int] = []
+        apply = world.engine.store.apply
+
+        async def counted(changes: Sequence[Change]) -> list[bool]:
+            written.append(changes[0].after.position)
+            return await apply(changes)
+
+        monkeypatch.setattr(world.engine.store, "apply", counted)
+        await world.engine.catch_up()
+        assert len(written) == transactions
+        assert written[-1] == 225
 
 
 @pytest.mark.parametrize("kind", [str, int, lambda n: (n, str(n))])

@@ -268,7 +268,8 @@ class Engine:
     ) -> bool:
         last = events[-1].position
         members = [f for f in able if f.position < last]
-        self.pace.note({f.name: len(events) for f in members}, time.monotonic())
+        began = time.monotonic()
+        self.pace.note({f.name: len(events) for f in members}, began)
         used = await decode_page(self.codec, events, members)
         steps: list[Step] = []
         progress = False
@@ -289,7 +290,7 @@ class Engine:
             for follower, _, _ in steps:  # they stand beyond what will be written
                 follower.forget()
             raise
-        self._gathering.add(steps)
+        self._gathering.add(steps, began)
         if self._gathering.is_due or len(events) < self.page or self.waiting.within(last):
             await self._write()
         return progress

@@ -20,7 +20,8 @@ GATHER: Final = 10
 """How many pages are written together at most."""
 
 HELD_SECONDS: Final = 0.5
-"""So long after the last transaction nothing is held back: one sees how far a slow fold is."""
+"""So long after the last transaction, or the beginning, nothing is held back: one sees how far a
+slow fold is."""
 
 MOST_ROWS: Final = 4000
 """How many rows that were there already are gathered: to write them must not take long."""
@@ -41,8 +42,13 @@ class Gathering:
     def __bool__(self) -> bool:
         return bool(self._steps)
 
-    def add(self, steps: Sequence[Step]) -> None:
-        """Hold a page's steps, each together with what is held of the same follower."""
+    def add(self, steps: Sequence[Step], began: float = 0.0) -> None:
+        """Hold a page's steps, each together with what is held of the same follower.
+
+        ``began`` is when the page was taken up, by ``time.monotonic()``.
+        """
+        if not self._steps:
+            self._since = max(self._since, began)  # after a rest the first page waits for others
         self._pages += 1
         for follower, epoch, change in steps:
             held = self._steps.get(follower)
