@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from diptych.log import Append, Appended, NewEvent, Outcome
 from diptych.logs.sqlite import SqliteLog
 from diptych.messages import new_id
 from diptych.sql import turns
+from diptych.sql.gathering import settle
 
 FOR_EVER = 60.0
 
@@ -33,14 +35,7 @@ def batch(count: int = turns.LEAST) -> list[Append]:
 
 def begin(log: SqliteLog, appends: Sequence[Append]) -> asyncio.Future[list[Outcome]]:
     answer: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-
-    def done(outcomes: list[Outcome] | None, failure: BaseException | None) -> None:
-        if outcomes is None:
-            answer.set_exception(failure or AssertionError("no outcome"))
-        else:
-            answer.set_result(outcomes)
-
-    log.begin_append(appends, done)
+    log.begin_append(appends, partial(settle, answer))
     return answer
 
 

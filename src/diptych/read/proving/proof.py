@@ -106,8 +106,7 @@ class KeyHashes(dict[Any, tuple[int, int]]):
         self.slices = slices
 
     def __missing__(self, key: Any) -> tuple[int, int]:
-        canonical = _encode(key if type(key) in _AS_THEY_ARE else _canonical(key))
-        number = hash_text(canonical)
+        number = hash_key(key)
         pair = self[key] = (number, (number >> 64) % self.slices)
         return pair
 

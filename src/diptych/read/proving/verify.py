@@ -180,18 +180,19 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> list[tuple[i
     after = min((position for audit in audits for position in audit.after), default=0)
     reader = Reader(codec, audits)
     gaps: list[tuple[int, int]] = []
-    pages = iter(_bounds(after, until))
-    reading: deque[asyncio.Task[list[StoredEvent]]] = deque()
+    bounds = _bounds(after, until)
+    reading: deque[tuple[int, int, asyncio.Task[list[StoredEvent]]]] = deque()
 
     def read_on() -> None:
-        for first, last in islice(pages, AHEAD - len(reading)):
-            reading.append(asyncio.ensure_future(_events(log, first, last)))
+        for first, last in islice(bounds, AHEAD - len(reading)):
+            reading.append((first, last, asyncio.ensure_future(_events(log, first, last))))
 
     began = time.perf_counter()
+    read_on()
     try:
-        for first, last in _bounds(after, until):
-            read_on()
-            events = await reading.popleft()
+        while reading:
+            first, last, page = reading.popleft()
+            events = await page
             read_on()
             if len(events) != last - first:
                 gaps += _gaps(events, first, last)
@@ -200,9 +201,9 @@ async def _read(log: Log, codec: Codec, audits: Sequence[Audit]) -> list[tuple[i
                     await asyncio.sleep(0)
                     began = time.perf_counter()
     finally:
-        for task in reading:
-            task.cancel()
-        await asyncio.gather(*reading, return_exceptions=True)
+        for *_, page in reading:
+            page.cancel()
+        await asyncio.gather(*(page for *_, page in reading), return_exceptions=True)
     return gaps
 
 
