@@ -32,8 +32,9 @@ from diptych.read.proving.blame import Unit, explain
 from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
 
-PAGE: Final = 2 << BLOCK_SHIFT
-"""How many events are read at a time: whole blocks."""
+PAGE: Final = 1 << BLOCK_SHIFT
+"""How many events are read at a time: a block. (Of larger pages the garbage collector looks through
+what was just made again and again.)"""
 
 AHEAD: Final = 2
 """How many pages are read ahead: the thread that reads gets no turn to begin the next one while
