@@ -34,7 +34,12 @@ async def read_page(connection: Connection, sql: Statements, request: Request) -
     if is_everything(request.query):
         bound = min(until, after + limit)
         events = events_of(await connection.fetch(sql.read_all, after, bound))
-        return Page(events, upto=events[-1].position if events else after)
+        upto = after
+        if not events and after < bound and (head := await connection.fetchval(sql.head)) > after:
+            # Some have come since, or somebody has deleted events.
+            events = events_of(await connection.fetch(sql.read_all, after, bound))
+            upto = min(head, bound)
+        return Page(events, upto=events[-1].position if events else upto)
     types: dict[str, list[str]] = {}
     for item in request.query.items:
         if not item.types:

@@ -24,7 +24,7 @@ from diptych.read.following.follower import RESTING, STOPPED, Follower
 from diptych.read.following.gathering import GATHER, Gathering, Step
 from diptych.read.following.handling import Handling
 from diptych.read.following.pace import Pace
-from diptych.read.following.pages import decode_page, event_before, fold_page
+from diptych.read.following.pages import decode_page, event_before, fold_page, next_page
 from diptych.read.following.spans import Spans
 from diptych.read.following.waiting import Waiting
 from diptych.read.freshness import ReadMeasures
@@ -253,7 +253,7 @@ class Engine:
             groups = self.pace.groups(able, self.versions.built)
             for group in groups:
                 start = min(f.position for f in group)
-                page = await self.log.read(after=start, until=until, limit=self.page)
+                page = await next_page(self.log, start, until, self.page)
                 if page.events:
                     progress = await self._page(page.events, group, settle=settle)
                     break

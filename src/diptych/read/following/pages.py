@@ -9,13 +9,22 @@ from typing import Any
 
 from diptych.codec import Codec
 from diptych.errors import DamagedRow
-from diptych.log import StoredEvent
+from diptych.log import Log, Page, StoredEvent
 from diptych.read.following.fold import CHUNK, PAUSE_SECONDS, Folded, Used, fold_used
 from diptych.read.following.follower import Follower
 from diptych.read.port import View, ViewStore
 from diptych.read.projections import Keyed
 from diptych.read.proving.proof import hash_events
 from diptych.read.rowstore import Loaded
+
+
+async def next_page(log: Log, after: int, until: int | None, limit: int) -> Page:
+    """Return the next events after a position; where somebody has deleted some, those behind."""
+    while True:
+        page = await log.read(after=after, until=until, limit=limit)
+        if page.events or page.upto <= after:
+            return page
+        after = page.upto
 
 
 async def decode_page(

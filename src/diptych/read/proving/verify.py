@@ -221,7 +221,7 @@ async def _events(log: Log, after: int, until: int) -> list[StoredEvent]:
     events: list[StoredEvent] = []
     while after < until:
         page = await log.read(after=after, until=until, limit=until - after)
-        if not page.events:
+        if page.upto <= after:
             break
         events = [*events, *page.events] if events else page.events
         after = page.upto
