@@ -174,6 +174,19 @@ async def test_a_server_that_is_not_there(proxy: Proxy, unused_tcp_port: int) ->
     assert proxy.connected == 0
 
 
+async def test_it_leads_to_another_server(echo: Echo, proxy: Proxy, unused_tcp_port: int) -> None:
+    """``redirect`` is for new connections; those that are there stay where they are."""
+    client = await connect(proxy)
+    assert await client.say(b"a\n") == b"a\n"
+    for url, answer in ((f"echo://127.0.0.1:{unused_tcp_port}", b""), (echo.url, b"c\n")):
+        proxy.redirect(url)
+        other = await connect(proxy)
+        assert await other.say(b"c\n") == answer
+        other.close()
+    assert await client.say(b"b\n") == b"b\n"
+    client.close()
+
+
 async def test_nothing_strikes_after_healing(proxy: Proxy) -> None:
     """``heal`` forgets all faults; ``delay`` only slows down."""
     proxy.cut_before(b"a")

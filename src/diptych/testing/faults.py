@@ -62,7 +62,7 @@ class Proxy:
     """
 
     def __init__(self, url: str, *, delay: float = 0.0) -> None:
-        self._given = urlsplit(url)
+        self._given = self._target = urlsplit(url)
         self.delay = delay
         self.made = 0
         self.port = 0
@@ -123,6 +123,13 @@ class Proxy:
         """Let through what was swallowed, and what comes."""
         self._through.set()
 
+    def redirect(self, url: str) -> None:
+        """From now on lead to the server of another URL: the old one has failed over to it.
+
+        Connections that are there stay with the old one: see `cut`.
+        """
+        self._target = urlsplit(url)
+
     # --- at a message -----------------------------------------------------------------------------
 
     def cut_before(self, marker: bytes, times: int = 1) -> Fault:
@@ -156,7 +163,7 @@ class Proxy:
             if self._refusing:
                 client.cut()
                 return
-            host, port = self._given.hostname, self._given.port or 5432
+            host, port = self._target.hostname, self._target.port or 5432
             link = _Link(client, _Side(*await asyncio.open_connection(host, port)))
             self._links[link] = task
             answers = asyncio.create_task(self._answer(link))
