@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
+from diptych import Running
 from diptych.log import Log
 from diptych.testing.checker import Violation, check_history, check_views
 from diptych.testing.history import Call, History
@@ -78,11 +79,20 @@ async def on_application(
     log: str, views: str, history: History, rng: random.Random
 ) -> AsyncGenerator[Load]:
     """Have an application do commands and answer queries while its projections run."""
-    load = Load()
     async with (
         accounts(inline=log == views).open(log=log, views=views) as running,
-        asyncio.TaskGroup() as group,
+        customers(running, history, rng) as load,
     ):
+        yield load
+
+
+@asynccontextmanager
+async def customers(
+    running: Running, history: History, rng: random.Random
+) -> AsyncGenerator[Load]:
+    """Have customers of an application that is open do commands and ask queries."""
+    load = Load()
+    async with asyncio.TaskGroup() as group:
         for number in range(CLIENTS):
             app = AppRecorder(running, history, f"client-{number}")
             group.create_task(load.repeat(partial(customer, app, number, _new(rng))))
