@@ -102,6 +102,11 @@ class PostgresLog:
         """The log's own id, made when it was created and never changed."""
         return self._identity
 
+    @property
+    def renewals(self) -> int:
+        """How many connections were made: each may be to another server, which has lost events."""
+        return self._database.made
+
     def append(self, batch: Sequence[Append]) -> Awaitable[list[Outcome]]:
         """Append a batch in one durable transaction; answer each append by itself, in order.
 

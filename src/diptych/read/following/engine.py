@@ -82,8 +82,7 @@ class Engine:
         self._hurry = asyncio.Event()
         self.waiting = Waiting(self.spans, self._hurry.set)
         self._handling = Handling(store, self._fail, self.measures, self._handled)
-        self._inline_at = 0.0
-        self._doubted_at = 0.0
+        self._inline_at = self._doubted_at = 0.0
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -250,10 +249,11 @@ class Engine:
             able = [f for f in able if f.state != "refused" and not f.lost]
             if not able:
                 return await self._written() or self.spans.stale
-            groups = self.pace.groups(able, self.versions.built)
-            for group in groups:
+            for group in (groups := self.pace.groups(able, self.versions.built)):
                 start = min(f.position for f in group)
                 page = await next_page(self.log, start, until, self.page)
+                if await self.spans.look_again(able, self._written):
+                    return True
                 if page.events:
                     progress = await self._page(page.events, group, settle=settle)
                     break

@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterable
 from typing import Final, Literal
 
+from msgspec import structs
+
 from diptych.codec import Codec, time_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
 from diptych.log import Log, StoredEvent
@@ -57,6 +59,8 @@ class Follower:
         # Beyond the tip, up to here, there is nothing that the projection uses.
         self.seen: StoredEvent | None = None
         self.lost = True
+        # How often the log had been renewed when it was last asked for our event.
+        self.renewals = 0
         self.epoch = 0
         self.state: State = "new"
         self.error: Exception | None = None
@@ -93,7 +97,9 @@ class Follower:
                 break
         else:
             return False
+        renewals = renewals_of(log)
         await refuse_foreign(checkpoint, log)
+        self.renewals = renewals
         # Read after the checkpoint: what changes them changes it, and then no step will match it.
         await self._look_at_desk(store, checkpoint)
         number = checkpoint.position >> BLOCK_SHIFT
@@ -103,6 +109,19 @@ class Follower:
             self.cache.begin()
         self.lost = False
         return True
+
+    async def look_again(self, log: Log) -> None:
+        """Raise ``ForeignCheckpoint`` unless the log, renewed, holds the event we stand at."""
+        renewals = renewals_of(log)
+        if self.seen is not None:
+            at = structs.replace(self.tip, position=self.seen.position, event_id=self.seen.id)
+            try:
+                await refuse_foreign(at, log)
+            except ForeignCheckpoint:
+                self.seen = None  # nothing of it is in the rows: read on from where those are
+        if self.seen is None:
+            await refuse_foreign(self.tip, log)
+        self.renewals = renewals
 
     async def _look_at_desk(self, store: ViewStore, checkpoint: Checkpoint) -> None:
         name = self.name
@@ -222,6 +241,15 @@ class Follower:
         self.forget()
         self.state = "refused"
         self.error = error
+
+
+def renewals_of(log: Log) -> int:
+    """Return how often a log may have become another server's, which has lost events.
+
+    An adapter that is connected to one counts its connections in ``renewals``.
+    """
+    renewals: int = getattr(log, "renewals", 0)
+    return renewals
 
 
 async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
 from diptych.read.following.crew import Crew
-from diptych.read.following.follower import Follower
+from diptych.read.following.follower import Follower, renewals_of
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Projection
 
@@ -140,6 +140,25 @@ class Spans:
         elif follower.state in ("standby", "new", "paused", "refused"):
             follower.state = "running"
             follower.error = None
+
+    async def look_again(
+        self, followers: Iterable[Follower], written: Callable[[], Awaitable[object]]
+    ) -> bool:
+        """Refuse those whose event is gone, where the log may be another server's by now.
+
+        ``written`` waits for their steps. True: one stands elsewhere now than it did before.
+        """
+        renewals = renewals_of(self._log)
+        doubtful = {one: one.position for one in followers if one.renewals != renewals}
+        if doubtful:
+            await written()
+        for follower in doubtful:
+            try:
+                if not follower.lost:
+                    await follower.look_again(self._log)
+            except ForeignCheckpoint as error:
+                follower.refuse(error)
+        return any(one.lost or one.position != at for one, at in doubtful.items())
 
     async def look(self) -> list[Follower]:
         """Read how far all are; return followers whose checkpoint has gone back, or is no more.
