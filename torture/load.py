@@ -87,9 +87,7 @@ async def on_application(
 
 
 @asynccontextmanager
-async def customers(
-    running: Running, history: History, rng: random.Random
-) -> AsyncGenerator[Load]:
+async def customers(running: Running, history: History, rng: random.Random) -> AsyncGenerator[Load]:
     """Have customers of an application that is open do commands and ask queries."""
     load = Load()
     async with asyncio.TaskGroup() as group:

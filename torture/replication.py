@@ -102,12 +102,12 @@ class Pair:
     def __init__(self, primary: Node, replica: Node, address: Proxy, link: Proxy) -> None:
         self._primary = primary
         self._replica = replica
-        self._address = address
+        self.address = address
         self._link = link
 
     def new_log(self) -> str:
         """Return the URL of a new log at the address."""
-        return f"{self._address.url}?schema=log_{uuid4().hex}"
+        return f"{self.address.url}?schema=log_{uuid4().hex}"
 
     def lag(self, *, silently: bool) -> None:
         """Let nothing more come to the replica, which is told (its connection is cut) or not."""
@@ -126,7 +126,7 @@ class Pair:
         async with _connected(self._replica.url) as replica:
             if not await replica.fetchval(f"SELECT pg_promote(true, {SECONDS:.0f})"):
                 raise RuntimeError("the replica was not promoted")
-        self._address.redirect(self._replica.url)
+        self.address.redirect(self._replica.url)
 
     async def make_synchronous(self) -> None:
         """Have commits wait for the replica, and see that they do."""
@@ -170,9 +170,11 @@ async def replicated(*, synchronous: bool) -> AsyncGenerator[Pair]:
 def _node(installation: Installation) -> Generator[Node]:
     # Another user does not reach a temporary folder that is below a home.
     base = "/tmp" if installation.user else None
-    with closing(Guard(base=base, user=installation.user)) as guard:
-        with closing(Node(installation, guard)) as node:
-            yield node
+    with (
+        closing(Guard(base=base, user=installation.user)) as guard,
+        closing(Node(installation, guard)) as node,
+    ):
+        yield node
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ from msgspec import Struct
 from torture.backends import Backend
 from torture.cuts import CUTS, cuts
 from torture.disk_full import disk_full
+from torture.failover import failover
 from torture.histories import histories
 from torture.interleavings import BLOCK, interleavings
 from torture.kill import KILLS, kill
@@ -62,6 +63,7 @@ RUNS: dict[str, Run] = {
     "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
     "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),
     "server": Run(_by_chance(server), "crashes", 1, (POSTGRESQL,)),
+    "failover": Run(failover, "failovers", 1, (POSTGRESQL,)),
     "interleavings": Run(_in_order(interleavings), "interleavings", BLOCK, (POSTGRESQL,)),
 }
 

@@ -31,11 +31,12 @@ QUICK = {
     ("disk_full", SQLITE): 3,
     ("cuts", POSTGRESQL): 20,
     ("server", POSTGRESQL): 10,
+    ("failover", POSTGRESQL): 3,
     ("interleavings", POSTGRESQL): 14,
 }
 """Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of retries 3, one
 of pauses 3 pauses, one of power 20 power cuts, one of cuts 20 cuts, one of interleavings 66 of
-them."""
+them. Three of failover are its three kinds."""
 
 
 @pytest.fixture
