@@ -25,6 +25,7 @@ from diptych.read.following.crew import Crew, host, is_alive
 from diptych.read.port import Change, Worker
 from diptych.read.projections import Keyed, fold_events, projection
 from diptych.read.proving.verify import verify
+from tests.read.backends import Current, OnPostgres
 from tests.read.world import (
     Account,
     Journal,
@@ -79,6 +80,11 @@ async def shared(workers: Sequence[World], name: str = "order") -> bool:
     stored = [(c.slice, c.end) for c in (await workers[0].store.checkpoints())[name]]
     even = len(sizes) == len(workers) and max(sizes) - min(sizes) <= 1
     return sorted(spans) == stored and sum(sizes) == 64 and even
+
+
+async def counts(world: World, workers: int) -> bool:
+    """Whether a worker believes that there are so many."""
+    return len(world.engine.crew.workers) == workers
 
 
 async def sound(world: World) -> None:
@@ -136,6 +142,33 @@ async def test_a_worker_that_dies_is_taken_over_when_its_lease_is_over(tmp_path:
             await until(lambda: shared([one]))
             await one.engine.catch_up()
             await sound(one)
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+async def test_a_worker_that_died_is_taken_over_though_the_clock_has_jumped(
+    tmp_path: Path, hours: int
+) -> None:
+    """Seen in what is now the future, it must not seem to live until then.
+
+    It was on another host, so nobody can look for its process.
+    """
+    names = ("account", "journal", "order")
+    log = MemoryLog()
+    async with worker(tmp_path / "v.db", log, lease=0.4) as one:
+        dead = Worker("elsewhere", "another host", 1, names)
+        await one.store.beat(dead, 3600)
+        await until(lambda: counts(one, 2))
+        on_server = isinstance(Current.backend, OnPostgres)
+        later = "seen + make_interval(secs => ?)" if on_server else "seen + ?"
+        change = f"UPDATE diptych_workers SET seen = {later}"
+        await Current.backend.sql(one.store, change, hours * 3600.0)
+        await until(lambda: counts(one, 1))
+        head = 0
+        for n in range(20):
+            head = await some(log, n)
+        assert await one.engine.wait_for(["order"], head, time.monotonic() + 60)
+        await one.engine.catch_up()
+        await sound(one)
 
 
 async def test_a_process_of_this_host_that_is_gone_is_taken_over_at_once(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from diptych.read.port import (
     Worker,
     definition_of,
 )
+from diptych.read.presence import Presence, Sight
 from diptych.read.stores.postgres import versions
 from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
@@ -69,6 +70,7 @@ class PostgresViews:
         self.owned = owned
         self.steps = Steps(database.schema)
         self.desk = PostgresDesk(self)
+        self._presence = Presence()
         self._plans: Plans | None = None
         self._waker = Waker(database, f"diptych_views_{database.schema}", self._hear)
         self._steps = 0
@@ -215,15 +217,26 @@ class PostgresViews:
         async def job(connection: Connection) -> None:
             given = (worker.id, worker.host, worker.pid, list(worker.projections))
             await connection.execute(self.sql("beat"), *given)
-            await connection.execute(self.sql("forget_workers"), lease)
 
         await self.database.run(job)
-        return await self.workers(lease)
+        there, gone = await self._judged(lease)
+        for one in gone:
+            await self.leave(one.id)
+        return there
 
     async def workers(self, lease: float) -> list[Worker]:
         """Return the workers seen in the last ``lease`` seconds, by id."""
-        rows = await self.database.run(lambda c: c.fetch(self.sql("workers"), lease))
-        return [Worker(id_, host, pid, tuple(names)) for id_, host, pid, names in rows]
+        return (await self._judged(lease))[0]
+
+    async def _judged(self, lease: float) -> tuple[list[Worker], list[Worker]]:
+        rows = await self.database.run(lambda c: c.fetch(self.sql("workers")))
+        return self._presence.judged(
+            [
+                Sight(Worker(id_, host, pid, tuple(names)), seen, age)
+                for id_, host, pid, names, seen, age in rows
+            ],
+            lease,
+        )
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""

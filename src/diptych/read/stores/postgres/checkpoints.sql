@@ -75,11 +75,9 @@ VALUES ($1, $2, $3, $4, clock_timestamp())
 ON CONFLICT (worker) DO UPDATE SET projections = excluded.projections, seen = excluded.seen
 
 -- name: workers
-SELECT worker, host, pid, projections FROM {schema}.diptych_workers
-WHERE seen > clock_timestamp() - make_interval(secs => $1) ORDER BY worker
-
--- name: forget_workers
-DELETE FROM {schema}.diptych_workers WHERE seen <= clock_timestamp() - make_interval(secs => $1)
+SELECT worker, host, pid, projections, seen,
+    extract(epoch FROM clock_timestamp() - seen)::float8 AS age
+FROM {schema}.diptych_workers ORDER BY worker
 
 -- name: leave
 DELETE FROM {schema}.diptych_workers WHERE worker = $1

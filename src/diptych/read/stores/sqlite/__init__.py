@@ -25,6 +25,7 @@ from diptych.read.port import (
     Worker,
     definition_of,
 )
+from diptych.read.presence import Presence
 from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite import versions
 from diptych.read.stores.sqlite.desk import SqliteDesk, park
@@ -54,6 +55,7 @@ class SqliteViews:
         self.database = database
         self.owned = owned
         self.desk = SqliteDesk(self)
+        self._presence = Presence()
         self._rows: dict[tuple[type[View], str], Rows] = {}
         self._written: dict[type[View], str] = {}
         self._read: Mapping[type[View], str] = {}
@@ -166,18 +168,16 @@ class SqliteViews:
 
     async def beat(self, worker: Worker, lease: float) -> list[Worker]:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
-
-        def job(connection: sqlite3.Connection) -> list[Worker]:
-            now = time.time()  # of this host, as all that use the file
-            with transaction(connection):
-                return sql.beat(connection, worker, now - lease, now)
-
-        return await self.database.write(job)
+        rows = await self.database.write(lambda c: sql.beat(c, worker, time.time()))
+        there, gone = self._presence.judged(rows, lease)
+        for one in gone:
+            await self.leave(one.id)
+        return there
 
     async def workers(self, lease: float) -> list[Worker]:
         """Return the workers seen in the last ``lease`` seconds, by id."""
-        since = time.time() - lease
-        return await self.database.read(lambda c: sql.read_workers(c, since))
+        rows = await self.database.read(lambda c: sql.read_workers(c, time.time()))
+        return self._presence.judged(rows, lease)[0]
 
     async def leave(self, worker: str) -> None:
         """Note that a worker is there no more."""

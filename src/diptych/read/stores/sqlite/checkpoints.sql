@@ -67,11 +67,10 @@ INSERT INTO diptych_workers (worker, host, pid, projections, seen) VALUES (?, ?,
 ON CONFLICT DO UPDATE SET projections = excluded.projections, seen = excluded.seen
 
 -- name: workers
-SELECT json_group_array(json_array(worker, host, pid, json(projections)))
-FROM (SELECT * FROM diptych_workers WHERE seen > ? ORDER BY worker)
-
--- name: forget_workers
-DELETE FROM diptych_workers WHERE seen <= ?
+SELECT json_group_array(
+    json_array(json_array(worker, host, pid, json(projections)), seen, ? - seen)
+)
+FROM (SELECT * FROM diptych_workers ORDER BY worker)
 
 -- name: leave
 DELETE FROM diptych_workers WHERE worker = ?

@@ -26,8 +26,10 @@ from diptych.read.port import (
     compare_decimals,
     recut_spans,
 )
+from diptych.read.presence import Sight
 from diptych.sql.brief import Habit
 from diptych.sql.named import named_statements, read_sql
+from diptych.sql.sqlite import transaction
 
 LARGEST_CHUNK = 512
 MOST_VALUES = 32_766
@@ -36,7 +38,7 @@ MOST_VALUES = 32_766
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[str], list[Any]] = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 _reach = msgspec.json.Decoder(list[int]).decode
-_workers = msgspec.json.Decoder(list[Worker]).decode
+_sights = msgspec.json.Decoder(list[Sight]).decode
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
 
 
@@ -353,18 +355,18 @@ def read_proofs(connection: sqlite3.Connection) -> dict[str, Proof]:
 # --- workers --------------------------------------------------------------------------------------
 
 
-def beat(connection: sqlite3.Connection, worker: Worker, since: float, now: float) -> list[Worker]:
-    """Note that a worker is there, and return those that are; times in seconds since 1970."""
+def beat(connection: sqlite3.Connection, worker: Worker, now: float) -> list[Sight]:
+    """Note that a worker is there, and return all; ``now`` in seconds since 1970."""
     projections = _encode(worker.projections).decode()
-    connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, projections, now))
-    connection.execute(SQL["forget_workers"], (since,))
-    return read_workers(connection, since)
+    with transaction(connection):
+        connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, projections, now))
+        return read_workers(connection, now)
 
 
-def read_workers(connection: sqlite3.Connection, since: float) -> list[Worker]:
-    """Return the workers seen since a time, by id."""
-    (found,) = connection.execute(SQL["workers"], (since,)).fetchone()
-    return _workers(found)
+def read_workers(connection: sqlite3.Connection, now: float) -> list[Sight]:
+    """Return all workers that were noted, by id."""
+    (found,) = connection.execute(SQL["workers"], (now,)).fetchone()
+    return _sights(found)
 
 
 def leave(connection: sqlite3.Connection, worker: str) -> None:
