@@ -225,7 +225,7 @@ def _refill() -> None:
 
 def new_id() -> str:
     """Return a UUID of version 7 (RFC 9562), as text: ordered by time, 72 random bits."""
-    ms = f"{time.time_ns() // 1_000_000:012x}"
+    ms = f"{time.time_ns() // 1_000_000 & 0xFFFF_FFFF_FFFF:012x}"  # a clock may say any year
     while True:
         try:
             random = _pool.pop()  # atomic: threads may share the pool

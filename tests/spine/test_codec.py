@@ -479,6 +479,14 @@ def test_ids_are_uuids_ordered_by_time() -> None:
     assert [text[:13] for text in ids] == sorted(text[:13] for text in ids)
 
 
+@pytest.mark.parametrize("year", [1969, 1970, 9999, 12_000])
+def test_ids_are_uuids_in_any_year(year: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the clock says a time that the 48 bits for it do not hold."""
+    ns = (year - 1970) * 365 * 86_400 * 10**9 + 1
+    monkeypatch.setattr("time.time_ns", lambda: ns)
+    assert {(uuid.UUID(text).version, len(text)) for text in (new_id(), new_id())} == {(7, 36)}
+
+
 def test_tokens_go_out_and_come_back() -> None:
     """A token survives being text; anything else is Invalid."""
     token = Token("a-b.c", 17)
