@@ -161,6 +161,16 @@ def test_a_window_holds_just_its_minutes(added: list[tuple[int, int, int]]) -> N
         assert window.counts(minutes, at) == expected
 
 
+def test_a_window_leaves_out_what_the_clock_has_not_come_to() -> None:
+    """The clock was a year ahead, and was set right: that year's minutes are not this hour's."""
+    window = Window()
+    window.add(1, 0, 600)
+    window.add(0, 9, 31_536_060)
+    window.add(2, 0, 660)
+    assert window.counts(60, 660) == (3, 0)
+    assert window.counts(5, 660) == (3, 0)
+
+
 def test_building_from_nothing_is_not_being_late() -> None:
     """What happened long before there was such a view does not count, until it has caught up."""
     told = Told()

@@ -67,8 +67,8 @@ class Window:
 
     def counts(self, minutes: int, now: float) -> tuple[int, int]:
         """Return how many were in time, and how many not, in this minute and those before it."""
-        since = int(now // 60) - minutes
-        within = [at for at, minute in enumerate(self._minute) if minute > since]
+        last = int(now // 60)  # beyond it lies what was counted before the clock was set back
+        within = [at for at, one in enumerate(self._minute) if last - minutes < one <= last]
         return sum(self._met[at] for at in within), sum(self._missed[at] for at in within)
 
 
