@@ -89,11 +89,18 @@ class Books(Query[tuple[int, int]]):
     """The sum of all balances, and of all their moves."""
 
 
-def accounts(*, inline: bool = False, changed: bool = False, slices: int | None = None) -> App:
+def accounts(
+    *,
+    inline: bool = False,
+    changed: bool = False,
+    slices: int | None = None,
+    fresh_within: float | None = None,
+) -> App:
     """Return the application; ``inline``: balances are kept in the appends' own transactions.
 
     ``changed``: of the balances it has the next version. ``slices`` of the balances: with one, all
-    rows are as of one position, even where several work on them.
+    rows are as of one position, even where several work on them. ``fresh_within``: what is
+    promised of the balances, seconds.
     """
     app = App("accounts")
 
@@ -136,7 +143,7 @@ def accounts(*, inline: bool = False, changed: bool = False, slices: int | None 
 
     else:
 
-        @app.projects(Balance, key=touched, inline=inline, slices=slices)
+        @app.projects(Balance, key=touched, inline=inline, slices=slices, fresh_within=fresh_within)
         def balance(row: Balance | None, event: Opened | Moved, key: str) -> Balance | None:
             row = row or Balance(key, 0, 0)
             if isinstance(event, Opened):

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from torture.backends import Backend
+from torture.clocks import JUMPS, clocks
 from torture.cuts import CUTS, cuts
 from torture.disk_full import disk_full
 from torture.failover import failover
@@ -57,6 +58,7 @@ RUNS: dict[str, Run] = {
     "processes": Run(_by_chance(processes), "rounds"),
     "kill": Run(_by_chance(kill), "kills", KILLS),
     "pauses": Run(_by_chance(pauses), "pauses", PAUSES),
+    "clocks": Run(_by_chance(clocks), "jumps", JUMPS),
     "rebuilds": Run(_by_chance(rebuilds), "kills", REBUILT),
     "retries": Run(_by_chance(retries), "kills", RETRIED),
     "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),

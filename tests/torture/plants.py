@@ -1,18 +1,24 @@
 """Bugs for the workers of the runs: each function plants one in its process."""
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from diptych.log import Append, Appended, Outcome
 from diptych.logs.sqlite import SqliteLog
+from diptych.read import status
+from diptych.read.following import engine
 from diptych.read.parking.retrying import Retry, _span_of
+from diptych.read.presence import Presence, Sight
 from diptych.read.stores.sqlite import SqliteViews, rows
 from diptych.sql.gathering import Done
 from diptych.sql.judge import Judge
 from diptych.sql.sqlite import transaction
+from torture.clocks import jumping
 from torture.pauses import hasty
 
 _plant = pytest.MonkeyPatch()
@@ -104,3 +110,32 @@ def parked_after_rows() -> None:
         return True
 
     _plant.setattr(Retry, "_apply", apart)
+
+
+def stamps_believed(plant: pytest.MonkeyPatch | None = None) -> None:
+    """Tell who is there by what the clock of the day says of their stamps."""
+
+    def judged(_: Presence, rows: Iterable[Sight], lease: float) -> Any:
+        rows = list(rows)
+        there = [row.worker for row in rows if row.age < lease]
+        return there, [row.worker for row in rows if row.age >= lease]
+
+    _jumping(plant).setattr(Presence, "judged", judged)
+
+
+def rests_by_the_day(plant: pytest.MonkeyPatch | None = None) -> None:
+    """Rest, after a step that another has made, until the clock of the day says a time."""
+    clock = SimpleNamespace(monotonic=lambda: time.time())
+    _jumping(plant).setattr(engine, "time", clock)
+
+
+def ages_as_they_come(plant: pytest.MonkeyPatch) -> None:
+    """Take an age for the difference of two times, whatever clocks these are from."""
+    plant.setattr(status, "_age", lambda at: time.time() - at.timestamp())
+
+
+def _jumping(plant: pytest.MonkeyPatch | None) -> pytest.MonkeyPatch:
+    """Plant in the process that runs the others, which has its clock, or in one of them."""
+    if plant is None:
+        jumping()
+    return plant or _plant

@@ -12,6 +12,7 @@ from diptych.sql.sqlite import Database
 from diptych.testing.checker import Violation
 from tests.torture import plants
 from torture.backends import Sqlite
+from torture.clocks import clocks
 from torture.kill import kill
 from torture.pauses import pauses
 from torture.power import power
@@ -41,6 +42,16 @@ async def finds(
     """Whether a run comes to break a point within some rounds; others may break before."""
     for number in range(rounds):
         if point in points(await run(random.Random(f"planted:{number}"))):
+            return True
+    return False
+
+
+async def clocks_find(backend: Sqlite, text: str, *planted: str) -> bool:
+    """Whether jumping clocks come to find something within some rounds."""
+    for number in range(10):
+        rng = random.Random(f"planted:{number}")
+        found = await clocks(backend, rng, *planted, patience=3.0)
+        if any(text in str(each) for each in found):
             return True
     return False
 
@@ -106,6 +117,24 @@ async def test_pauses_find_an_unfenced_checkpoint(tmp_path: Path) -> None:
     """Bug: a worker that wakes up goes on as if it were still the only one."""
     planted = "tests.torture.plants:unfenced_checkpoint"
     assert await finds(9, lambda rng: pauses(Sqlite(tmp_path), rng, planted), 60)
+
+
+@pytest.mark.parametrize("bug", [plants.stamps_believed, plants.rests_by_the_day])
+async def test_clocks_find_what_goes_by_the_clock_of_the_day(
+    bug: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: who is dead, or how long one rests, is told by a clock that jumps."""
+    bug(monkeypatch)
+    planted = f"tests.torture.plants:{bug.__name__}"
+    assert await clocks_find(Sqlite(tmp_path), "", planted)
+
+
+async def test_clocks_find_an_age_below_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bug: the age of what was written by a clock that was ahead is told as it comes."""
+    plants.ages_as_they_come(monkeypatch)
+    assert await clocks_find(Sqlite(tmp_path), "span is -")
 
 
 async def test_retries_find_what_is_applied_and_still_parked(tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ QUICK = {
     ("kill", POSTGRESQL): 6,
     ("pauses", SQLITE): 2,
     ("pauses", POSTGRESQL): 2,
+    ("clocks", SQLITE): 2,
+    ("clocks", POSTGRESQL): 2,
     ("rebuilds", SQLITE): 2,
     ("rebuilds", POSTGRESQL): 2,
     ("retries", SQLITE): 3,
@@ -35,8 +37,8 @@ QUICK = {
     ("interleavings", POSTGRESQL): 14,
 }
 """Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of retries 3, one
-of pauses 3 pauses, one of power 20 power cuts, one of cuts 20 cuts, one of interleavings 66 of
-them. Three of failover are its three kinds."""
+of pauses 3 pauses, one of clocks 5 jumps, one of power 20 power cuts, one of cuts 20 cuts, one of
+interleavings 66 of them. Three of failover are its three kinds."""
 
 
 @pytest.fixture
