@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -65,6 +67,24 @@ async def test_a_notification_is_no_part_of_an_append(
         before = [s for s in statements[:number] if s.startswith("BEGIN") or s == "COMMIT;"]
         assert before[-1:] in ([], ["COMMIT;"])
         assert "append" not in statements[number]
+
+
+async def test_nothing_is_left_of_a_log_that_was_closed(postgres_url: str) -> None:
+    """A process that opens and closes applications does not collect what listened for them."""
+
+    async def once() -> weakref.ref[Database]:
+        async with opened(postgres_url) as log:
+            await put(log, event())
+            waiting = asyncio.create_task(log.wait(1, timeout=LONG))
+            while not log._waker.listening:
+                await asyncio.sleep(0.01)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            return weakref.ref(log._database)
+
+    left = await once()
+    gc.collect()
+    assert left() is None
 
 
 async def test_a_lost_listener_costs_one_poll(postgres_url: str) -> None:

@@ -106,6 +106,7 @@ class _Ears:
     async def remove(self, channel: str, heard: _Heard) -> None:
         self._heard.remove((channel, heard))
         if not self._heard and self._task is not None:
+            _EARS.pop(self._database, None)  # they hold the database: nothing would let go of both
             task, self._task = self._task, None
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
