@@ -104,7 +104,8 @@ async def campaign(
                 not rounds or number - first < rounds
             ):
                 try:
-                    found = await one_round(run, made.within, seed, number)
+                    left = began + seconds - time.monotonic() if seconds else 0.0
+                    found = await one_round(run, made.within, seed, number, left)
                 except Exception as error:
                     traceback.print_exc()
                     found = [f"The round itself failed: {error!r}"]

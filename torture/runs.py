@@ -27,21 +27,29 @@ from torture.rebuilds import rebuilds
 from torture.retries import KILLS as RETRIED
 from torture.retries import retries
 from torture.server import server
+from torture.soak import soak, soak_for
 
 Drawn: TypeAlias = Callable[[Backend, random.Random], Awaitable[Sequence[object]]]
 Round: TypeAlias = Callable[[Backend, random.Random, int], Awaitable[Sequence[object]]]
 """Gets a source of chance and the round's number."""
 
+Lasting: TypeAlias = Callable[[Backend, random.Random, float], Awaitable[Sequence[object]]]
+"""Gets a source of chance, and for how many seconds it is to last."""
+
 BACKENDS = SQLITE, POSTGRESQL = "sqlite", "postgresql"
 
 
 class Run(Struct, frozen=True):
-    """A run: what one round does, how many things it counts for, and where it can be had."""
+    """A run: what one round does, how many things it counts for, and where it can be had.
+
+    ``lasting``: what is done in place of rounds where a campaign has its seconds.
+    """
 
     round: Round
     unit: str
     units: int = 1
     backends: tuple[str, ...] = (SQLITE, POSTGRESQL)
+    lasting: Lasting | None = None
 
 
 def _by_chance(run: Drawn) -> Round:
@@ -61,6 +69,7 @@ RUNS: dict[str, Run] = {
     "clocks": Run(_by_chance(clocks), "jumps", JUMPS),
     "rebuilds": Run(_by_chance(rebuilds), "kills", REBUILT),
     "retries": Run(_by_chance(retries), "kills", RETRIED),
+    "soak": Run(_by_chance(soak), "soaks", lasting=soak_for),
     "power": Run(_by_chance(power), "power cuts", 20, (SQLITE,)),
     "disk_full": Run(_by_chance(disk_full), "full disks", 1, (SQLITE,)),
     "cuts": Run(_by_chance(cuts), "cuts", CUTS, (POSTGRESQL,)),
@@ -70,12 +79,19 @@ RUNS: dict[str, Run] = {
 }
 
 
-async def one_round(run: Run, make: Callable[[Path], Backend], seed: int, number: int) -> list[str]:
+async def one_round(
+    run: Run, make: Callable[[Path], Backend], seed: int, number: int, seconds: float = 0.0
+) -> list[str]:
     """Do a round in a folder of its own; return what does not hold, in words.
 
-    The seed and the number say what is tried; what runs beside what is the machine's affair.
+    A run that can last does so for ``seconds``, where they are given. The seed and the number say
+    what is tried; what runs beside what is the machine's affair.
     """
     rng = random.Random(f"{seed}:{number}")
     with tempfile.TemporaryDirectory(prefix="diptych-torture-") as folder:
-        found = await run.round(make(Path(folder)), rng, number)
+        backend = make(Path(folder))
+        if run.lasting is not None and seconds:
+            found = await run.lasting(backend, rng, seconds)
+        else:
+            found = await run.round(backend, rng, number)
         return [str(violation) for violation in found]

@@ -1,6 +1,9 @@
 """Bugs for the workers of the runs: each function plants one in its process."""
 
 import asyncio
+import itertools
+import os
+import threading
 import time
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
@@ -8,8 +11,11 @@ from typing import Any
 
 import pytest
 
+from diptych import Running
 from diptych.log import Append, Appended, Outcome
+from diptych.logs.postgres import PostgresLog
 from diptych.logs.sqlite import SqliteLog
+from diptych.messages import new_id
 from diptych.read import status
 from diptych.read.following import engine
 from diptych.read.parking.retrying import Retry, _span_of
@@ -132,6 +138,36 @@ def rests_by_the_day(plant: pytest.MonkeyPatch | None = None) -> None:
 def ages_as_they_come(plant: pytest.MonkeyPatch) -> None:
     """Take an age for the difference of two times, whatever clocks these are from."""
     plant.setattr(status, "_age", lambda at: time.time() - at.timestamp())
+
+
+def leaks() -> None:
+    """Keep one of everything, now and then: a task, a thread, a descriptor; and every key."""
+    kept: list[object] = []
+    keys: dict[str, list[str]] = {}
+    do, calls = Running.do, itertools.count()
+
+    async def leaking(running: Running, *given: Any, **named: Any) -> Any:
+        keys[new_id()] = [new_id()]
+        if next(calls) % 50 == 0:
+            kept.append(asyncio.create_task(asyncio.Event().wait()))
+            kept.append(os.open(os.devnull, os.O_RDONLY))
+            thread = threading.Thread(target=threading.Event().wait, daemon=True)
+            thread.start()
+        return await do(running, *given, **named)
+
+    _plant.setattr(Running, "do", leaking)
+
+
+def connections_kept() -> None:
+    """Open a connection for each application, and never close it."""
+    kept: list[object] = []
+    close = PostgresLog.close
+
+    async def careless(log: PostgresLog) -> None:
+        kept.append(await log._database.connect())
+        await close(log)
+
+    _plant.setattr(PostgresLog, "close", careless)
 
 
 def _jumping(plant: pytest.MonkeyPatch | None) -> pytest.MonkeyPatch:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from diptych.logs.sqlite import writing
 from diptych.sql.judge import Judge
@@ -21,6 +22,7 @@ from torture.power.vfs import Operation, Unusable, shim
 from torture.processes import processes
 from torture.races import races
 from torture.retries import retries
+from torture.soak import Sample, growths, soak
 
 
 def points(found: list[Violation]) -> set[int]:
@@ -135,6 +137,51 @@ async def test_clocks_find_an_age_below_nothing(
     """Bug: the age of what was written by a clock that was ahead is told as it comes."""
     plants.ages_as_they_come(monkeypatch)
     assert await clocks_find(Sqlite(tmp_path), "span is -")
+
+
+async def test_a_soak_finds_what_is_kept(tmp_path: Path) -> None:
+    """Bug: tasks, threads and descriptors are left behind, and a cache has no bound."""
+    found = await soak(Sqlite(tmp_path), random.Random(1), "tests.torture.plants:leaks")
+    grown = {text.partition(" grow on")[0] for text in found if " grow on" in text}
+    assert {"tasks", "threads", "descriptors", "blocks"} <= grown
+    assert any("_asyncio.Task" in text for text in found if text.startswith("objects"))
+
+
+FLAT = Sample(0, 50_000_000, 200_000, 5, 3, 20, 4)
+
+
+def laps(number: int, **growth: Callable[[int], float]) -> list[Sample]:
+    """Samples of so many laps, of 200 commands each, in which some figures grow with the lap."""
+    return [
+        replace(
+            FLAT,
+            commands=200 * (lap + 1),
+            **{name: getattr(FLAT, name) + int(grown(lap)) for name, grown in growth.items()},
+        )
+        for lap in range(number)
+    ]
+
+
+@pytest.mark.parametrize("number", [12, 13, 200])
+@pytest.mark.parametrize(
+    ("name", "lap"),
+    [
+        ("tasks", 1),
+        ("threads", 1),
+        ("descriptors", 1),
+        ("connections", 1),
+        ("memory", 5_000_000),
+        ("blocks", 400),
+    ],
+)
+def test_a_growth_is_found_when_it_goes_on(name: str, lap: int, number: int) -> None:
+    """And not where it is a cache that has been filled, nor before the laps that count."""
+    (found,) = growths(laps(number, **{name: lambda at: at * lap}))
+    assert found.startswith(f"{name} grow on")
+    full = number // 2
+    assert growths(laps(number, **{name: lambda at: min(at, full) * lap})) == []
+    assert growths(laps(number, **{name: lambda at: (at == number // 4 - 1) * lap * 99})) == []
+    assert growths(laps(number, **{name: lambda at: at % 2 * lap})) == []
 
 
 async def test_retries_find_what_is_applied_and_still_parked(tmp_path: Path) -> None:

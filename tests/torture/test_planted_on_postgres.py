@@ -43,6 +43,7 @@ from torture.histories import histories
 from torture.interleavings.scripts import FOURS, Script, follow_all, note
 from torture.races import races
 from torture.server import server
+from torture.soak import soak
 
 DECIDERS, READERS = FOURS[0], FOURS[1]
 WRITERS_AND_A_READER = Script("writers and a reader", (note, note, follow_all), 4)
@@ -283,6 +284,12 @@ async def test_commits_that_do_not_wait_for_the_disk(planter: Planter, tmp_path:
     with server_of(durable=True, settings={"wal_writer_delay": "10s"}) as crashing:
         backend = Postgres(crashing)
         assert await finds(1, lambda rng: server(backend.within(tmp_path), rng))
+
+
+async def test_connections_that_are_kept(backend: Postgres) -> None:
+    """Bug: an application that is closed leaves a connection behind."""
+    found = await soak(backend, random.Random(1), "tests.torture.plants:connections_kept")
+    assert any(text.startswith("connections grow on") for text in found)
 
 
 # --- views ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pytest
 from diptych.testing.servers import postgres
 from torture.backends import Backend, Postgres, Sqlite
 from torture.power.vfs import Unusable, shim
-from torture.runs import POSTGRESQL, RUNS, SQLITE, one_round
+from torture.runs import POSTGRESQL, RUNS, SQLITE, Run, one_round
 
 SEED = 2026
 
@@ -25,6 +25,8 @@ QUICK = {
     ("pauses", POSTGRESQL): 2,
     ("clocks", SQLITE): 2,
     ("clocks", POSTGRESQL): 2,
+    ("soak", SQLITE): 1,
+    ("soak", POSTGRESQL): 1,
     ("rebuilds", SQLITE): 2,
     ("rebuilds", POSTGRESQL): 2,
     ("retries", SQLITE): 3,
@@ -37,8 +39,8 @@ QUICK = {
     ("interleavings", POSTGRESQL): 14,
 }
 """Rounds. One of races has 3 races, one of kill and of rebuilds 2 kills, one of retries 3, one
-of pauses 3 pauses, one of clocks 5 jumps, one of power 20 power cuts, one of cuts 20 cuts, one of
-interleavings 66 of them. Three of failover are its three kinds."""
+of pauses 3 pauses, one of clocks 5 jumps, one of soak 12 laps, one of power 20 power cuts, one of
+cuts 20 cuts, one of interleavings 66 of them. Three of failover are its three kinds."""
 
 
 @pytest.fixture
@@ -69,6 +71,23 @@ async def test_a_run_finds_nothing(
         found = await one_round(RUNS[name], make, SEED, number)
         again = f"python -m torture --run {name} --backend {backend} --seed {SEED}, round {number}"
         assert not found, again
+
+
+async def test_a_run_that_can_last_does_so_when_it_is_told_for_how_long() -> None:
+    """A soak of many rounds would begin anew with each."""
+
+    async def asked(*_: object) -> list[str]:
+        return ["a round"]
+
+    async def lasting(_: object, __: object, seconds: float) -> list[str]:
+        return [f"{seconds} s"]
+
+    for run, seconds, found in (
+        (Run(asked, "rounds", lasting=lasting), 9000.0, "9000.0 s"),
+        (Run(asked, "rounds", lasting=lasting), 0.0, "a round"),
+        (Run(asked, "rounds"), 9000.0, "a round"),
+    ):
+        assert await one_round(run, Sqlite, SEED, 0, seconds) == [found]
 
 
 def test_every_run_has_a_quick_size() -> None:
