@@ -25,7 +25,7 @@ LAPS = 12
 WARM = 3
 """So many laps are not looked at, of ``LAPS``; of any number the same share."""
 
-REAL_SECONDS = 600.0
+REAL_SECONDS = 3600.0
 """One who soaks so long has caches as large as applications have: these are full after a while."""
 
 

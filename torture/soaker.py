@@ -32,6 +32,7 @@ from diptych.http import service
 from diptych.logs.postgres import PostgresLog
 from diptych.logs.sqlite import SqliteLog
 from diptych.messages import new_id
+from diptych.sql.sqlite import Database
 from torture.asgi import Caller, Frames
 from torture.soak import Sample
 
@@ -39,7 +40,7 @@ NAMES = 40
 COMMANDS = 240
 AT_ONCE = 12
 STREAMS = 6
-SHORT = 20_000
+SHORT = 8_000
 """In a log of more events a projection is not rewound any more: a lap would take ever longer."""
 
 PAGE = 2500
@@ -50,6 +51,9 @@ SMALL = 300
 
 STATEMENTS = 20
 """Prepared statements that a connection to PostgreSQL keeps."""
+
+KIBIBYTES = 1000
+"""Pages of a file that a connection to SQLite keeps."""
 
 FAULT = "DIPTYCH_TORTURE_FAULT"
 
@@ -289,6 +293,15 @@ def _small_caches() -> None:
     logs: tuple[Any, ...] = (SqliteLog, PostgresLog)
     for log in logs:
         log.open.__func__.__kwdefaults__["remembered"] = SMALL
+    kind: Any = Database
+    opening = kind._connect
+
+    def opened(database: Database, *, writing: bool = False) -> Any:
+        connection = opening(database, writing=writing)
+        connection.execute(f"PRAGMA cache_size = -{KIBIBYTES}")
+        return connection
+
+    kind._connect = opened
     connect: Any = asyncpg.connect
 
     def connecting(*given: Any, **named: Any) -> Any:
