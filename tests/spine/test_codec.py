@@ -458,16 +458,51 @@ def test_a_datetime_outside_of_the_years_of_utc_is_refused(text: str) -> None:
         assert make_codec().validate(everything(at=edge))[0].at == edge
 
 
-@pytest.mark.parametrize("text", ["a\0b", "a" * 996, "\u00e9" * 498])
+@pytest.mark.parametrize("text", ["a" * 996, "\u00e9" * 498])
 def test_a_tag_that_no_log_keeps_is_refused_with_its_field(text: str) -> None:
     """Of a command too, before anything is decided: its client knows no field of an event."""
     codec = make_codec()
     for message in (Order(text, []), everything(text=text)):
-        with pytest.raises(Invalid, match=r"(at most 1000 bytes|no NUL)") as caught:
+        with pytest.raises(Invalid, match="at most 1000 bytes") as caught:
             codec.validate(message)
         assert caught.value.field in ("order", "text")
     assert codec.validate(Order("a" * 994, []))[0].order == "a" * 994
     assert codec.validate(everything(maybe=text))[0].maybe == text
+
+
+class Parcel(Struct):
+    weight: int
+    marks: list[str] = []
+    labels: dict[str, str] = {}
+
+
+class Send(Command):
+    pieces: int | None = None
+    parcels: tuple[Parcel, ...] = ()
+    name: str = ""
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (Send(name="a\0"), "name"),
+        (Send(parcels=(Parcel(1), Parcel(1, ["", "\0"]))), "parcels[1].marks[1]"),
+        (Send(parcels=(Parcel(1, labels={"a": "b\0"}),)), "parcels[0].labels.a"),
+        (Send(parcels=(Parcel(1, labels={"\0": "b"}),)), "parcels[0].labels"),
+        (Send(2**63), "pieces"),
+        (Send(-(2**63) - 1), "pieces"),
+        (Send(parcels=(Parcel(10**30),)), "parcels[0].weight"),
+    ],
+)
+def test_what_no_column_holds_is_refused(message: Send, field: str) -> None:
+    """Else a client could have a key parked, or stop a handler for everybody."""
+    codec = Codec()
+    codec.register([Send])
+    with pytest.raises(Invalid, match=r"64 bits|U\+0000") as caught:
+        codec.validate(message)
+    assert caught.value.field == field
+    for fine in (Send(2**63 - 1, (Parcel(-(2**63), ["\\u0000"]),), "\\0"), Send(None)):
+        assert codec.validate(fine)[0] == fine
 
 
 def test_ids_are_uuids_ordered_by_time() -> None:

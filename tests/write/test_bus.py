@@ -492,7 +492,9 @@ async def test_a_tag_that_no_log_keeps() -> None:
     """It is refused with the command's own field, and concerns this command only."""
     bus, _ = shop.make_bus(MemoryLog())
     for text in ("a\0", "a" * 1000):
-        with pytest.raises(Invalid, match=r"Open is not valid .*field: account, rule: .*tag"):
+        with pytest.raises(
+            Invalid, match=r"Open is not valid .*field: account, rule: (.*tag|.*U.0000)"
+        ):
             bus.submit(shop.Open(text))
     assert (await bus.submit(shop.Open("b"))).last == 1
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Final, TypeAlias, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Final, TypeVar, cast, get_args
 
 import msgspec
 from msgspec import Struct
 
+from diptych.codec.flaws import Check, decimal_remedy, flaw_finder, place_of_nul
 from diptych.errors import (
     DefinitionError,
     Invalid,
@@ -40,12 +40,6 @@ from diptych.messages import (
 
 M = TypeVar("M", bound=Message)
 
-DIGITS: Final = 2000
-"""How many digits a Decimal has at most before its point, and as many after it.
-
-Every database keeps so many, in an index too; and none can be made to calculate for hours.
-"""
-
 DECIMAL: Final = r"^[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?$"
 """How a Decimal is written in JSON. Three digits of exponent: `1e999999999` is a short text."""
 
@@ -61,9 +55,6 @@ _encode = msgspec.json.Encoder().encode
 _metadata = msgspec.json.Decoder(Metadata)
 _generic = msgspec.json.Decoder(float_hook=Decimal)
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
-
-Flaw: TypeAlias = tuple[str, str]
-Check: TypeAlias = Callable[[Any], Flaw | None]
 
 
 class Registered(Struct, frozen=True):
@@ -148,7 +139,10 @@ class Codec:
         except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise _invalid(registered.name, error) from error
         clean = self._decode(registered, data)
-        if len(data) > LONGEST_TEXT // 4 or b"\\u0000" in data:
+        if b"\\u0000" in data and (path := place_of_nul(_generic.decode(data))) is not None:
+            rule = "no character U+0000: PostgreSQL holds none"
+            raise Invalid(f"{registered.name} is not valid", field=path, rule=rule)
+        if len(data) > LONGEST_TEXT // 4:
             _require_tags(registered, clean)
         return clean, data
 
@@ -285,7 +279,7 @@ def _registered(cls: type[Message], name: str) -> Registered:
         fields,
         tagger(fields),
         decode,
-        flaw_finder(cls),
+        flaw_finder(cls, bounded=True),
         any(_holds(Decimal, hint, set()) for hint in hints),
         any(_holds(int, hint, set()) for hint in hints),
     )
@@ -307,10 +301,8 @@ def _require_tags(registered: Registered, message: Any) -> None:
     for one in registered.tag_fields:
         value = getattr(message, one.field)
         tag = "" if value is None else one.tag(value)
-        rule = "no NUL characters in a tag" if "\0" in tag else ""
         if len(tag.encode()) > LONGEST_TEXT:
             rule = f"a tag has at most {LONGEST_TEXT} bytes, its key included"
-        if rule:
             raise Invalid(f"{registered.name} is not valid", field=one.field, rule=rule)
 
 
@@ -365,124 +357,6 @@ def _is_read(text: str) -> bool:
     except ArithmeticError:
         return False
     return True
-
-
-def decimal_remedy(error: Exception) -> str:
-    """Return how a Decimal is bounded, where msgspec refused to do it; else nothing."""
-    text = str(error)
-    if "decimal.Decimal" not in text or "numeric type" not in text:
-        return ""
-    return "; Meta bounds no Decimal: raise ValueError in the command's __post_init__"
-
-
-# --- what types cannot say ------------------------------------------------------------------------
-
-
-def flaw_finder(cls: type) -> Check | None:
-    """Return the function that finds an unfit datetime or Decimal in a struct.
-
-    It returns the path to it and the rule; None where there is none. None instead of a function:
-    the struct holds neither type.
-    """
-    return _struct_check(cls, {})
-
-
-def _struct_check(cls: type, known: dict[type, Check]) -> Check | None:
-    if cls in known:  # a struct within itself
-        return lambda value: known[cls](value)
-    checks: list[tuple[str, Check]] = []
-
-    def check(value: Any) -> Flaw | None:
-        if isinstance(value, cls):
-            for name, part in checks:
-                if (flaw := part(getattr(value, name))) is not None:
-                    return _below(name, flaw)
-        return None
-
-    known[cls] = check
-    for name, hint in type_hints(cls).items():
-        if (part := _check_of(hint, known)) is not None:
-            checks.append((name, part))
-    return check if checks else None
-
-
-def _check_of(hint: Any, known: dict[type, Check]) -> Check | None:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        return _check_of(args[0], known)
-    if hint is datetime:
-        return _unfit_time
-    if hint is Decimal:
-        return _unfit
-    if isinstance(hint, type) and issubclass(hint, Struct):
-        return _struct_check(hint, known)
-    parts = [part for arg in args if (part := _check_of(arg, known)) is not None]
-    if not parts:
-        return None
-    if origin in (Union, types.UnionType):
-        return parts[0] if len(parts) == 1 else _any_of(parts)
-    return _each(parts)
-
-
-def _unfit_time(value: Any) -> Flaw | None:
-    if not isinstance(value, datetime):
-        return None
-    if value.tzinfo is None:
-        return "", "a datetime must carry its time zone"
-    if value.year in (MINYEAR, MAXYEAR):
-        try:
-            value.astimezone(UTC)
-        except OverflowError:
-            return "", f"a time of the years {MINYEAR} to {MAXYEAR} in UTC"
-    return None
-
-
-def _unfit(value: Any) -> Flaw | None:
-    if isinstance(value, Decimal) and (rule := decimal_flaw(value)):
-        return "", rule
-    return None
-
-
-def decimal_flaw(value: Decimal) -> str:
-    """Return the rule that a decimal breaks; nothing when it is finite, and not too long."""
-    if not value.is_finite():
-        return "a finite number"
-    text = str(value)
-    if len(text) > DIGITS or "E" in text:  # else there is nothing to count
-        exponent = value.as_tuple().exponent
-        assert isinstance(exponent, int)
-        if value.adjusted() >= DIGITS or exponent < -DIGITS:
-            return f"at most {DIGITS} digits before the point, and as many after it"
-    return ""
-
-
-def _any_of(parts: list[Check]) -> Check:
-    return lambda value: next((f for part in parts if (f := part(value)) is not None), None)
-
-
-def _each(parts: list[Check]) -> Check:
-    """Check the items of a list, or the keys and values of a dict."""
-
-    def check(value: Any) -> Flaw | None:
-        items: list[tuple[Any, Any]] = []
-        if issubclass(type(value), dict):
-            for key, item in value.items():
-                items += [(key, key), (key, item)]
-        elif issubclass(type(value), (list, tuple, set, frozenset)):
-            for item in value:
-                items.append((len(items), item))
-        for index, item in items:
-            for part in parts:
-                if (flaw := part(item)) is not None:
-                    return _below(f"[{index}]", flaw)
-        return None
-
-    return check
-
-
-def _below(name: str, flaw: Flaw) -> Flaw:
-    path, rule = flaw
-    return (f"{name}.{path}" if path and path[0] != "[" else name + path), rule
 
 
 def _invalid(name: str, error: Exception) -> Invalid:
