@@ -108,8 +108,8 @@ def v3(*, inline: bool = False, slices: int = 1) -> Bank:
     return Bank(app, Account, All)
 
 
-def with_handler(sent: list[str], extra: str = "") -> App:
-    """A handler that does something outside, whose code can be changed."""
+def with_handler(sent: list[str], extra: str = "", *, column: bool = False) -> App:
+    """A handler that does something outside, whose code and columns can be changed."""
     app = App("bank")
     app.decides(decide)
 
@@ -117,7 +117,19 @@ def with_handler(sent: list[str], extra: str = "") -> App:
         position: Key[int]
         text: str
 
-    if extra:
+    class Stamped(View, table="letters"):
+        position: Key[int]
+        text: str
+        stamps: int
+
+    if column:
+
+        @app.handles(Stamped)
+        async def stamped(event: Paid, tx: Transaction) -> None:
+            sent.append(event.source)
+            await tx.put(Stamped(len(sent), event.source, 1))
+
+    elif extra:
 
         @app.handles(Letter)
         async def letters(event: Paid, tx: Transaction) -> None:

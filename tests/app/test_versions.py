@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from diptych import Invalid, Running
-from diptych.errors import ProjectionFailed, ViewNotReady
+from diptych.errors import DefinitionError, ProjectionFailed, ViewNotReady
 from diptych.read.following.engine import Engine
 from diptych.read.port import Turn
 from diptych.read.versioning.versions import UNKNOWN
@@ -392,6 +392,32 @@ async def test_handlers_are_adopted_and_not_fired_again(url: str) -> None:
         await pay(running, 5, 6)
         await running.catch_up()
     assert sent[5:] == ["a5!"]
+
+
+async def test_a_handler_whose_table_does_not_fit_is_refused_before_anything_is_noted(
+    url: str,
+) -> None:
+    """The plan says so; a start with that code takes nothing from the code of before."""
+    sent: list[str] = []
+    async with bank.with_handler(sent).open(log=url, views=url) as running:
+        await pay(running, 0, 5)
+        await running.catch_up()
+    other = bank.with_handler(sent, column=True)
+    for _ in range(2):
+        async with other.open(log=url, views=url, create="nothing") as running:
+            (plan,) = await running.projections.plan()
+            assert plan.action == "refused"
+            assert "ALTER TABLE" in plan.objections[0]
+            assert "changed: stamps" in plan.objections[0]
+        with pytest.raises(DefinitionError, match="ALTER TABLE"):
+            async with other.open(log=url, views=url):
+                pass
+    async with bank.with_handler(sent).open(log=url, views=url) as running:
+        assert (await running.projections.plan())[0].action == "none"
+    kind = "INTEGER" if url.startswith("sqlite") else "bigint"
+    await change(url, f"ALTER TABLE letters ADD COLUMN stamps {kind} NOT NULL DEFAULT 1")
+    async with other.open(log=url, views=url, create="nothing") as running:
+        assert (await running.projections.plan())[0].action == "adopt"
 
 
 async def test_inline_projections_go_on_in_place(url: str) -> None:

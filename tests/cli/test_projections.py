@@ -47,6 +47,27 @@ def test_plan_says_what_will_be_rebuilt_and_why(changed: Cli) -> None:
     assert list(listed(changed)) == ["live"]
 
 
+def test_plan_and_assert_say_what_will_not_open(cli: Cli) -> None:
+    """What goes on in its table cannot have other columns: known before it is deployed."""
+    inline = ("@reading.projects(Summary)", "@reading.projects(Summary, inline=True)")
+    change(cli, *inline)
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    assert [cli("projections", "plan").status, cli("db", "assert").status] == [0, 0]
+    text = Path("changed_shop.py").read_text()
+    Path("refused_shop.py").write_text(
+        text.replace("pieces: int = 0", "pieces: int = 0\n    paid: bool = False")
+    )
+    os.environ["DIPTYCH_APP"] = "refused_shop:app"
+    told = cli("projections", "plan")
+    assert (told.status, "summary: " in told.out, " is refused: " in told.out) == (1, True, True)
+    assert "  but: The view's table exists with other columns" in told.out
+    (plan,) = cli("projections", "plan", "--json").json["projections"]
+    assert plan["action"] == "refused"
+    for command in ("plan", "assert"):
+        said = cli("db", command, "--json")
+        assert (said.status, said.error["code"]) == (2, "definition")
+
+
 def test_a_comment_rebuilds_nothing(cli: Cli) -> None:
     cli("do", "Place", "order=1", "customer=ann", "total=3")
     cli("ask", "OrdersOf", "customer=ann")

@@ -7,14 +7,14 @@ not, somebody else plans, applies and grants. SQLite files are made when they ar
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from msgspec import Struct
 
-from diptych.app.databases import ViewsAt, Where, postgres, read_databases
+from diptych.app.databases import Databases, ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
-from diptych.errors import Invalid
+from diptych.errors import Invalid, NoViews
 from diptych.read.projections import Projection
 from diptych.read.versioning.versions import Versions
 
@@ -53,7 +53,20 @@ async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]
                 kept = await _versions(definitions, database, projections).wanted()
                 lacking = await plan_tables(connection, database.schema, kept)
                 parts.append(_part("views", database, lacking))
+        if where.path is not None and where.path.exists():
+            await _require_fit(definitions, Where.parse(log, "log"), where, projections)
     return parts
+
+
+async def _require_fit(
+    definitions: Definitions, log: Where, where: Where, projections: Sequence[Projection]
+) -> None:
+    """Raise ``DefinitionError`` where a view has changed that is kept in place, in a file."""
+    async with AsyncExitStack() as stack:
+        store = Databases(stack, log, create="nothing").store(where)
+        for name, kept in (await Versions(store, definitions.codec, projections).wanted()).items():
+            with suppress(NoViews):  # what is lacking in a file is made
+                await store.open("", {name: kept}, create=False)
 
 
 async def apply(

@@ -73,22 +73,26 @@ _ACTIONS = {
     "old": "was live before; `cutover` switches to it again",
     "dropped": "was dropped; `rebuild` builds it again",
     "adopt": "goes on in its tables with the new code; what was done stays as it is",
+    "refused": "is refused: the application does not open with this code",
 }
 
 
 @projections.command
-def plan(*names: Names, options: Given) -> None:
-    """Show what becomes of the projections with the code at hand, and why. Changes nothing."""
+def plan(*names: Names, options: Given) -> int:
+    """Show what becomes of the projections with the code at hand, and why. Changes nothing.
+
+    Ends with 1 where one is refused: the application does not open with this code.
+    """
     from diptych.cli.screen import write_json
 
     found = _with(options, lambda running: running.projections.plan(*names))
     if options.json:
         write_json({"projections": found})
-        return
-    for one in found:
+    for one in found if not options.json else ():
         _print_plan(one)
-    if not found:
+    if not found and not options.json:
         print("no projections")
+    return NO if any(one.action == "refused" for one in found) else OK
 
 
 def _print_plan(one: Plan) -> None:

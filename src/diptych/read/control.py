@@ -14,6 +14,7 @@ from diptych.errors import Invalid
 from diptych.read.following.engine import Engine
 from diptych.read.port import Difference, State, Version, definition_of
 from diptych.read.projections import Handler, Projection
+from diptych.read.versioning.objections import refusals
 from diptych.read.versioning.rebuild import Builder, Progress
 from diptych.read.versioning.version import differences, kept_in_place
 from diptych.read.versioning.versions import BUILT, parts_in
@@ -26,7 +27,7 @@ CUTOVER_SECONDS: Final = 10.0
 LEVEL_SECONDS: Final = 0.5
 """How long going back waits for a moment when the version of before is as far."""
 
-Action = Literal["new", "none", "build", "building", "held", "old", "dropped", "adopt"]
+Action = Literal["new", "none", "build", "building", "held", "old", "dropped", "adopt", "refused"]
 
 
 class VersionStatus(Struct, frozen=True):
@@ -52,9 +53,10 @@ class Plan(Struct, frozen=True):
     ``action``: new (made at the first start), none (it is live), build (it was never there),
     building, held (built, or being built, and switched to when asked), old or dropped (it was live
     before, and is not switched to by itself), adopt (a handler or inline projection goes on in its
-    tables with the new code).
+    tables with the new code), refused (it would, but they are not as the new code needs them: the
+    application does not open).
     ``why`` are the differences from the live version. ``bytecode`` names the code without source.
-    ``objections``: what it lacks of what the live version has, so that it is held.
+    ``objections``: why it is held, as it lacks what the live version has; or why it is refused.
     """
 
     projection: str
@@ -123,11 +125,14 @@ class Projections:
 
     async def plan(self, *names: str) -> list[Plan]:
         """Return what this program's versions are to the live ones. Changes nothing."""
-        return [
-            structs.replace(_plan(builder, name), objections=await builder.objections(name))
-            for builder, chosen in await self._chosen(names)
-            for name in chosen
-        ]
+        found: list[Plan] = []
+        for builder, chosen in await self._chosen(names):
+            for name in chosen:
+                plan, why = _plan(builder, name), await builder.objections(name)
+                if plan.action == "adopt" and (refused := await _refusals(builder, name)):
+                    plan, why = structs.replace(plan, action="refused"), refused
+                found.append(structs.replace(plan, objections=why))
+        return found
 
     async def compare(self, name: str, *, most: int = 5) -> list[Difference]:
         """Compare the rows of the live version with those of this program's, table by table.
@@ -394,6 +399,13 @@ def _plan(builder: Builder, name: str) -> Plan:
     return Plan(
         name, parts.version, "" if live is None else live.version, action, why, parts.bytecode
     )
+
+
+async def _refusals(builder: Builder, name: str) -> list[str]:
+    engine, live = builder.engine, builder.engine.versions.live(name)
+    if live is None:
+        return []
+    return await refusals(engine.store, engine.log.identity, engine.projections[name], live)
 
 
 def _is_settled(builder: Builder, name: str) -> bool:

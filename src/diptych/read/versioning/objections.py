@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from diptych.errors import DefinitionError, NoViews, ViewLost
 from diptych.read.parking.desk import NO_KEY
-from diptych.read.port import ParkedKey, Version, ViewStore
+from diptych.read.port import Kept, ParkedKey, Version, ViewStore
+from diptych.read.projections import Projection
 from diptych.read.versioning.versions import parts_in
 
 
@@ -36,6 +38,17 @@ async def objections(store: ViewStore, live: Version, row: Version) -> list[str]
     return said
 
 
+async def refusals(store: ViewStore, log: str, one: Projection, live: Version) -> list[str]:
+    """Say why a projection that is kept in place cannot go on in its tables; nothing: it can."""
+    try:
+        await store.open(log, {live.instance: Kept(one.views, one.slices)}, create=False)
+    except (DefinitionError, ViewLost) as error:
+        return [str(error)]
+    except NoViews:  # what is lacking is made
+        pass
+    return []
+
+
 async def _skipped(store: ViewStore, row: Version) -> set[tuple[int, str]]:
     found = await store.desk.parked(row.instance)
     return {(one.position, one.key) for one in found if one.state == "skipped"}
@@ -50,4 +63,4 @@ def _is_worse(key: str, events: int, there: dict[str, int]) -> bool:
     return events > there.get(key, 0) if key == NO_KEY else key not in there
 
 
-__all__ = ["objections"]
+__all__ = ["objections", "refusals"]

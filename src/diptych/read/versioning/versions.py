@@ -310,8 +310,8 @@ class Versions:
             if name in self._foreign or live is None:
                 continue
             if kept_in_place(one) and live.version != self.version(name):
-                own = self._row(name, "live")
-                after = structs.replace(own, instance=live.instance)
+                after = structs.replace(self._row(name, "live"), instance=live.instance)
+                await self.store.open(self._log, {live.instance: _kept(one, after)}, create=True)
                 await self.store.turn([Turn(live, after)])
                 self._know(await self.store.versions())
 

@@ -177,7 +177,8 @@ def _require_columns(schema: str, definition: Definition, table: str, there: _Co
         changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
         raise DefinitionError(
             "The view's table exists with other columns: the view has changed since. Give the view "
-            "another table=..., and it will be built there from the log",
+            "another table=..., where its projection begins anew with the first event; or change "
+            "the table's columns yourself (ALTER TABLE)",
             at=definition.at,
             table=f"{schema}.{table}",
             changed=", ".join(changed),

@@ -37,7 +37,8 @@ def require_columns(connection: sqlite3.Connection, definition: Definition, tabl
         changed = sorted(n for n in there.keys() | asked.keys() if there.get(n) != asked.get(n))
         raise DefinitionError(
             "The view's table exists with other columns: the view has changed since. Give the view "
-            "another table=..., and it will be built there from the log",
+            "another table=..., where its projection begins anew with the first event; or change "
+            "the table's columns yourself (ALTER TABLE)",
             at=definition.at,
             table=table,
             changed=", ".join(changed),
