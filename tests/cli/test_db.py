@@ -188,11 +188,51 @@ def test_a_role_without_other_rights_runs_the_application(
         # What is new to be made is for the owner to make.
         source = SHOP.replace("class Summary(View)", 'class Summary(View, table="renewed")')
         (folder / "new_shop.py").write_text(source)
-        for command in ("ask HowMany", "db plan", "db assert"):
+        for command in ("ask HowMany", "db apply"):
             said = on_postgres(*command.split(), "--app", "new_shop", "--json", *as_role)
             assert (said.status, said.error["code"]) == (2, "log-unusable"), command
+        for command, status in (("plan", 0), ("assert", 1)):
+            said = on_postgres("db", command, "--app", "new_shop", *as_role)
+            assert (said.status, 'CREATE TABLE diptych."renewed"' in said.out) == (status, True)
         assert on_postgres("db", "apply", "--role", role, "--app", "new_shop").status == 0
         assert on_postgres("ask", "HowMany", "--app", "new_shop", *as_role).status == 0
     finally:
         sql(postgres_url, f"DROP OWNED BY {quoted}")
         sql(postgres_url, f"DROP ROLE {quoted}")
+
+
+def test_a_role_finishes_a_view_with_indexes_that_its_owner_has_prepared(
+    on_postgres: Cli, folder: Path, postgres_url: str
+) -> None:
+    """Indexes are its owner's to make: apply makes them; assert says where one is lacking."""
+    role = f"clerk {folder.name}"
+    sql(postgres_url, f'CREATE ROLE "{role}" LOGIN')
+    try:
+        source = SHOP.replace(
+            "class Summary(View)", 'class Summary(View, indexes=(("customer",),))'
+        )
+        (folder / "one_shop.py").write_text(source)
+        source = source.replace("pieces: int = 0", "pieces: int = 0\n    paid: bool = False")
+        (folder / "two_shop.py").write_text(source)
+        mine = postgres_url.replace("postgres@", f"{quote(role)}@")
+        as_role = ("--log", mine, "--views", mine)
+        on_postgres("db", "apply", "--role", role, "--app", "one_shop")
+        words = ("Place", "order=1", "customer=ada", "total=1")
+        assert on_postgres("do", *words, "--app", "one_shop", *as_role).status == 0
+        on_postgres("ask", "HowMany", "--app", "one_shop", *as_role)
+        made = on_postgres("db", "apply", "--role", role, "--app", "two_shop", "--json")
+        *_, table, index = (step["name"] for step in made.json["parts"][1]["steps"])
+        assert (table[:12], index[:12]) == ("CREATE TABLE", "CREATE INDEX")
+        name = sql(postgres_url, "SELECT indexname FROM pg_indexes WHERE indexname ~ '__.*_by_'")
+        sql(postgres_url, f'DROP INDEX diptych."{name}"')
+        lacking = on_postgres("db", "assert", "--app", "two_shop", *as_role)
+        assert (lacking.status, f'CREATE INDEX "{name}"' in lacking.out) == (1, True)
+        said = on_postgres("projections", "rebuild", "--app", "two_shop", "--json", *as_role)
+        assert (said.status, said.error["code"]) == (2, "log-unusable")
+        on_postgres("db", "apply", "--app", "two_shop")
+        assert on_postgres("db", "assert", "--app", "two_shop", *as_role).status == 0
+        assert on_postgres("projections", "rebuild", "--app", "two_shop", *as_role).status == 0
+        assert on_postgres("ask", "HowMany", "--app", "two_shop", *as_role).status == 0
+    finally:
+        sql(postgres_url, f'DROP OWNED BY "{role}"')
+        sql(postgres_url, f'DROP ROLE "{role}"')

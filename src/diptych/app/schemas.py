@@ -10,11 +10,12 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from diptych.app.databases import Databases, ViewsAt, Where, postgres, read_databases
 from diptych.app.modules import Definitions
 from diptych.errors import Invalid, NoViews
+from diptych.read.port import Kept
 from diptych.read.projections import Projection
 from diptych.read.versioning.versions import Versions
 
@@ -50,7 +51,7 @@ async def plan(definitions: Definitions, log: str, views: ViewsAt) -> list[Part]
             if database is not None:
                 from diptych.read.stores.postgres.schema import plan_tables
 
-                kept = await _versions(definitions, database, projections).wanted()
+                kept = await _wanted(_versions(definitions, database, projections))
                 lacking = await plan_tables(connection, database.schema, kept)
                 parts.append(_part("views", database, lacking))
         if where.path is not None and where.path.exists():
@@ -95,12 +96,20 @@ async def apply(
                 continue
             versions = _versions(definitions, database, projections)
             await versions.open(identity, create=True, rebuild=True)
+            kept = await _wanted(versions)
+            for one in kept.values():
+                await versions.store.index(one)
             if role is not None:
-                kept = await versions.wanted()
                 tables = [table for one in kept.values() for _, table in one.places]
                 package = "diptych.read.stores.postgres"
                 await _grant(connection, database, package, role, tables)
     return done
+
+
+async def _wanted(versions: Versions) -> dict[str, Kept]:
+    """Return what is to be there, with its indexes: who builds a version may not own its table."""
+    found = await versions.wanted()
+    return {instance: structs.replace(kept, indexed=True) for instance, kept in found.items()}
 
 
 async def _require_role(where: Where, role: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import Final
 
 import asyncpg
 
@@ -37,24 +37,11 @@ async def make_tables(
     Given the log's identity, also a checkpoint at 0 for each new projection, of its slices; not
     where its tables hold rows.
     """
-    places = [place for kept in projections.values() for place in kept.places]
-    for definition, table in places:
-        _check_names(definition, table)
     async with connection.transaction():
         await connection.execute(_SQL["lock"], SETUP_LOCK)
-        if not await connection.fetchval(_SQL["schema_exists"], schema):
-            await connection.execute(_SQL["create_schema"].replace("{schema}", schema))
-        there, stored = await _found(connection, schema, [table for _, table in places])
-        filled = await _filled(connection, schema, unclaimed(projections, there, stored))
-        new = require_tables(projections, there, stored, create=True, filled=filled)
-        for name, create in TABLES.items():
-            if name not in there:
-                await connection.execute(create.replace("{schema}", schema))
-        for kept in projections.values():
-            for definition, table in kept.places:
-                await _make_table(connection, schema, definition, table, there.get(table))
-                if kept.indexed:
-                    await _make_indexes(connection, schema, definition, table)
+        statements, new = await _lacking(connection, schema, projections)
+        for statement in statements:
+            await connection.execute(statement)
         if log and new:
             for name in _FORGETS:
                 await connection.execute(SQL[name].replace("{schema}", schema), new)
@@ -87,31 +74,46 @@ async def look_for_tables(
 async def plan_tables(
     connection: Connection, schema: str, projections: Mapping[str, Kept]
 ) -> list[tuple[str, str]]:
-    """Return the statements that `make_tables` would run, with names: run, and rolled back.
+    """Return the statements that `make_tables` would run, with names. Runs none of them.
 
-    They can be run for two read databases that share one schema.
+    So a role that may only look can ask. They can be run for two read databases that share one
+    schema.
     """
-    ran: list[str] = []
-
-    def note(query: Any) -> None:
-        if query.query.lstrip().startswith("CREATE"):
-            ran.append(query.query)
-
-    connection.add_query_logger(note)
-    transaction = connection.transaction()
-    await transaction.start()
-    try:
-        await make_tables(connection, schema, "", projections)
-    finally:
-        connection.remove_query_logger(note)
-        await transaction.rollback()
+    statements, _ = await _lacking(connection, schema, projections)
     return [
         (" ".join(sql.split("(")[0].split()), re.sub(r"\A(CREATE \w+) (?!IF )", _UNLESS_THERE, sql))
-        for sql in ran
+        for sql in statements
     ]
 
 
 _UNLESS_THERE = r"\1 IF NOT EXISTS "
+
+
+async def _lacking(
+    connection: Connection, schema: str, projections: Mapping[str, Kept]
+) -> tuple[list[str], list[str]]:
+    """Return the statements that make what is missing, and the projections that are to begin."""
+    places = [place for kept in projections.values() for place in kept.places]
+    for definition, table in places:
+        _check_names(definition, table)
+    statements: list[str] = []
+    if not await connection.fetchval(_SQL["schema_exists"], schema):
+        statements.append(_SQL["create_schema"].replace("{schema}", schema))
+    there, stored = await _found(connection, schema, [table for _, table in places])
+    filled = await _filled(connection, schema, unclaimed(projections, there, stored))
+    new = require_tables(projections, there, stored, create=True, filled=filled)
+    for name, create in TABLES.items():
+        if name not in there:
+            statements.append(create.replace("{schema}", schema))
+    for kept in projections.values():
+        for definition, table in kept.places:
+            if table in there:
+                _require_columns(schema, definition, table, there[table])
+            else:
+                statements.append(_create_table(schema, definition, table))
+            if kept.indexed:
+                statements += await _lacking_indexes(connection, schema, definition, table)
+    return statements, new
 
 
 _Columns = dict[str, tuple[str, bool, bool]]
@@ -150,21 +152,13 @@ async def _filled(connection: Connection, schema: str, tables: Sequence[str]) ->
     return found
 
 
-async def _make_table(
-    connection: Connection, schema: str, definition: Definition, name: str, there: _Columns | None
-) -> None:
-    table = f"{schema}.{quoted(name)}"
-    if there is None:
-        columns = [
-            f"{quoted(name)} {type_}{_collation(type_)}{' NOT NULL' if refuses_null else ''}"
-            for name, (type_, refuses_null, _) in _asked(definition).items()
-        ]
-        keys = ", ".join(quoted(f.name) for f in definition.key_fields)
-        await connection.execute(
-            f"CREATE TABLE {table} ({', '.join(columns)}, PRIMARY KEY ({keys}))"
-        )
-    else:
-        _require_columns(schema, definition, name, there)
+def _create_table(schema: str, definition: Definition, table: str) -> str:
+    columns = [
+        f"{quoted(name)} {type_}{_collation(type_)}{' NOT NULL' if refuses_null else ''}"
+        for name, (type_, refuses_null, _) in _asked(definition).items()
+    ]
+    keys = ", ".join(quoted(f.name) for f in definition.key_fields)
+    return f"CREATE TABLE {schema}.{quoted(table)} ({', '.join(columns)}, PRIMARY KEY ({keys}))"
 
 
 def _asked(definition: Definition) -> _Columns:
@@ -190,13 +184,15 @@ async def make_all_indexes(connection: Connection, schema: str, kept: Kept) -> N
     async with connection.transaction():
         await connection.execute(_SQL["lock"], SETUP_LOCK)
         for definition, table in kept.places:
-            await _make_indexes(connection, schema, definition, table)
+            for statement in await _lacking_indexes(connection, schema, definition, table):
+                await connection.execute(statement)
 
 
-async def _make_indexes(
+async def _lacking_indexes(
     connection: Connection, schema: str, definition: Definition, table: str
-) -> None:
-    """Make a table's indexes, unless they are there."""
+) -> list[str]:
+    """Return the statements that make those of a table's indexes that are not there."""
+    statements: list[str] = []
     wanted = {index_name(table, fields): fields for fields in definition.indexes}
     there = await connection.fetch(_SQL["relations"], schema, list(wanted)) if wanted else []
     for name, fields in wanted.items():
@@ -205,9 +201,10 @@ async def _make_indexes(
         kinds = {f.name: f.kind for f in definition.fields}
         # NULLs sort as in SQLite: before all else. So do the queries ask for it.
         columns = [quoted(f) + (" NULLS FIRST" if kinds[f].optional else "") for f in fields]
-        await connection.execute(
+        statements.append(
             f"CREATE INDEX {quoted(name)} ON {schema}.{quoted(table)} ({', '.join(columns)})"
         )
+    return statements
 
 
 def index_name(table: str, fields: Sequence[str]) -> str:
