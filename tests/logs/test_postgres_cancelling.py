@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
+import pytest
+from asyncpg import connect_utils
 
 from diptych.errors import Unavailable
 from diptych.log import Append, EventQuery
-from diptych.sql.postgres import Connection
+from diptych.sql.postgres import Connection, Database
 from diptych.testing.contracts.making import appended, event, everything, put
 from diptych.testing.faults import Proxy
 from tests.logs.on_postgres import (
@@ -166,3 +169,32 @@ async def test_a_connection_amid_a_transaction_is_not_handed_on(postgres_url: st
 
         await until(gone)
         assert await put(log, event()) is not None
+
+
+async def test_who_is_cancelled_while_a_socket_is_connected_leaves_no_complaint(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A command may end just when its process begins to listen: asyncio has nothing to tell."""
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    calls: list[asyncio.Future[Any]] = []
+
+    def cancel(*_: object) -> None:
+        calls[-1].cancel()
+
+    monkeypatch.setattr(connect_utils.TLSUpgradeProto, "connection_made", cancel)
+    database = Database(postgres_url)
+    async with connected(f"{postgres_url}?sslmode=disable") as admin:
+        for call in (database.connect, lambda: database.run(lambda c: c.fetchval("SELECT 1"))):
+            calls.append(asyncio.ensure_future(call()))
+            await asyncio.wait(calls)
+            assert calls[-1].cancelled()
+
+        async def gone() -> bool:
+            return not await sessions(admin)
+
+        await until(gone)
+    await database.close()
+    calls.clear()  # what they raised holds the futures
+    gc.collect()
+    assert complaints == []

@@ -19,7 +19,7 @@ import pytest
 from diptych.log import Appended, StoredEvent
 from diptych.logs.postgres import PostgresLog, statements, writing
 from diptych.logs.postgres.checking import Legs
-from diptych.sql import postgres
+from diptych.sql import connecting, postgres
 from diptych.sql.postgres import Connection
 from diptych.testing.contracts.making import event, put
 from diptych.testing.faults import Proxy
@@ -188,10 +188,10 @@ async def test_another_isolation_of_the_function(
     planted: Any, monkeypatch: pytest.MonkeyPatch, level: str
 ) -> None:
     """Bug: the function's statements all see what was committed before it waited for the lock."""
-    settings = postgres._settings
+    settings = connecting.settings
     monkeypatch.setattr(
         postgres,
-        "_settings",
+        "settings",
         lambda silence: settings(silence) | {"default_transaction_isolation": level},
     )
     assert await planted()

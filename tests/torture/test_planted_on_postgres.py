@@ -15,7 +15,7 @@ from diptych.errors import OutcomeUnknown
 from diptych.log import Append, Outcome, Refused
 from diptych.logs.postgres import PostgresLog, writing
 from diptych.read.stores.postgres import PostgresViews, rows
-from diptych.sql import postgres
+from diptych.sql import connecting, postgres
 from diptych.sql.judge import Judge
 from diptych.sql.postgres import Connection
 from diptych.testing.checker import check_history, check_views
@@ -160,9 +160,9 @@ async def test_repeatable_read(
 ) -> None:
     """Bug: the same under REPEATABLE READ. (Our own head row, which moves, would be noticed.)"""
     sequence(planter, lock=ADVISORY)
-    settings = postgres._settings
+    settings = connecting.settings
     isolation = {"default_transaction_isolation": "repeatable read"}
-    monkeypatch.setattr(postgres, "_settings", lambda silence: settings(silence) | isolation)
+    monkeypatch.setattr(postgres, "settings", lambda silence: settings(silence) | isolation)
     assert 6 in await interleaved(backend.new_log(), DECIDERS)
 
 

@@ -11,7 +11,6 @@ import asyncio
 import math
 import random
 import re
-import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from msgspec import Struct
 
 from diptych.errors import Closed, Invalid, LogUnusable, Unavailable
 from diptych.sql.addresses import without_password
+from diptych.sql.connecting import made, settings, watch
 from diptych.sql.silence import COMMAND_SECONDS, Silence, limit
 
 T = TypeVar("T")
@@ -311,6 +311,9 @@ class Database:
 
     async def connect(self) -> Connection:
         """Return a new connection, which is the caller's to close."""
+        return await made(self._connect())
+
+    async def _connect(self) -> Connection:
         address = self.address
         try:
             connection = await asyncpg.connect(
@@ -319,7 +322,7 @@ class Database:
                 statement_cache_size=0 if address.pooled else 512,
                 max_cached_statement_lifetime=0,
                 # (Behind PgBouncer there is no session that could be told so.)
-                server_settings={} if address.pooled else _settings(self.silence),
+                server_settings={} if address.pooled else settings(self.silence),
             )
         except asyncpg.PostgresError as error:
             if "startup parameter" in str(error):
@@ -345,7 +348,7 @@ class Database:
                 why=error,
             ) from error
         self.made += 1
-        _watch(connection, self.silence)
+        watch(connection, self.silence)
         return connection
 
     async def close(self) -> None:
@@ -456,39 +459,6 @@ def _pooler(error: Exception, path: str) -> LogUnusable:
         database=path,
         why=f"{type(error).__name__}: {str(error).splitlines()[0]}",
     )
-
-
-def _settings(silence: float) -> dict[str, str]:
-    seconds = str(math.ceil(silence))
-    return {
-        # Compiling a plan takes longer than any of our statements.
-        "jit": "off",
-        # The append function takes its lock in a statement of its own, which must see the newest.
-        "default_transaction_isolation": "read committed",
-        # A process that is frozen, or whose machine is gone, must not keep the log's lock.
-        "idle_in_transaction_session_timeout": f"{seconds}s",
-        "tcp_user_timeout": f"{seconds}s",
-        "tcp_keepalives_idle": seconds,
-        "tcp_keepalives_interval": "5",
-        "tcp_keepalives_count": "3",
-    }
-
-
-def _watch(connection: Connection, silence: float) -> None:
-    """Have the system give up a connection whose other end does not even acknowledge."""
-    transport: asyncio.BaseTransport = getattr(connection, "_transport")  # noqa: B009  # no other way
-    found = transport.get_extra_info("socket")
-    if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
-        return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in (
-        ("TCP_USER_TIMEOUT", math.ceil(silence * 1000)),
-        ("TCP_KEEPIDLE", math.ceil(silence)),
-        ("TCP_KEEPINTVL", 5),
-        ("TCP_KEEPCNT", 3),
-    ):
-        if (option := getattr(socket, name, None)) is not None:
-            found.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _loop() -> asyncio.AbstractEventLoop:
