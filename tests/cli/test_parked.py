@@ -166,7 +166,8 @@ def test_rewind_asks_first(filled: Cli) -> None:
     filled("ask", "HowMany")
     rewind = ("projections", "rewind", "summary")
     assert filled(*rewind, "--json").error["code"] == "not-confirmed"
-    assert filled(*rewind, "--to", "soon", "--yes", "--json").error["code"] == "usage"
+    for to in ("soon", "-5"):
+        assert filled(*rewind, "--to", to, "--yes", "--json").error["code"] == "usage"
     assert filled(*rewind, "--to", "2026-01-31T12:00:00Z", "--yes").status == 0
     asked = filled(*rewind, "--to", "2", "--json").error["facts"]["would"]
     assert asked.startswith("put summary back to position 0, whatever --to says: a fold's rows")

@@ -129,6 +129,8 @@ def test_what_is_not_there_is_named(cli: Cli) -> None:
     cli("ask", "OrdersOf", "customer=ann")
     assert "There is no such projection" in cli("projections", "plan", "nothing").err
     assert cli("projections", "compare", "summary").status == 2
+    said = cli("projections", "compare", "summary", "--examples", "-1", "--json")
+    assert said.error["message"].startswith("--examples")
     back = cli("projections", "rollback", "summary", "--yes")
     assert back.status == 2
     assert "no version that was live before" in back.err

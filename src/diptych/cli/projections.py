@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from diptych.cli.asking import sure
-from diptych.cli.failures import NO, OK
+from diptych.cli.failures import NO, OK, UsageError
 from diptych.cli.options import Given, Options
 from diptych.cli.steering import pause, resume, rewind
 
@@ -228,6 +228,8 @@ def compare(
     """
     from diptych.cli.screen import write_json
 
+    if examples < 0:
+        raise UsageError("--examples is 0 or more", code="usage", got=examples)
     found = _with(options, lambda running: running.projections.compare(name, most=examples))
     if options.json:
         write_json({"differences": found})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -64,6 +65,8 @@ def serve(
             code="not-installed",
             hint="pip install 'diptych[http]'",
         ) from error
+    if not 0 <= grace < inf:
+        raise UsageError("--grace is a number of seconds, 0 or more", code="usage", got=grace)
     from diptych.http.security import ANY
     from diptych.http.serving import is_loopback
 

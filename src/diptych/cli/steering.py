@@ -96,10 +96,8 @@ def _is_fold(options: Options, name: str) -> bool:
 
 
 def _target(text: str) -> int | datetime:
-    try:
+    if text.isascii() and text.isdigit():
         return int(text)
-    except ValueError:
-        pass
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -16,6 +16,8 @@ from diptych.errors import Invalid
 GIVE_UP_MS: Final = 30_000
 """Milliseconds that what was sent may wait for the client to take it."""
 
+MOST_PORT: Final = 65_535
+
 YOUNG: Final = (20_000, 20, 20)
 """Objects made until the collector looks at the youngest; and how much more seldom at others."""
 
@@ -30,6 +32,13 @@ def bound(host: str, port: int) -> socket.socket:
 
     It does not listen yet.
     """
+    if not 0 <= port <= MOST_PORT:  # the system would take another: the number modulo 65,536
+        raise Invalid(
+            "That is no port",
+            field="port",
+            rule=f"1 to {MOST_PORT}; 0 for one that is free",
+            got=port,
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
