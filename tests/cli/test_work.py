@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -129,6 +130,86 @@ def test_an_interrupt_is_written_into_a_line_of_its_own(filled: Cli) -> None:
     os.close(terminal)
     assert shown.count(b"^C") == 1
     assert b"\n^C" in shown
+
+
+def screens(rows: int, columns: int, until: Callable[[str], bool]) -> str:
+    """Watch on a terminal of a size until a screen is seen; return it, without colours."""
+    child, terminal = pty.fork()
+    if child == 0:
+        while fcntl.ioctl(1, termios.TIOCGWINSZ, b"\0" * 8)[:2] == b"\0\0":
+            pass  # the size is not there yet
+        # Readline's COLUMNS and LINES are in the environment of execv, not in this one.
+        words = [*MAIN, "status", "--watch", "--every", "0.05"]
+        os.execve(sys.executable, words, {**os.environ, "TERM": "xterm"})
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+    shown, screen = b"", ""
+    while not until(screen):
+        shown += os.read(terminal, 65536)
+        # Each look goes up over the last one; the last but one is whole.
+        looks = re.split(r"(?:\x1b\[1A\x1b\[2K)+", shown.decode(errors="replace"))[:-1]
+        screen = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", looks[-1]) if looks else ""
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(terminal)
+    return screen.rstrip("\n")
+
+
+MANY = """
+from typing import Annotated
+from diptych import App, Command, Event, Key, Tag, View
+
+app = App("many")
+
+class Place(Command):
+    order: Annotated[str, Tag("order")]
+
+class Placed(Event):
+    order: Annotated[str, Tag("order")]
+
+@app.decides
+def place(command: Place) -> list[Event]:
+    return [Placed(command.order)]
+
+def project(number: int) -> None:
+    class Row(View, table=f"claims_by_policy_{number}"):
+        order: Key[str]
+
+    def fold(row: Row | None, event: Placed) -> Row:
+        assert number < 9
+        return Row(event.order)
+
+    fold.__name__ = fold.__qualname__ = f"claims_by_policy_{number}"
+    fold.__annotations__ = {"row": Row | None, "event": Placed, "return": Row}
+    app.projects(Row)(fold)
+
+for number in range(10):
+    project(number)
+"""
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(30, 80), (10, 80), (10, 50), (12, 160)])
+def test_what_is_wrong_is_on_every_screen(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, rows: int, columns: int
+) -> None:
+    """Of ten projections the last one has a parked key; what does not fit is counted."""
+    (folder / "cli_many.py").write_text(MANY)
+    many = ("--app", "cli_many:app")
+    assert cli(*many, "do", "Place", "order=1").status == 0
+    assert cli(*many, "projections", "list").status == 0
+    with running(*many, *WORK) as worker:
+        seen(worker, lambda found: found["projections"][-1]["parked_keys"] == 1)
+        monkeypatch.setenv("DIPTYCH_APP", "cli_many:app")
+        screen = screens(rows, columns, lambda screen: "parked" in screen)
+        assert ended(worker, signal.SIGTERM) == 0
+    lines = screen.splitlines()
+    assert len(lines) < rows
+    assert max(map(len, lines)) <= columns
+    assert lines[0].startswith("log ")
+    assert lines[1] == "claims_by_policy_9: 1 event of 1 key parked"
+    shown = [line.split()[0] for line in lines[4:] if line.startswith("claims")]
+    assert shown[-1] == "claims_by_policy_9"
+    if len(shown) < 10:
+        assert lines[-1].startswith(f"… {10 - len(shown)} projections more: ")
 
 
 @pytest.mark.parametrize(

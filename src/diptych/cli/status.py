@@ -115,6 +115,7 @@ class Screen:
 
         from diptych.cli.screen import seconds
         from diptych.cli.tables import fitted
+        from diptych.cli.watched import watched
 
         title = Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head))
         if not found:
@@ -152,7 +153,16 @@ class Screen:
             for one in found
             if (text := _told(one))
         ]
-        return Group(title, fitted(self._console, columns, rows), *told, *errors)
+        if self._live is None:
+            return Group(title, fitted(self._console, columns, rows), *told, *errors)
+        wrong = [_is_wrong(one) for one in found]
+        spare = list(_SPARE)
+        if any(_late(one) for one in found):
+            spare.remove("fresh within")
+        if any(one.proved is not None and not one.proved.ok for one in found):
+            spare.remove("proved")
+        marked = list(zip(wrong, rows, strict=True))
+        return watched(self._console, title, [*errors, *told], columns, marked, spare)
 
     def _rate(self, one: Status) -> tuple[str, str]:
         """Return events a second since the last look, and how long the rest takes at that rate."""
@@ -170,6 +180,9 @@ class Screen:
 
 _STYLES = {"current": "green", "behind": "yellow"}
 
+_SPARE = "kind", "effects", "left", "position", "workers", "events/s", "fresh within", "proved"
+"""The columns that a watched screen does without where it is too narrow, the first one first."""
+
 
 def _state(one: Status) -> str:
     if one.state in ("failed", "refused", "paused") or one.phase == one.state == "new":
@@ -177,6 +190,11 @@ def _state(one: Status) -> str:
     if not one.lag:
         return "parked" if one.parked_keys else "current"
     return "behind" if one.workers or one.inline else "no worker"
+
+
+def _is_wrong(one: Status) -> bool:
+    differs = one.proved is not None and not one.proved.ok
+    return differs or _late(one) or bool(one.parked_keys) or _state(one) not in _STYLES
 
 
 def _phase(one: Status) -> str:

@@ -197,6 +197,29 @@ def fitted(
     return Group(*lines)
 
 
+def slim(
+    console: Console,
+    columns: Mapping[str, bool],
+    rows: Sequence[Sequence[str | Text]],
+    spare: Sequence[str],
+) -> Table:
+    """Return a table that lacks, where it does not fit the screen, what can be spared of columns.
+
+    The first of ``spare`` goes first.
+    """
+    texts = [[_text(text) for text in row] for row in rows]
+    table = _filled(columns, texts, tight=False)
+    for left_out in range(len(spare) + 1):
+        kept = [name for name in columns if name not in spare[:left_out]]
+        which = [n for n, name in enumerate(columns) if name in kept]
+        cells = [[row[n] for n in which] for row in texts]
+        for tight in (False, True):
+            table = _filled({name: columns[name] for name in kept}, cells, tight=tight)
+            if _fits(console, table):
+                return table
+    return table
+
+
 def _filled(columns: Mapping[str, bool], rows: Sequence[Sequence[Text]], *, tight: bool) -> Table:
     table = make_table(columns, tight=tight)
     for row in rows:
