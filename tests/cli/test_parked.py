@@ -140,6 +140,9 @@ def test_a_skip_asks_first_and_is_kept(poisoned: Cli) -> None:
     skip = ("parked", "skip", "summary", "poison", "--why", "a test")
     asked = poisoned(*skip, "--json")
     assert (asked.status, asked.error["code"]) == (2, "not-confirmed")
+    would = asked.error["facts"]["would"]
+    assert would.startswith("summary of key poison: Placed at position 4 (ValueError: the fold is")
+    assert would.endswith(") will never be applied")
     assert poisoned("parked", "list").status == 1
     said = poisoned(*skip, "--actor", "ada", "--yes")
     assert (said.status, said.out) == (0, "Placed at position 4 is skipped\n")

@@ -22,6 +22,7 @@ from diptych.errors import (
 )
 from diptych.log import Append, Log
 from diptych.logs.memory import MemoryLog
+from diptych.read.following.engine import Engine
 from diptych.read.parking import parking
 from diptych.read.parking.desk import NO_KEY
 from diptych.read.parking.keys import ParkedKeys
@@ -379,7 +380,7 @@ async def test_a_handler_stands_still_until_its_event_is_skipped() -> None:
         await world.append(Noted("a"), Noted("bad"), Noted("c"))
         with pytest.raises(ProjectionFailed, match="no"):
             await world.engine.catch_up()
-        with pytest.raises(Invalid, match="not parked"):
+        with pytest.raises(Invalid, match="does not fail on that event"):
             await parked_of(world).skip("journal", actor="ada", why="x", position=3)
         skipped = await parked_of(world).skip("journal", actor="ada", why="x", position=2)
         assert (skipped.position, skipped.event) == (2, "Noted")
@@ -389,8 +390,82 @@ async def test_a_handler_stands_still_until_its_event_is_skipped() -> None:
         assert await world.rows(Journal) == [Journal(1, "ac")]
         verdict = (await proved(world))["journal"]
         assert (verdict.count, verdict.skipped) == (2, 1)
-        with pytest.raises(Invalid, match="no event before it"):
+        with pytest.raises(Invalid, match="does not fail on that event"):
             await parked_of(world).skip("journal", actor="ada", why="x")
+
+
+async def test_a_handler_that_does_not_fail_passes_nothing_over() -> None:
+    """One that lags, is paused, or has had its event skipped: each event behind is healthy."""
+    faults = {"bad"}
+
+    async def fragile(event: Noted, tx: Transaction) -> None:
+        if event.text in faults:
+            raise ValueError("no")
+        page = await tx.get(Journal, 1)
+        await tx.put(Journal(1, (page.text if page else "") + event.text))
+
+    async def refused(rule: str) -> None:
+        with pytest.raises(Invalid, match=rule):
+            await parked_of(world).skip("journal", actor="ada", why="x")
+
+    async with World([handler(fragile, Journal)]) as world:
+        await world.append(Noted("a"), Noted("bad"), Noted("c"))
+        await refused("does not fail on that event")
+        with pytest.raises(ProjectionFailed):
+            await world.engine.catch_up()
+        await parked_of(world).skip("journal", actor="ada", why="x")
+        await refused("does not fail on that event")
+        await control_of(world).pause("journal", actor="ada", why="a look")
+        await refused("does not fail on that event")
+        await control_of(world).resume("journal")
+        while (await world.engine.status())[0].position < 3:
+            await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "ac")]
+        await proved(world)
+
+
+async def test_what_a_handler_stands_before_is_known_to_every_process() -> None:
+    """Which event, since when, why and how often; until it has handled it."""
+    faults = {"bad", "b"}
+
+    async def fragile(event: Noted, tx: Transaction) -> None:
+        if event.text in faults:
+            raise ValueError(f"{event.text} \0 is refused")
+        page = await tx.get(Journal, 1)
+        await tx.put(Journal(1, (page.text if page else "") + event.text))
+
+    async with World([handler(fragile, Journal)]) as world:
+        looker = Engine(world.log, world.codec, world.store, world.projections)
+        await looker.open()
+        assert (await looker.status())[0].state != "failed"
+        await world.append(Noted("a"), Noted("b"), Noted("bad"))
+        for _ in range(2):
+            with pytest.raises(ProjectionFailed):
+                await world.engine.catch_up()
+        parked = ParkedKeys(world.log, world.codec, [looker])
+        (event,) = await parked.show("journal")
+        assert (event.position, event.event, event.kind, event.attempts) == (
+            *(2, "Noted", "ValueError", 2),
+        )
+        (status,) = await looker.status()
+        assert (status.state, status.failed_position, status.parked_events) == ("failed", 2, 1)
+        for words in ("position: 2", f"since: {event.since:%Y-%m-%d}", "is refused"):
+            assert words in str(status.error)
+        (retried,) = await parked.retry()
+        assert (retried.applied, retried.left) == (0, 1)
+        assert "is refused" in retried.error
+        faults.remove("b")
+        with pytest.raises(ProjectionFailed):
+            await world.engine.catch_up()
+        (event,) = await parked.show("journal")
+        assert (event.position, event.attempts) == (3, 1)
+        faults.clear()
+        await world.engine.catch_up()
+        assert await parked.keys() == []
+        (status,) = await looker.status()
+        assert (status.state == "failed", status.error) == (False, None)
+        assert await world.rows(Journal) == [Journal(1, "abbad")]
+        await proved(world)
 
 
 @pytest.mark.parametrize("kind", ["fold", "key", "row"])

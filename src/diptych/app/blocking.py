@@ -148,6 +148,7 @@ class BlockingParkedKeys(_Facade[ParkedKeys]):
     keys = _blocking(ParkedKeys.keys)
     show = _blocking(ParkedKeys.show)
     retry = _blocking(ParkedKeys.retry)
+    due = _blocking(ParkedKeys.due)
     skip = _blocking(ParkedKeys.skip)
 
 

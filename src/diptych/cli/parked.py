@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 parked = App(name="parked", help="Look at, retry and skip events that projections cannot apply.")
 
 Projection: TypeAlias = Annotated[str, Parameter(help="Which projection.")]
-Key: TypeAlias = Annotated[str, Parameter(help="Which key, as `parked list` shows it.")]
+Key: TypeAlias = Annotated[
+    str | None, Parameter(help="Which key, as `parked list` shows it; a handler has none.")
+]
 
 
 @parked.command(name="list")
@@ -48,10 +50,15 @@ def list_(
         first = str(one.position) if one.events else ""
         tried = str(one.attempts) if one.events else ""
         age = seconds(_age(one)) if one.events else ""
-        values = (one.projection, one.key or "(none)", str(one.events), str(one.skipped), first)
+        values = (one.projection, _key(one), str(one.events), str(one.skipped), first)
         rows.append((*values, one.event, tried, age, error))
     _print(columns, rows)
     return NO if waiting else OK
+
+
+def _key(one: ParkedKey | Retried) -> str:
+    """Return a key as people are shown it; a handler has none."""
+    return "(none)" if one.key in ("", "null") else one.key
 
 
 def _print(columns: dict[str, bool], rows: Sequence[tuple[str, ...]]) -> None:
@@ -65,8 +72,11 @@ def _print(columns: dict[str, bool], rows: Sequence[tuple[str, ...]]) -> None:
 
 
 @parked.command
-def show(projection: Projection, key: Key, /, *, options: Given) -> None:
-    """Show the events of a key that wait or were skipped, in their order."""
+def show(projection: Projection, key: Key = None, /, *, options: Given) -> None:
+    """Show the events of a key that wait or were skipped, in their order.
+
+    Of a handler: the event that it stands before, as it fails on it, and those that were skipped.
+    """
     from diptych.cli.screen import moment, screen, write_json
     from diptych.cli.tables import fitted
 
@@ -107,7 +117,8 @@ def retry(
 ) -> int:
     """Apply what is parked, in its order, with the code at hand, until something fails again.
 
-    Works beside workers that run. Ends with status 1 when something stays parked.
+    Works beside workers that run. The event that a handler stands before is left to them: they try
+    it again by themselves, within 30 seconds. Ends with status 1 when something stays parked.
     """
     from diptych.cli.screen import write_json
 
@@ -120,8 +131,7 @@ def retry(
         return NO if left else OK
     columns = {"projection": False, "key": False, "applied": True, "left": True, "error": False}
     rows = [
-        (one.projection, one.key or "(none)", str(one.applied), str(one.left), one.error)
-        for one in found
+        (one.projection, _key(one), str(one.applied), str(one.left), one.error) for one in found
     ]
     _print(columns, rows)
     return NO if left else OK
@@ -130,7 +140,7 @@ def retry(
 @parked.command
 def skip(
     projection: Projection,
-    key: Annotated[str | None, Parameter(help="Which key; a handler has none.")] = None,
+    key: Key = None,
     /,
     *,
     why: Annotated[str, Parameter(help="The reason; it is kept.")],
@@ -144,20 +154,20 @@ def skip(
     """Pass over one event for good; what waits behind it is applied by `retry`.
 
     It is kept with who did it and why; `verify` expects it no more. Of a handler: the event that it
-    stands before.
+    fails on and stands before; where there is none, nothing is skipped.
     """
     from diptych.cli.screen import harmless, write_json
 
     of = f" of key {key}" if key is not None else ""
-    if key is not None:  # what is not there is said before anything is asked
-        work(options, lambda running: running.parked.show(projection, key))
-    event = "its first parked event" if position is None else f"the event at {position}"
+    # What is not there is said before anything is asked, and what was asked for is skipped.
+    due = work(options, lambda running: running.parked.due(projection, key, position=position))
+    event = harmless(f"{due.event} at position {due.position} ({_what(due)})")
     if not sure([f"{projection}{of}: {event} will never be applied"], yes=yes):
         return NO
     who = login(actor)
 
     async def done(running: Running) -> Parked:
-        return await running.parked.skip(projection, key, actor=who, why=why, position=position)
+        return await running.parked.skip(projection, key, actor=who, why=why, position=due.position)
 
     skipped = work(options, done)
     if options.json:

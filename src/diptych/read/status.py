@@ -12,7 +12,9 @@ from diptych.log import Log
 from diptych.read.following.crew import LEASE_SECONDS
 from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
+from diptych.read.parking.failing import failure_noted
 from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
+from diptych.read.projections import Keyed
 from diptych.read.versioning.objections import objections
 from diptych.read.versioning.versions import BUILT, Versions
 
@@ -48,7 +50,9 @@ class Status(Struct, frozen=True):
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
     is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
-    ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be.
+    ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be. A
+    handler that stands before an event that it fails on has failed, whichever process holds it, and
+    that event is the parked one.
     ``freshness``: how it keeps its ``fresh_within``, None where it has none. ``workers``: how many
     processes share it just now. ``proved``: what was last proved, None where nothing was.
     ``phase`` is that of the version: live, building, held, old; or
@@ -116,6 +120,11 @@ async def status_of(
         if pause is not None and state != "refused":
             state = "paused"
         parked = [key for key in keys.get(name, ()) if key.events]
+        error = None if worst is None or worst.error is None else str(worst.error)
+        failed = worst.failed_position if worst is not None and worst.state == "failed" else 0
+        if not isinstance(one, Keyed) and parked and state not in ("refused", "paused"):
+            # Whichever process holds the handler: it has noted what it stands before, and why.
+            state, error, failed = "failed", str(failure_noted(one, parked[0])), parked[0].position
         measures.parked(name, len(parked))
         oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
@@ -126,8 +135,8 @@ async def status_of(
                 last.lag,
                 max(last.lag_seconds, 0.0 if oldest is None else _age(oldest)),
                 state,
-                None if worst is None or worst.error is None else str(worst.error),
-                worst.failed_position if worst is not None and worst.state == "failed" else 0,
+                error,
+                failed,
                 one.inline,
                 sum(part.count for part in parts),
                 tuple(parts),

@@ -186,7 +186,11 @@ PROJECTION_STATE: Final = _gauge(
     "1 for the state that the projection is in, as this process knows it, 0 for the others.",
 )
 PROJECTION_PARKED: Final = _gauge(
-    "diptych.projection.parked", "{key}", _PROJECTION, "Keys parked behind an event that failed."
+    "diptych.projection.parked",
+    "{key}",
+    _PROJECTION,
+    "Keys parked behind an event that failed; of a handler 1: it stands before such an event.",
+    stored=True,
 )
 REBUILD_DONE: Final = _gauge(
     "diptych.rebuild.done", "{event}", _PROJECTION, "Events that a version being built has applied."

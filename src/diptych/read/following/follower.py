@@ -134,6 +134,7 @@ class Follower:
             self.parking.decided = Aside(ahead) if ahead else None
         else:
             self.parking.skipped = frozenset(one.position for one in ahead)
+            self.parking.standing = next((one for one in found if one.state == "queued"), None)
         self.paused = (await store.desk.pauses()).get(name)
 
     def forget(self) -> None:

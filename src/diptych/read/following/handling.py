@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from msgspec import structs
+
 from diptych.errors import CheckpointMoved, Unavailable, raised
 from diptych.log import StoredEvent
 from diptych.read.following.fold import Folded, Used, recorded
 from diptych.read.following.follower import Follower
 from diptych.read.following.pages import event_before
 from diptych.read.freshness import ReadMeasures
-from diptych.read.port import ViewStore
+from diptych.read.port import Change, ViewStore
 from diptych.read.projections import Handler
 from diptych.read.proving.proof import MASK, hash_key, tally_blocks, tally_slices
 
@@ -92,7 +94,8 @@ async def handle_page(
 ) -> bool:
     """Run a handler over a page, some events in a transaction; True when it got on.
 
-    Where it raises, everything before that event is kept, and ``fail`` is told.
+    Where it raises, everything before that event is kept, why it raised is noted for everybody to
+    see, and ``fail`` is told.
     """
     progress = False
     skipped = follower.parking.skipped
@@ -120,8 +123,33 @@ async def handle_page(
         if before is not None and before.position > follower.position:
             kept = [u for u in part if u[0].position < position]
             progress |= await _handle(follower, one, store, kept, before, measures) is None
+        stored = next(stored for stored, _, _ in part if stored.position == position)
+        if follower.lost or not await _note(follower, store, stored, error):
+            follower.stand_by(time.monotonic())
+            measures.lost(follower.name)
+            return progress
         fail(follower, position, error)
         return progress
+
+
+async def _note(
+    follower: Follower, store: ViewStore, stored: StoredEvent, error: Exception
+) -> bool:
+    """Note in the store what a handler stands before, and why; False: others moved it."""
+    before, parked = follower.parking.standing, follower.parking.stand(stored, error)
+    elsewhere = () if before is None or before.place == parked.place else (before.place,)
+    span = follower.checkpoint
+    after = structs.replace(span, revision=span.revision + 1)
+    change = Change(span, after, {}, (), (parked,), elsewhere)
+    try:
+        noted = (await store.apply([change]))[0]
+    except Unavailable:
+        follower.forget()
+        raise
+    if noted:
+        follower.checkpoint = follower.tip = after
+        follower.parking.standing = parked
+    return noted
 
 
 async def _handle(
@@ -140,6 +168,9 @@ async def _handle(
     slices = tally_slices([0] * len(part), hashes)
     tip, block, seen = follower.tip, follower.block, follower.seen
     change = follower.advance(upto, Folded({}, [], [], blocks, slices, len(part)))
+    standing = follower.parking.standing
+    if standing is not None and standing.position <= upto.position:
+        change = structs.replace(change, unparked=(standing.place,))
     position = 0
     try:
         async with store.session() as session:
@@ -169,6 +200,8 @@ async def _handle(
             raise
         return position, error
     now = time.monotonic()
+    if change.unparked:
+        follower.parking.standing = None
     follower.committed(change, now)
     measures.applied(measures.noted(change, part), now - began)
     return None

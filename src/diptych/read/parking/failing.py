@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import UTC
+from typing import Final
+
 from diptych.errors import ProjectionFailed, Unavailable, said
-from diptych.read.port import Change, ViewStore, definition_of
+from diptych.read.port import Change, ParkedKey, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.proving.proof import hash_key
+
+STANDS: Final = (
+    "The projection cannot apply this event; it stands still before it and tries again "
+    "from time to time. Correct the function and restart"
+)
 
 
 class _Undo(Exception):
@@ -41,12 +49,21 @@ def failure_of(one: Projection, position: int, error: Exception) -> ProjectionFa
     if isinstance(error, ProjectionFailed):
         return error
     failure = ProjectionFailed(
-        "The projection cannot apply this event; it stands still before it and tries again "
-        "from time to time. Correct the function and restart",
-        projection=one.name,
-        position=position,
-        why=said(error),
-        at=one.at,
+        STANDS, projection=one.name, position=position, why=said(error), at=one.at
     )
     failure.__cause__ = error
     return failure
+
+
+def failure_noted(one: Projection, key: ParkedKey) -> ProjectionFailed:
+    """Return the error of a handler that stands still before an event, in whatever process."""
+    since = key.since and key.since.astimezone(UTC)
+    return ProjectionFailed(
+        STANDS,
+        projection=one.title,
+        position=key.position,
+        event=key.event,
+        since=since and since.isoformat(timespec="seconds"),
+        attempts=key.attempts,
+        why=": ".join(filter(None, (key.kind, key.error))),
+    )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 
 import msgspec
 
-from diptych.codec import Codec, time_of
+from diptych.codec import Codec
 from diptych.errors import Invalid
-from diptych.log import EventQuery, Log
+from diptych.log import Log
 from diptych.read.following.engine import Engine
 from diptych.read.parking.desk import NO_KEY, Parked, ParkedKey
 from diptych.read.parking.retrying import Retried, Retry
@@ -45,21 +44,26 @@ class ParkedKeys:
                     ]
         return found
 
-    async def show(self, projection: str, key: str) -> list[Parked]:
-        """Return the effects of a key that are parked or were skipped, in their order."""
+    async def show(self, projection: str, key: str | None = None) -> list[Parked]:
+        """Return the effects of a key that are parked or were skipped, in their order.
+
+        Of a handler, which has no keys: the event that it stands before, and those skipped.
+        """
         engine, one = await self._of(projection)
-        return await engine.store.desk.parked(one.name, await self._key(projection, key))
+        return await engine.store.desk.parked(one.name, await self._key(one, key))
 
     async def retry(self, projection: str | None = None, key: str | None = None) -> list[Retried]:
         """Apply what is parked, in its order, as far as it can be: of a key, a projection, or all.
 
-        Works beside workers that run. Raises ``Invalid``, ``ProjectionPaused``,
+        Works beside workers that run. The event that a handler stands before is left to them: they
+        try it again by themselves. Raises ``Invalid``, ``ProjectionPaused``,
         ``CheckpointMoved`` (try again), ``Unavailable``.
         """
         if key is not None:
             if projection is None:
                 raise Invalid("A key is one of a projection", field="projection", rule="given")
-            wanted = [(projection, await self._key(projection, key))]
+            _, one = await self._of(projection)
+            wanted = [(projection, await self._key(one, key))]
         else:
             names = () if projection is None else (projection,)
             wanted = [(one.projection, one.key) for one in await self.keys(*names) if one.events]
@@ -82,28 +86,21 @@ class ParkedKeys:
         """Pass over one parked event of a key for good, by default the first; say who and why.
 
         The events behind it stay parked until they are retried. Of a handler: the event that it
-        stands before. Raises ``Invalid``, ``ProjectionPaused``, ``CheckpointMoved``.
+        fails on and stands before, and no other. Raises ``Invalid``, ``ProjectionPaused``,
+        ``CheckpointMoved``.
         """
         for field, given in (("actor", actor), ("why", why)):
             if not given.strip():
                 raise Invalid("A skip is kept with who did it and why", field=field, rule="a text")
-        engine, one = await self._of(projection)
-        if isinstance(one, Handler):
-            effects = [await self._next(engine, one)]
-        else:
-            text = await self._key(projection, key or NO_KEY)
-            queue = await engine.store.desk.parked(one.name, text, queued=True)
-            at = min((e.position for e in queue), default=0) if position is None else position
-            effects = [effect for effect in queue if effect.position == at]
-        if not effects or (position is not None and effects[0].position != position):
-            raise Invalid(
-                "That event is not parked",
-                field="position",
-                rule="one of those that `parked show` lists",
-                got=position,
-            )
+        effects = await self._due(projection, key, position)
         await (await self._retry(projection)).skip(effects, actor, why)
         return effects[0]
+
+    async def due(
+        self, projection: str, key: str | None = None, *, position: int | None = None
+    ) -> Parked:
+        """Return the parked event that `skip` would pass over. Raises ``Invalid``."""
+        return (await self._due(projection, key, position))[0]
 
     # --- finding them -----------------------------------------------------------------------------
 
@@ -122,9 +119,44 @@ class ParkedKeys:
             )
         return known[projection], await known[projection].versions.tend(projection)
 
-    async def _key(self, projection: str, key: str) -> str:
-        keys = [one.key for one in await self.keys(projection)]
-        for text in _texts(key):
+    async def _due(self, projection: str, key: str | None, position: int | None) -> list[Parked]:
+        engine, one = await self._of(projection)
+        if isinstance(one, Handler):
+            text = key_text(None)
+        else:
+            text = await self._key(one, key)
+        queue = await engine.store.desk.parked(one.name, text, queued=True)
+        at = min((e.position for e in queue), default=0) if position is None else position
+        if effects := [effect for effect in queue if effect.position == at]:
+            return effects
+        if isinstance(one, Handler):
+            raise Invalid(
+                "The handler does not fail on that event; only one that it has failed on, and "
+                "stands before, is passed over. `diptych parked list` shows whether there is one",
+                field="projection" if position is None else "position",
+                rule="the event that it stands before",
+                got=projection if position is None else position,
+                **({"stands_before": queue[0].position} if queue else {}),
+            )
+        raise Invalid(
+            "That event is not parked",
+            field="position",
+            rule="one of those that `parked show` lists",
+            got=position,
+        )
+
+    async def _key(self, one: Projection, key: str | None) -> str:
+        keys = [known.key for known in await self.keys(one.title)]
+        if isinstance(one, Handler):
+            if keys:
+                return keys[0]
+            raise Invalid(
+                "The handler stands before no event, and none was skipped",
+                field="projection",
+                rule="one that `parked list` shows",
+                got=one.title,
+            )
+        for text in _texts(NO_KEY if key is None else key):
             if text in keys:
                 return text
         raise Invalid(
@@ -133,36 +165,6 @@ class ParkedKeys:
             rule="one of those that `parked list` shows",
             got=key,
         )
-
-    async def _next(self, engine: Engine, one: Handler) -> Parked:
-        """Return the event that a handler stands before."""
-        (span,) = (await engine.store.checkpoints())[one.name]
-        skipped = {e.position for e in await engine.store.desk.parked(one.name)}
-        types = tuple(self._codec.of(event).name for event in one.events)
-        after = span.position
-        while True:
-            page = await self._log.read(EventQuery.of(types), after=after, limit=100)
-            for stored in page.events:
-                if stored.position not in skipped:
-                    return Parked(
-                        one.name,
-                        key_text(None),
-                        stored.position,
-                        0,
-                        1,
-                        stored.id,
-                        stored.type,
-                        time_of(stored) or datetime.now(UTC),
-                        datetime.now(UTC),
-                    )
-            if not page.events:
-                raise Invalid(
-                    "The handler has no event before it",
-                    field="projection",
-                    rule="one that lies behind the log",
-                    got=one.name,
-                )
-            after = page.upto
 
 
 def _texts(key: str) -> Iterator[str]:

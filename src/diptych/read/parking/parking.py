@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from diptych.codec import Codec, time_of
 from diptych.errors import ProjectionFailed, Unavailable, raised_at, said
@@ -60,8 +60,9 @@ class Parking:
 
     ``numbers`` are the hashes of parked keys. ``condemned`` are effects, by position and hash of
     the key, whose rows cannot be written. ``skipped`` are positions that a handler passes over,
-    ``decided`` the effects that a fold passes over when it gets there: they were skipped for good
-    in the version that was live before.
+    ``standing`` is the event that it stands before, as it fails on it. ``decided`` are the effects
+    that a fold passes over when it gets there: they were skipped for good in the version that was
+    live before.
     """
 
     def __init__(self, one: Projection, codec: Codec) -> None:
@@ -72,6 +73,7 @@ class Parking:
         self.without_key = 0
         self.condemned: dict[tuple[int, int], Exception] = {}
         self.skipped: frozenset[int] = frozenset()
+        self.standing: Parked | None = None
         self.decided: Aside | None = None
         self.some = False
 
@@ -127,6 +129,14 @@ class Parking:
             elif one.error is not None:
                 self.without_key += 1
         return tuple(found)
+
+    def stand(self, stored: StoredEvent, error: Exception) -> Parked:
+        """Return what a handler stands before as the store keeps it: since when, and why."""
+        now, before = datetime.now(UTC), self.standing
+        parked = parked_of(self._one.name, Held(stored, None, 0, 0, error), now)
+        if before is None or before.place != parked.place:
+            return parked
+        return structs.replace(parked, since=before.since, attempts=before.attempts + 1)
 
 
 class Aside:

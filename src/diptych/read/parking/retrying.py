@@ -60,6 +60,8 @@ class Retry:
 
         Raises ``ProjectionPaused``, ``CheckpointMoved`` (try again), ``Unavailable``.
         """
+        if not isinstance(self._one, Keyed):
+            return await self._standing()
         if key == NO_KEY:
             return await self._without_key()
         applied, at_once = 0, AT_ONCE
@@ -99,6 +101,12 @@ class Retry:
                     ": ".join(filter(None, told(folded.error))),
                 )
 
+    async def _standing(self) -> Retried:
+        """Return what a handler stands before: its worker tries it again, nobody beside it."""
+        queue = await self._store.desk.parked(self._one.name, queued=True)
+        why = "; ".join(": ".join(filter(None, (one.kind, one.error))) for one in queue)
+        return Retried(self._one.name, key_text(None), 0, len(queue), why)
+
     async def skip(self, effects: Sequence[Parked], actor: str, why: str) -> None:
         """Pass over effects for good; say who did so, and why."""
         now = datetime.now(UTC)
@@ -120,9 +128,10 @@ class Retry:
             await self._wait()
 
     async def _are_waiting(self, effects: Sequence[Parked], span: Checkpoint) -> bool:
-        if not isinstance(self._one, Keyed):
-            return span.position < effects[0].position
         queue = await self._store.desk.parked(self._one.name, effects[0].key, queued=True)
+        if not isinstance(self._one, Keyed):  # which goes on trying it
+            places = [one.place for one in queue]
+            return span.position < effects[0].position and effects[0].place in places
         return all(one in queue for one in effects)
 
     # --- a key's queue ----------------------------------------------------------------------------
