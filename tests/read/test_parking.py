@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from diptych.codec import Codec
 from diptych.errors import (
     DamagedRow,
     ForeignCheckpoint,
@@ -33,6 +34,7 @@ from diptych.read.proving.rowcheck import Column, verify_rows
 from diptych.read.proving.verify import Verdict, verify
 from diptych.read.views import Key, View
 from tests.read.world import (
+    Deleted,
     Journal,
     Moved,
     Noted,
@@ -657,6 +659,85 @@ async def test_a_handler_that_is_put_back_handles_again_what_lies_behind() -> No
             await control_of(world).rewind("other", 1)
 
 
+@pytest.mark.parametrize("harm", ["lost events", "lost checkpoint", "another log"])
+async def test_a_handler_that_is_refused_goes_on_behind_what_it_has_handled(harm: str) -> None:
+    """Its rows stay, whatever it is put back to; what lies before is not handled again."""
+    statement = {
+        "lost events": "UPDATE diptych_checkpoints SET position = position + 1000",
+        "lost checkpoint": "DELETE FROM diptych_checkpoints",
+        "another log": "UPDATE diptych_checkpoints SET log = 'another'",
+    }[harm]
+    async with World([journals()]) as world:
+        await world.append(*[Noted("")] * 1100, *map(Noted, "abc"))
+        await world.engine.catch_up()
+        await world.sql(statement)
+        if harm == "another log":
+            await world.sql("UPDATE diptych_blocks SET count = count + 1")
+        (verdict,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert "--to POSITION" in verdict.reason
+        with pytest.raises(Invalid, match="0 to 1103"):
+            await control_of(world).rewind("journal", 1104)
+        assert (await control_of(world).rewind("journal", datetime.now(UTC))).position == 1103
+        assert (await control_of(world).rewind("journal", 1102)).position == 1102
+        assert (await proved(world))["journal"].count == 1102
+        assert await world.rows(Journal) == [Journal(1, "abc")]
+        await world.append(Noted("d"))
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "abccd")]
+        await proved(world)
+        await world.sql(statement)
+        assert (await control_of(world).rewind("journal")).position == 0
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "abccdabcd")]
+        await proved(world)
+
+
+async def test_a_handler_is_not_put_back_while_events_that_it_has_handled_are_unknown() -> None:
+    """As their class was renamed: it would be said to have handled none of them."""
+
+    async def gone(event: Deleted, tx: Transaction) -> None:
+        await tx.put(Journal(2, event.order))
+
+    known = Codec()
+    known.register([Deleted])
+    one = handler(gone, Journal, name="journal")
+    async with World([journals()]) as world:
+        await world.append(Noted("a"), Deleted("o1"), Noted("b"))
+        await world.engine.catch_up()
+        engine = Engine(world.log, known, world.store, [one])
+        await engine.open()
+        steering = Steering(world.log, known, [engine])
+        (verdict,) = await verify(world.log, known, world.store, [one])
+        assert (verdict.ok, verdict.unknown) == (False, {"Noted": 2})
+        assert 'stored_as="…"' in verdict.remedy
+        assert "do not rewind journal" in verdict.remedy
+        for to in (0, 3):
+            with pytest.raises(Invalid, match="unknown: Noted: 2"):
+                await steering.rewind("journal", to)
+        assert (await proved(world))["journal"].count == 3
+
+
+async def test_a_handler_that_is_renamed_takes_over_its_rows() -> None:
+    async with World([journals()]) as world:
+        await world.append(*map(Noted, "abc"))
+        await world.engine.catch_up()
+        renamed = handler(journals().function, Journal, name="renamed")
+        engine = Engine(world.log, world.codec, world.store, [renamed])
+        await engine.open()
+        (status,) = await engine.status()
+        assert "keep the name journal" in str(status.error)
+        steering = Steering(world.log, world.codec, [engine])
+        assert (await steering.rewind("renamed", 3)).position == 3
+        await world.append(Noted("d"))
+        await engine.open()
+        await engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "abcd")]
+        (verdict,) = await verify(world.log, world.codec, world.store, [renamed])
+        assert (verdict.ok, verdict.count) == (True, 4)
+
+
 # --- planted bugs ---------------------------------------------------------------------------------
 
 
@@ -710,7 +791,7 @@ async def test_a_retry_that_is_applied_twice_is_found(monkeypatch: pytest.Monkey
 
 
 async def test_nothing_waits_for_events_that_the_log_has_lost() -> None:
-    """A checkpoint beyond the head: retries and rewinds say so; back to 0 needs nothing of it."""
+    """A checkpoint beyond the head: retries say so; back to 0 needs nothing of it."""
     faults = Faults("key", {1})
     events = [Moved("a", "b", n) for n in range(3)]
     async with World([faults.projection(), journals()]) as world:
@@ -721,9 +802,6 @@ async def test_nothing_waits_for_events_that_the_log_has_lost() -> None:
         async with asyncio.timeout(60):
             with pytest.raises(ForeignCheckpoint, match="beyond the head"):
                 await parked_of(world).retry()
-            for to in (2, datetime.now(UTC)):
-                with pytest.raises(ForeignCheckpoint, match="beyond the head"):
-                    await control_of(world).rewind("journal", to)
         for name in ("trail", "journal"):
             assert (await control_of(world).rewind(name)).position == 0
         await world.engine.open()

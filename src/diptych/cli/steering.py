@@ -69,16 +69,16 @@ def rewind(
 
     A fold always goes back to position 0, whatever `--to` says: its rows depend on all their
     events, so they are deleted and folded anew from the first; queries answer meanwhile from what
-    is there. The rows of a handler stay; it handles again the events behind the position of `--to`.
-    Skips behind it are forgotten.
+    is there. The rows of a handler stay; it handles again the events behind the position of `--to`,
+    with all that it does elsewhere (a mail, a request). Skips behind it are forgotten.
     """
     target = _target(to)
     if _is_fold(options, name):
         what = f"put {name} back to position 0, whatever --to says: {ANEW}"
         then = f": {ANEW}"
     else:
-        what = f"put {name} back to {to}: its rows stay, and the events behind are handled again"
-        then = ": the events behind are handled again"
+        then = ": its rows stay, and the events behind are handled again"
+        what = f"put {name} back to {to}{then}, with all that it does elsewhere (a mail, a request)"
     if not sure([what], yes=yes):
         return NO
     done = work(options, lambda running: running.steering.rewind(name, target))

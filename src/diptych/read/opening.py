@@ -7,13 +7,13 @@ its checkpoint are those of another one, or what it has applied itself is no lon
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from msgspec import structs
 
 from diptych.errors import ForeignCheckpoint, NoViews, ViewLost
 from diptych.read.port import Checkpoint, Kept, Version, definition_of
-
-if TYPE_CHECKING:
-    from diptych.read.projections import Projection
+from diptych.read.projections import Keyed, Projection
 
 
 def unclaimed(
@@ -95,6 +95,13 @@ def owners_of(one: Projection, noted: Sequence[Version]) -> list[Version]:
     ]
 
 
+def leaving(one: Projection, noted: Sequence[Version], row: Version) -> Version:
+    """Return a version that is to be dropped, without the tables that a handler takes over."""
+    taken: set[str] = set() if isinstance(one, Keyed) else tables_of(one, noted)
+    kept = {plain: name for plain, name in row.tables.items() if name not in taken}
+    return structs.replace(row, tables=kept)
+
+
 def unclaimed_rows(one: Projection, noted: Sequence[Version]) -> ForeignCheckpoint:
     """Return the error of a projection that has no checkpoint, while its tables hold rows."""
     owners = ", ".join(sorted({row.projection for row in owners_of(one, noted)}))
@@ -102,14 +109,23 @@ def unclaimed_rows(one: Projection, noted: Sequence[Version]) -> ForeignCheckpoi
     if owners:
         whose = f"they are those of {owners}"
         keep = f"keep the name {owners}; or give the view another table=...; or "
+    if isinstance(one, Keyed):
+        remedy = (
+            "The log is not folded again into such rows, as everything in them would count twice: "
+            f"{keep}have the table emptied and built anew from the log, by `diptych projections "
+            f"rewind {one.title}`"
+        )
+    else:
+        remedy = (
+            f"Nothing is handled again by itself: {keep}`diptych projections rewind {one.title} "
+            "--to POSITION` has it go on behind that position; its rows stay"
+        )
     return ForeignCheckpoint(
-        f"The projection has no checkpoint, but its table holds rows: {whose}. The log is not "
-        f"folded again into such rows, as everything in them would count twice: {keep}have the "
-        f"table emptied and built anew from the log, by `diptych projections rewind {one.title}`",
+        f"The projection has no checkpoint, but its table holds rows: {whose}. {remedy}",
         projection=one.title,
         table=", ".join(sorted(tables_of(one, noted))),
         rows_of=owners or "unknown",
     )
 
 
-__all__ = ["owners_of", "require_tables", "unclaimed", "unclaimed_rows"]
+__all__ = ["leaving", "owners_of", "require_tables", "unclaimed", "unclaimed_rows"]

@@ -267,7 +267,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
     anew = (
         "`diptych projections rewind` has it begin anew with this log: a fold's rows are emptied, "
-        "a handler's stay"
+        "a handler's stay, and --to POSITION spares it what it has handled"
     )
     remedy = f"connect the log it belongs to; or, {anew}"
     if checkpoint.log != log.identity:

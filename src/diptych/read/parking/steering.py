@@ -10,13 +10,13 @@ from typing import Final
 from msgspec import Struct, structs
 
 from diptych.codec import Codec, metadata_of, time_of
-from diptych.errors import Invalid
-from diptych.log import Log
+from diptych.errors import ForeignCheckpoint, Invalid
+from diptych.log import Log, StoredEvent
 from diptych.read.following.engine import Engine
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.desk import Pause
 from diptych.read.parking.excused import excuse
-from diptych.read.port import BLOCK_SHIFT, Checkpoint, Tally, pack
+from diptych.read.port import BLOCK_SHIFT, Change, Checkpoint, Tally, pack
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proving.audit import Audit, Reader
 from diptych.read.proving.proof import total_of
@@ -76,12 +76,11 @@ class Steering:
         first event; queries answer meanwhile from what is there, as of where it stands. A handler:
         its rows stay, and the events behind ``to`` are handled again. Skipped events behind it are
         forgotten. Workers take it up within seconds. One that is refused, as it stands in another
-        log or where this one has lost its events, goes on with this log, from position 0. Raises
-        ``Invalid``; ``ForeignCheckpoint`` for such a handler that is to go back elsewhere.
+        log or where this one has lost its events, goes on with this log: a handler behind ``to``,
+        any position of the log, what lies before being taken as handled. Raises ``Invalid``.
 
         One that is refused, having no checkpoint while its tables hold rows, becomes the owner of
-        these tables, a handler too: they are emptied, and other projections that kept rows in them
-        are dropped.
+        these tables: other projections that kept rows in them are dropped.
         """
         engine, one = await self._of(projection)
         spans = (await engine.store.checkpoints()).get(one.name, [])
@@ -94,18 +93,60 @@ class Steering:
         )
         if not spans:
             await engine.versions.own_tables(one)
-        if isinstance(one, Keyed) or not spans:
+        if isinstance(one, Keyed):
             await engine.store.desk.rewind(start, Tally(), one.views)
             return Rewound(one.name, before, 0)
-        if to != 0:  # else nothing is asked of the log
-            await refuse_foreign_spans(one.name, spans, self._log)
-        position = await self._position(to, before)
+        refused = await self._is_refused(one, spans)
+        most = await self._log.head() if refused else before
+        position = await self._position(to, most)
+        if not refused:
+            await self._require_known(one, spans)
         if position == 0:
             await engine.store.desk.rewind(start, Tally(), ())
         else:
-            checkpoint, block = await self._proved(engine, one, start, position)
-            await engine.store.desk.rewind(checkpoint, block, ())
+            checkpoint, blocks = await self._proved(engine, one, start, position)
+            number = position >> BLOCK_SHIFT
+            await engine.store.desk.rewind(checkpoint, blocks.pop(number, Tally()), ())
+            await self._put_blocks(engine, one, blocks, number)
         return Rewound(one.name, before, position)
+
+    async def _is_refused(self, one: Projection, spans: Sequence[Checkpoint]) -> bool:
+        """Whether a handler's checkpoint says nothing of this log."""
+        try:
+            await refuse_foreign_spans(one.name, spans, self._log)
+        except ForeignCheckpoint:
+            return True
+        return False
+
+    async def _require_known(self, one: Projection, spans: Sequence[Checkpoint]) -> None:
+        """Raise ``Invalid`` where a handler has handled events that are not known any more.
+
+        What is put back is counted anew, without them: known again, they would pass for not
+        handled, and be handled a second time.
+        """
+        audit = Audit(one, self._codec, spans)
+        await self._count([audit], max(audit.reach))
+        if audit.unknown and sum(span.count for span in spans) > total_of(audit.slices).count:
+            raise Invalid(
+                "The handler has handled events that this program does not know; put back, it "
+                "would forget that, and handle them again once they are known. If a class was "
+                'renamed, give it the name they are stored under, by stored_as="…"',
+                field="projection",
+                rule="one whose program knows what it has handled",
+                got=one.title,
+                unknown=", ".join(f"{name}: {n}" for name, n in sorted(audit.unknown.items())),
+            )
+
+    async def _count(self, audits: Sequence[Audit], until: int) -> None:
+        """Count what a log holds up to a position."""
+        reader, after = Reader(self._codec, audits), 0
+        while after < until:
+            page = await self._log.read(after=after, until=until, limit=PAGE)
+            if page.upto <= after:
+                break
+            after = page.upto
+            for _ in reader.take(page.events):
+                await asyncio.sleep(0)
 
     async def _position(self, to: int | datetime, most: int) -> int:
         if isinstance(to, datetime):
@@ -126,35 +167,56 @@ class Steering:
         low, high = 0, most
         while low < high:
             middle = (low + high + 1) // 2
-            page = await self._log.read(after=middle - 1, until=middle, limit=1)
-            if metadata_of(page.events[0]).time <= time:
+            if metadata_of(await self._event(middle)).time <= time:
                 low = middle
             else:
                 high = middle - 1
         return low
 
+    async def _event(self, position: int) -> StoredEvent:
+        page = await self._log.read(after=position - 1, until=position, limit=1)
+        if not page.events:
+            raise Invalid(
+                "The log has no event at that position: somebody has deleted it",
+                field="to",
+                rule="the position of an event",
+                got=position,
+            )
+        return page.events[0]
+
     async def _proved(
         self, engine: Engine, one: Projection, start: Checkpoint, position: int
-    ) -> tuple[Checkpoint, Tally]:
-        """Return a handler's checkpoint at a position, with count and digest from the log."""
-        page = await self._log.read(after=position - 1, until=position, limit=1)
-        event = page.events[0]
+    ) -> tuple[Checkpoint, dict[int, Tally]]:
+        """Return a handler's checkpoint at a position, its sums and blocks made from the log."""
+        event = await self._event(position)
         at = structs.replace(start, position=position, event_id=event.id, time=time_of(event))
         audit = Audit(one, self._codec, [at])
-        reader = Reader(self._codec, [audit])
-        after = 0
-        while after < position:
-            page = await self._log.read(after=after, until=position, limit=PAGE)
-            after = page.upto
-            for _ in reader.take(page.events):
-                await asyncio.sleep(0)
-        await excuse(self._log, audit, await engine.store.desk.parked(one.name))
+        await self._count([audit], position)
+        parked = await engine.store.desk.parked(one.name)
+        # What it has stood before, refused since, is now spared.
+        await excuse(self._log, audit, [row for row in parked if row.state == "skipped"])
         total = total_of(audit.slices)
-        block = audit.blocks.get(position >> BLOCK_SHIFT, Tally())
         return (
             structs.replace(at, count=total.count, digest=total.digest, tallies=pack(audit.slices)),
-            block,
+            audit.blocks,
         )
+
+    async def _put_blocks(
+        self, engine: Engine, one: Projection, blocks: dict[int, Tally], end: int
+    ) -> None:
+        """Put right the tallies of the blocks before one: they may be those of another log."""
+        nothing = Tally()
+        while True:
+            (span, *_), there = await engine.store.proof(one.name)
+            wrong = {
+                number: blocks.get(number, nothing)
+                for number in blocks.keys() | there.keys()
+                if number < end and there.get(number, nothing) != blocks.get(number, nothing)
+            }
+            after = structs.replace(span, revision=span.revision + 1)
+            if not wrong or (await engine.store.apply([Change(span, after, wrong)]))[0]:
+                return
+            await asyncio.sleep(0.01)  # a worker has gone on already
 
     async def _of(self, projection: str) -> tuple[Engine, Projection]:
         engine = next((e for e in self._engines if projection in e.projections), None)

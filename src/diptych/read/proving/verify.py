@@ -280,7 +280,11 @@ class _Look:
             unresolved=unresolved,
             gaps=self.gaps,
             reason=reason,
-            remedy=mending(self.audit.projection, self.spans, log, gaps=bool(self.gaps))
+            remedy=mending(
+                *(self.audit.projection, self.spans, log),
+                gaps=bool(self.gaps),
+                unknown=self.audit.unknown,
+            )
             if reason
             else "",
             parked=self.audit.parked,

@@ -20,7 +20,7 @@ from msgspec import structs
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
-from diptych.read.opening import owners_of
+from diptych.read.opening import leaving, owners_of
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.versioning.carrying import carry_skips
@@ -355,11 +355,12 @@ class Versions:
         return done
 
     async def own_tables(self, one: Projection) -> None:
-        """Drop all other projections that keep rows in the tables of one; there are new ones."""
+        """Drop other projections that keep rows in the tables of one; a handler takes them over."""
         if (mine := self.mine(one.title)) is not None:
             self._know(await self.store.claim([mine]))
-        if others := owners_of(one, await self.store.versions()):
-            await self.store.turn([Turn(row, _in(row, "dropped")) for row in others])
+        if others := owners_of(one, noted := await self.store.versions()):
+            dropped = [_in(leaving(one, noted, row), "dropped") for row in others]
+            await self.store.turn(list(map(Turn, others, dropped)))
             await self.refresh()
         await self._open_known(create=True)
 
