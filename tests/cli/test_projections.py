@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,11 @@ def change(cli: Cli, old: str, new: str) -> None:
 def pieces(cli: Cli) -> list[int]:
     rows = cli("ask", "OrdersOf", "customer=ann", "--json").json["value"]
     return [row["pieces"] for row in rows]
+
+
+def sql(statement: str) -> None:
+    with closing(sqlite3.connect("shop.db")) as database, database:
+        database.execute(statement)
 
 
 def listed(cli: Cli) -> dict[str, str]:
@@ -177,3 +184,24 @@ def test_a_renamed_projection_is_refused_and_rewound(cli: Cli) -> None:
     assert pieces(cli) == [0]
     assert cli("verify").status == 0
     assert cli("verify", "--rows").status == 0
+
+
+def test_the_remedy_for_rows_of_other_code_says_whose_it_is(changed: Cli) -> None:
+    """Run by this program, a rewind puts back its own version, and says so before and after."""
+    assert changed("projections", "rebuild", "--no-cutover").status == 0
+    there = listed(changed)
+    sql("UPDATE diptych_blocks SET count = count + 1 WHERE projection = 'summary'")
+    live, held = changed("verify", "--json").json["projections"]
+    assert (live["ok"], live["phase"], held["ok"], held["phase"]) == (False, "live", True, "held")
+    assert live["remedy"].startswith(f"with the code of {there['live']}, not with this one's: ")
+    asked = changed("projections", "rewind", "summary")
+    which = f"summary, version {there['held']} (held; live is {there['live']}),"
+    assert which in asked.err
+    done = changed("projections", "rewind", "summary", "--yes")
+    assert which in done.out
+    os.environ["DIPTYCH_APP"] = "cli_shop:app"
+    assert changed("verify", "--json").json["projections"][0]["remedy"].startswith("`diptych")
+    rewound = changed("projections", "rewind", "summary", "--yes", "--json").json["rewound"]
+    assert (rewound["projection"], rewound["version"]) == ("summary", there["live"])
+    assert pieces(changed) == [0, 0]
+    assert changed("verify").status == 0

@@ -70,21 +70,32 @@ def rewind(
     A fold always goes back to position 0, whatever `--to` says: its rows depend on all their
     events, so they are deleted and folded anew from the first; queries answer meanwhile from what
     is there. The rows of a handler stay; it handles again the events behind the position of `--to`,
-    with all that it does elsewhere (a mail, a request). Skips behind it are forgotten.
+    with all that it does elsewhere (a mail, a request). Skips behind it are forgotten. Of several
+    versions it is that of the code at hand.
     """
     target = _target(to)
+    which = name + _other(options, name)
     if _is_fold(options, name):
-        what = f"put {name} back to position 0, whatever --to says: {ANEW}"
+        what = f"put {which} back to position 0, whatever --to says: {ANEW}"
         then = f": {ANEW}"
     else:
         then = ": its rows stay, and the events behind are handled again"
-        what = f"put {name} back to {to}{then}, with all that it does elsewhere (a mail, a request)"
+        what = f"put {which} back to {to}{then}, with all that it does elsewhere (a mail, a request)"
     if not sure([what], yes=yes):
         return NO
     done = work(options, lambda running: running.steering.rewind(name, target))
-    said = f"{name} is put back from {done.before} to {done.position}{then}"
+    said = f"{which} is put back from {done.before} to {done.position}{then}"
     _told(options, {"rewound": done}, said)
     return OK
+
+
+def _other(options: Options, name: str) -> str:
+    """Name the version at hand, where it is not the live one."""
+    found = work(options, lambda running: running.projections.versions())
+    there = [one for one in found if one.projection == name]
+    own = next((one for one in there if one.own and one.state != "live"), None)
+    live = next((one.version for one in there if one.state == "live"), "none")
+    return "" if own is None else f", version {own.version} ({own.state}; live is {live}),"
 
 
 def _is_fold(options: Options, name: str) -> bool:

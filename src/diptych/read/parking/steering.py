@@ -25,11 +25,15 @@ PAGE: Final = 2000
 
 
 class Rewound(Struct, frozen=True):
-    """Where a projection stood, and stands now: a fold at 0, whatever position was asked for."""
+    """Where a projection stood, and stands now: a fold at 0, whatever position was asked for.
+
+    It is the ``version`` that this program keeps, which need not be the live one.
+    """
 
     projection: str
     before: int
     position: int
+    version: str = ""
 
 
 class Steering:
@@ -83,6 +87,13 @@ class Steering:
         these tables: other projections that kept rows in them are dropped.
         """
         engine, one = await self._of(projection)
+        position, before = await self._rewind(engine, one, to)
+        rows = engine.versions.of(one.title)
+        version = next((row.version for row in rows if row.instance == one.name), "")
+        return Rewound(one.title, before, position, version)
+
+    async def _rewind(self, engine: Engine, one: Projection, to: int | datetime) -> tuple[int, int]:
+        """Put back; return where it stands now, and stood before."""
         spans = (await engine.store.checkpoints()).get(one.name, [])
         before = min((span.position for span in spans), default=0)
         start = Checkpoint(
@@ -95,7 +106,7 @@ class Steering:
             await engine.versions.own_tables(one)
         if isinstance(one, Keyed):
             await engine.store.desk.rewind(start, Tally(), one.views)
-            return Rewound(one.name, before, 0)
+            return 0, before
         refused = await self._is_refused(one, spans)
         most = await self._log.head() if refused else before
         position = await self._position(to, most)
@@ -108,7 +119,7 @@ class Steering:
             number = position >> BLOCK_SHIFT
             await engine.store.desk.rewind(checkpoint, blocks.pop(number, Tally()), ())
             await self._put_blocks(engine, one, blocks, number)
-        return Rewound(one.name, before, position)
+        return position, before
 
     async def _is_refused(self, one: Projection, spans: Sequence[Checkpoint]) -> bool:
         """Whether a handler's checkpoint says nothing of this log."""

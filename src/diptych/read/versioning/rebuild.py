@@ -254,9 +254,12 @@ class Builder:
             engine.log, engine.codec, engine.store, [one for one, _ in looked], since=since
         )
         for (one, row), verdict in zip(looked, found, strict=True):
-            verdicts[one.title].append(
-                structs.replace(verdict, projection=one.title, version=row.version, phase=row.state)
-            )
+            remedy = verdict.remedy
+            if remedy and not verdict.gaps and row != versions.mine(one.title):
+                # Here it would be done to this program's own version.
+                remedy = f"with the code of {row.version}, not with this one's: {remedy}"
+            about = {"version": row.version, "phase": row.state, "remedy": remedy}
+            verdicts[one.title].append(structs.replace(verdict, projection=one.title, **about))
         return verdicts
 
     async def verify_rows(self, names: Sequence[str], *, sample: float) -> dict[str, RowVerdict]:
