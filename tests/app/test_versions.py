@@ -433,6 +433,21 @@ async def test_inline_projections_go_on_in_place(url: str) -> None:
         assert found["b9"] == 9
 
 
+async def test_an_inline_projection_is_put_back_beside_the_process_that_appends(url: str) -> None:
+    one = bank.v1(inline=True)
+    async with opened(one, url) as running:
+        await pay(running, 0, 10)
+        two = bank.v1(inline=True)
+        async with opened(two, url, create="nothing", projections=False) as other:
+            done = await other.steering.rewind("accounts")
+            assert (done.before, done.position) == (10, 0)
+            assert await balances(other, two) == expected(10)
+        await pay(running, 10, 20)
+        assert await balances(running, one) == expected(20)
+        (verdict,) = await running.verify()
+        assert (verdict.ok, verdict.position) == (True, 20)
+
+
 # --- while people use it --------------------------------------------------------------------------
 
 

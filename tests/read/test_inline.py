@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -17,7 +18,9 @@ from diptych.log import Append, Refused, StoredEvent
 from diptych.logs.sqlite import SqliteLog, read_inside
 from diptych.read.following.engine import Engine
 from diptych.read.following.inline import Inline
+from diptych.read.parking.steering import Steering
 from diptych.read.projections import Keyed, fold_events, projection
+from diptych.read.proving.rowcheck import verify_rows
 from diptych.read.proving.verify import verify
 from diptych.read.select import select
 from diptych.read.stores.sqlite import SqliteViews
@@ -198,3 +201,48 @@ async def test_inline_and_async_projections_live_side_by_side(tmp_path: Path) ->
         await app.engine.catch_up()
         await app.engine.stop()
         await app.check()
+
+
+async def test_rows_changed_by_hand_are_made_anew_while_commands_come(tmp_path: Path) -> None:
+    """As the finding's remedy says."""
+    async with shared(tmp_path / "a.db", inline_orders(), inline_accounts()) as app:
+        for n in range(30):
+            await append(app.log, *placed(n), Moved("a", f"k{n % 3}", n))
+        with sqlite3.connect(tmp_path / "a.db") as database:
+            where = "WHERE \"order\" IN ('o1', 'o2')"
+            database.execute(f"UPDATE \"order\" SET customer = 'eve' {where}")
+        database.close()
+        steering = Steering(app.log, app.codec, [app.engine])
+        found = await verify_rows(app.log, app.codec, app.store, app.projections[0])
+        assert (found.differing, "rewind order`" in found.remedy) == (2, True)
+
+        async def more() -> None:
+            for n in range(30, 60):
+                await append(app.log, *placed(n))
+
+        done, _ = await asyncio.gather(steering.rewind("order"), more())
+        assert (done.position, done.before >= 60) == (0, True)
+        await app.engine.catch_up()
+        await app.check()
+        assert (await verify_rows(app.log, app.codec, app.store, app.projections[0])).ok
+
+
+async def test_an_inline_projection_whose_fold_fails_is_not_put_back(tmp_path: Path) -> None:
+    """Every command would be refused."""
+
+    def picky(row: Order | None, event: Placed) -> Order | None:
+        if event.order == "o3":
+            raise ValueError("no")
+        return order(row, event)
+
+    path = tmp_path / "a.db"
+    async with shared(path, inline_orders()) as app:
+        await append(app.log, *placed(*range(9)))
+    async with shared(path, projection(picky, Order, name="order", inline=True)) as app:
+        before = await app.store.checkpoints()
+        with pytest.raises(ProjectionFailed, match="fails on an event") as told:
+            await Steering(app.log, app.codec, [app.engine]).rewind("order")
+        assert told.value.facts["position"] == 4
+        assert await app.store.checkpoints() == before
+        await append(app.log, *placed(9))
+        assert (await app.store.get(Order, "o9")).rows

@@ -147,7 +147,7 @@ class Engine:
         """
         head = await self.log.head()
         await self.doubt()
-        await self._refresh_inline(force=True)
+        await self.refresh_inline(force=True)
         for follower in self.spans:
             if follower.state in ("failed", "paused") and not self.running:
                 follower.state = "running"
@@ -161,7 +161,7 @@ class Engine:
                     if isinstance(follower.error, LogUnusable):
                         raise follower.error
                 await self.wait_for({f.name for f in able}, head, time.monotonic() + 1.0)
-                await self._refresh_inline(force=True)
+                await self.refresh_inline(force=True)
                 continue
             now = time.monotonic()
             able = [f for f in able if f.state != "standby" or f.retry_at <= now]
@@ -439,7 +439,7 @@ class Engine:
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)
         timeout = min(timeout, self.pace.wait(now))
-        await self._refresh_inline()
+        await self.refresh_inline()
         if not able:
             await self._hurried(timeout)
             return
@@ -462,7 +462,7 @@ class Engine:
                 await self._hurry.wait()
         self._hurry.clear()
 
-    async def _refresh_inline(self, *, force: bool = False) -> None:
+    async def refresh_inline(self, *, force: bool = False) -> None:
         """Look where inline projections are: they move in the appends' own transactions."""
         inline = [f for f in self.spans if f.projection.inline and f.state != "refused"]
         now = time.monotonic()

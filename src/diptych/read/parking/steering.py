@@ -61,6 +61,13 @@ class Steering:
         projection too: its rows are part of the append.
         """
         engine, one = await self._of(projection)
+        if one.inline:
+            raise Invalid(
+                "An inline projection is part of the append: it is not paused",
+                field="projection",
+                rule="one that is not inline",
+                got=projection,
+            )
         for field, given in (("actor", actor), ("why", why)):
             if not given.strip():
                 raise Invalid("A pause is kept with who did it and why", field=field, rule="a text")
@@ -85,12 +92,36 @@ class Steering:
 
         One that is refused, having no checkpoint while its tables hold rows, becomes the owner of
         these tables: other projections that kept rows in them are dropped.
+
+        An inline one is folded anew at once, and by the next append, whichever is first; where its
+        fold fails on an event nothing is done, and that is raised: ``ProjectionFailed``.
         """
         engine, one = await self._of(projection)
-        position, before = await self._rewind(engine, one, to)
+        if isinstance(one, Keyed) and one.inline:
+            position, before = await self._rewind_inline(engine, one)
+        else:
+            position, before = await self._rewind(engine, one, to)
         rows = engine.versions.of(one.title)
         version = next((row.version for row in rows if row.instance == one.name), "")
         return Rewound(one.title, before, position, version)
+
+    async def _rewind_inline(self, engine: Engine, one: Keyed) -> tuple[int, int]:
+        """Put back, and have all folded anew before this returns."""
+        from diptych.read.proving.rowcheck import require_foldable
+
+        # An append parks nothing: with a fold that fails, every command would be refused.
+        await require_foldable(self._log, self._codec, engine.store, one)
+        position, before = await self._rewind(engine, one, 0)
+        head = await self._log.head()
+        await engine.doubt()
+        while True:
+            await engine.refresh_inline(force=True)
+            followers = engine.spans.of(one.name)
+            for follower in followers:
+                if follower.state in ("failed", "refused") and follower.error is not None:
+                    raise follower.error
+            if all(follower.checkpoint.position >= head for follower in followers):
+                return position, before
 
     async def _rewind(self, engine: Engine, one: Projection, to: int | datetime) -> tuple[int, int]:
         """Put back; return where it stands now, and stood before."""
@@ -237,14 +268,6 @@ class Steering:
                 "There is no such projection",
                 field="projection",
                 rule="one of " + (", ".join(known) or "none"),
-                got=projection,
-            )
-        one = engine.projections[projection]
-        if one.inline:
-            raise Invalid(
-                "An inline projection is part of the append: it is neither paused nor put back",
-                field="projection",
-                rule="one that is not inline",
                 got=projection,
             )
         return engine, await engine.versions.tend(projection)

@@ -23,7 +23,7 @@ def mending(
     """
     if gaps:
         return "restore the log from a backup: nothing else knows what was there"
-    if one.inline or not spans or any(span.log != log.identity for span in spans):
+    if not spans or any(span.log != log.identity for span in spans):
         return ""
     if unknown:
         # What was applied of them cannot be compared, and a rewind would forget that it was.

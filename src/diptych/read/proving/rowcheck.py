@@ -106,10 +106,8 @@ async def verify_rows(
             remedy=mending(one, spans, log),
         )
     check = _Check(log, codec, store, one, sample)
-    rows = await check.count()
-    parts = max(1, -(-int(rows * sample) // MOST_ROWS))
-    for part in range(parts):
-        await check.compare(part, parts)
+    for part in await check.parts():
+        await check.compare(part)
     faults = check.faults
     columns: dict[str, int] = {}
     for fault in faults:
@@ -128,6 +126,13 @@ async def verify_rows(
         reason=_reason(faults, check.unsettled, columns),
         remedy=mending(one, spans, log) if faults else "",
     )
+
+
+async def require_foldable(log: Log, codec: Codec, store: ViewStore, one: Keyed) -> None:
+    """Fold a projection's events aside; ``ProjectionFailed`` where it fails on one."""
+    check = _Check(log, codec, store, one, 1.0)
+    for part in await check.parts():
+        await check.fold(part)
 
 
 def _reason(faults: Sequence[RowFault], unsettled: Sequence[Any], columns: dict[str, int]) -> str:
@@ -171,13 +176,26 @@ class _Check:
         found = await self._store.rows(select_any(func.count()).select_from(table))
         return int(found.rows[0][0])
 
-    async def compare(self, part: int, parts: int) -> None:
+    async def parts(self) -> list[Callable[[Any], bool]]:
+        """Return tests of keys: each is true of a part of those that are looked at."""
+        parts = max(1, -(-(await self.count() * self._most // _SHARES) // MOST_ROWS))
+
+        def of(part: int) -> Callable[[Any], bool]:
+            def mine(key: Any) -> bool:
+                number = hash_key(key)
+                return number % _SHARES < self._most and (number >> 32) % parts == part
+
+            return mine
+
+        return [of(part) for part in range(parts)]
+
+    async def fold(self, mine: Callable[[Any], bool]) -> None:
+        """Fold one part of the keys aside, up to the head of the log, and compare nothing."""
+        slices = self._one.slices
+        await self._fold({}, mine, [0] * slices, [await self._log.head()] * slices)
+
+    async def compare(self, mine: Callable[[Any], bool]) -> None:
         """Compare the rows of one part of the keys."""
-
-        def mine(key: Any) -> bool:
-            number = hash_key(key)
-            return number % _SHARES < self._most and (number >> 32) % parts == part
-
         reach = _Reach(await self._spans())
         self._aside = Aside(await self._store.desk.parked(self._one.name))
         expected: dict[Any, Any] = {}
