@@ -205,3 +205,35 @@ def test_the_remedy_for_rows_of_other_code_says_whose_it_is(changed: Cli) -> Non
     assert (rewound["projection"], rewound["version"]) == ("summary", there["live"])
     assert pieces(changed) == [0, 0]
     assert changed("verify").status == 0
+
+
+def test_while_it_is_paused_nobody_switches_to_another_version(changed: Cli) -> None:
+    """Whoever has deployed it; and what is paused, and goes on, are all versions that there are."""
+    (live,) = listed(changed).values()
+    os.environ["DIPTYCH_APP"] = "cli_shop:app"
+    told = changed("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
+    assert told.out == f"summary is paused: {live} (live)\n"
+    os.environ["DIPTYCH_APP"] = "changed_shop:app"
+    built = changed("projections", "rebuild")
+    assert (built.status, "the projection is paused by ada" in built.out) == (1, True)
+    assert (listed(changed)["live"], pieces(changed)) == (live, [0, 0])
+    held = listed(changed)["held"]
+    for seen in (changed("status"), changed("projections", "plan")):
+        assert "the projection is paused by ada" in seen.out
+    for words in (["cutover"], ["cutover", "--force"]):
+        refused = changed("projections", *words, "summary", "--yes", "--json")
+        assert refused.error["code"] == "projection-paused"
+    resumed = changed("projections", "resume", "summary")
+    assert resumed.status == 0
+    assert f"{live} (live)" in resumed.out
+    assert f"{held} (held)" in resumed.out
+    assert changed("projections", "resume", "summary").status == 1
+    assert changed("projections", "cutover", "summary", "--yes").status == 0
+    assert pieces(changed) == [1, 1]
+    changed("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
+    refused = changed("projections", "rollback", "summary", "--yes", "--json")
+    assert refused.error["code"] == "projection-paused"
+    os.environ["DIPTYCH_APP"] = "cli_shop:app"
+    shown = changed("status", "--json").json["projections"]
+    assert [one["state"] for one in shown] == ["paused", "paused"]
+    assert changed("projections", "resume", "summary").status == 0

@@ -39,17 +39,21 @@ def pause(
 ) -> None:
     """Stop a projection: when this returns, no worker anywhere changes its rows any more.
 
-    It stays so, whatever is restarted, until `resume`. Queries answer from what is there.
+    It stays so, whatever is restarted, until `resume`. Queries answer from what is there. All
+    versions that are kept stop; one that is deployed meanwhile is built beside, and held.
     """
     who = login(actor)
     done = work(options, lambda running: running.steering.pause(name, actor=who, why=why))
-    _told(options, {"paused": done}, f"{name} is paused")
+    _told(options, {"paused": done}, f"{name} is paused: {_kept(options, name)}")
 
 
 def resume(name: Name, /, *, options: Given) -> int:
-    """Let a projection go on; workers take it up within a second. Status 1: it was not paused."""
+    """Let a projection go on; workers take it up within a second. Status 1: it was not paused.
+
+    All versions that are kept go on. One that was held meanwhile waits for `cutover`.
+    """
     done = work(options, lambda running: running.steering.resume(name))
-    said = f"{name} goes on" if done else f"{name} was not paused"
+    said = f"{name} goes on: {_kept(options, name)}" if done else f"{name} was not paused"
     _told(options, {"resumed": done}, said)
     return OK if done else NO
 
@@ -80,13 +84,20 @@ def rewind(
         then = f": {ANEW}"
     else:
         then = ": its rows stay, and the events behind are handled again"
-        what = f"put {which} back to {to}{then}, with all that it does elsewhere (a mail, a request)"
+        elsewhere = "with all that it does elsewhere (a mail, a request)"
+        what = f"put {which} back to {to}{then}, {elsewhere}"
     if not sure([what], yes=yes):
         return NO
     done = work(options, lambda running: running.steering.rewind(name, target))
     said = f"{which} is put back from {done.before} to {done.position}{then}"
     _told(options, {"rewound": done}, said)
     return OK
+
+
+def _kept(options: Options, name: str) -> str:
+    """Name the versions that are kept."""
+    found = work(options, lambda running: running.projections.versions())
+    return ", ".join(f"{one.version} ({one.state})" for one in found if one.projection == name)
 
 
 def _other(options: Options, name: str) -> str:

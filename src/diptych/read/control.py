@@ -10,11 +10,12 @@ from typing import Final, Literal
 
 from msgspec import Struct, structs
 
-from diptych.errors import Invalid
+from diptych.errors import Invalid, ProjectionPaused
 from diptych.read.following.engine import Engine
+from diptych.read.following.follower import STOPPED
 from diptych.read.port import Difference, State, Version, definition_of
 from diptych.read.projections import Handler, Projection
-from diptych.read.versioning.objections import refusals
+from diptych.read.versioning.objections import pause_of, refusals
 from diptych.read.versioning.rebuild import Builder, Progress
 from diptych.read.versioning.version import differences, kept_in_place
 from diptych.read.versioning.versions import BUILT, parts_in
@@ -244,7 +245,8 @@ class Projections:
 
         Under load it may take a moment to catch up. Raises ``Invalid`` where it is not there, live
         already, or has not caught up within ten seconds; and, unless ``force``, where it has parked
-        keys that the live version has applied, or does not know events that it does.
+        keys that the live version has applied, or does not know events that it does. Raises
+        ``ProjectionPaused``.
         """
         [(builder, _)] = await self._chosen([name])
         versions = builder.engine.versions
@@ -260,7 +262,9 @@ class Projections:
                 state=state,
             )
         deadline = time.monotonic() + CUTOVER_SECONDS
+        await _require_going(builder, name)
         while not await builder.finish([name], force=force):
+            await _require_going(builder, name)
             if not force and (why := await builder.hold(name)):
                 raise Invalid(
                     "The version lacks what the live one has, and would take it from everybody who "
@@ -288,7 +292,7 @@ class Projections:
         """Switch back at once to the version that was live before, in one transaction.
 
         It is as current as the workers with its code have kept it: ``lag`` tells. Raises
-        ``Invalid`` where there is none.
+        ``Invalid`` where there is none, and ``ProjectionPaused``.
         """
         [(builder, _)] = await self._chosen([name])
         versions = builder.engine.versions
@@ -300,6 +304,7 @@ class Projections:
                 rule="a version that was live before",
                 projection=name,
             )
+        await _require_going(builder, name)
         lag = await _lag(builder, before)
         done = False
         deadline = time.monotonic() + LEVEL_SECONDS
@@ -431,11 +436,22 @@ def _require_beside(one: Projection) -> None:
     )
 
 
+async def _require_going(builder: Builder, name: str) -> None:
+    if (pause := await pause_of(builder.engine.versions, name)) is not None:
+        raise ProjectionPaused(
+            "The projection is paused, so nobody switches to another version; resume it first",
+            projection=name,
+            by=pause.actor,
+            since=pause.since.isoformat(timespec="seconds"),
+            why=pause.why,
+        )
+
+
 def _require_folded(engine: Engine, names: Iterable[str]) -> None:
     """Raise the error of a projection that cannot go on."""
     for name in names:
         for follower in engine.spans.of(name):
-            if follower.state in ("failed", "refused") and follower.error is not None:
+            if follower.state in STOPPED and follower.error is not None:
                 raise follower.error
 
 

@@ -20,6 +20,7 @@ from diptych.read.port import BLOCK_SHIFT, Change, Checkpoint, Tally, pack
 from diptych.read.projections import Keyed, Projection
 from diptych.read.proving.audit import Audit, Reader
 from diptych.read.proving.proof import total_of
+from diptych.read.versioning.objections import pause_of
 
 PAGE: Final = 2000
 
@@ -48,20 +49,22 @@ class Steering:
         """Return the projections that are paused."""
         found: dict[str, Pause] = {}
         for engine in self._engines:
-            pauses = await engine.store.desk.pauses()
-            for one in engine.versions.tended:
-                if one.name in pauses:
-                    found[one.title] = pauses[one.name]
+            await engine.versions.refresh()
+            for name in engine.projections:
+                if (pause := await pause_of(engine.versions, name)) is not None:
+                    found[name] = pause
         return found
 
     async def pause(self, projection: str, *, actor: str, why: str) -> Pause:
         """Stop a projection. When this returns, no worker changes its rows any more.
 
-        It is kept with who did it and why, until `resume`. Raises ``Invalid``, for an inline
-        projection too: its rows are part of the append.
+        Not those of any version that is kept, whichever this program has; and nobody switches to
+        another one, which may be built meanwhile and is held. It is kept with who did it and why,
+        until `resume`. Raises ``Invalid``, for an inline projection too: its rows are part of the
+        append.
         """
-        engine, one = await self._of(projection)
-        if one.inline:
+        engine = self._engine(projection)
+        if engine.projections[projection].inline:
             raise Invalid(
                 "An inline projection is part of the append: it is not paused",
                 field="projection",
@@ -71,14 +74,24 @@ class Steering:
         for field, given in (("actor", actor), ("why", why)):
             if not given.strip():
                 raise Invalid("A pause is kept with who did it and why", field=field, rule="a text")
-        pause = Pause(one.name, datetime.now(UTC), actor, why)
-        await engine.store.desk.pause(pause)
+        pause = Pause(projection, datetime.now(UTC), actor, why)
+        for instance in await self._instances(engine, projection):
+            await engine.store.desk.pause(structs.replace(pause, projection=instance))
         return pause
 
     async def resume(self, projection: str) -> bool:
         """Let a projection go on, within a second; False where it was not paused."""
-        engine, one = await self._of(projection)
-        return await engine.store.desk.resume(one.name)
+        engine = self._engine(projection)
+        instances = await self._instances(engine, projection)
+        # The live one last: while it is paused nobody switches.
+        return any([await engine.store.desk.resume(one) for one in reversed(instances)])
+
+    async def _instances(self, engine: Engine, projection: str) -> list[str]:
+        """Return the instances of all versions that are kept, the live one first."""
+        await engine.versions.refresh()
+        kept = [row for row in engine.versions.of(projection) if row.state != "dropped"]
+        kept.sort(key=lambda row: row.state != "live")
+        return [row.instance for row in kept] or [(await self._of(projection))[1].name]
 
     async def rewind(self, projection: str, to: int | datetime = 0) -> Rewound:
         """Put a projection back to a position, or to the last event before a time.
@@ -261,6 +274,10 @@ class Steering:
             await asyncio.sleep(0.01)  # a worker has gone on already
 
     async def _of(self, projection: str) -> tuple[Engine, Projection]:
+        engine = self._engine(projection)
+        return engine, await engine.versions.tend(projection)
+
+    def _engine(self, projection: str) -> Engine:
         engine = next((e for e in self._engines if projection in e.projections), None)
         if engine is None:
             known = [name for e in self._engines for name in e.projections]
@@ -270,4 +287,4 @@ class Steering:
                 rule="one of " + (", ".join(known) or "none"),
                 got=projection,
             )
-        return engine, await engine.versions.tend(projection)
+        return engine

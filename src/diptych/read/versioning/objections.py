@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from diptych.errors import DefinitionError, NoViews, ViewLost
 from diptych.read.parking.desk import NO_KEY
-from diptych.read.port import Kept, ParkedKey, Version, ViewStore
+from diptych.read.port import Kept, ParkedKey, Pause, Version, ViewStore
 from diptych.read.projections import Projection
-from diptych.read.versioning.versions import parts_in
+from diptych.read.versioning.versions import Versions, parts_in
 
 
 async def objections(store: ViewStore, live: Version, row: Version) -> list[str]:
     """Say what of the live version another one lacks; nothing where it may take its place.
 
-    It has parked keys that are not parked there; has applied what was skipped for good there; or
-    has passed over events of types that its program does not know any more, and the live version
-    does.
+    The projection is paused; or it has parked keys that are not parked there; has applied what was
+    skipped for good there; or has passed over events of types that its program does not know any
+    more, and the live version does.
     """
     said: list[str] = []
+    if (pause := (await store.desk.pauses()).get(live.instance)) is not None:
+        since = pause.since.isoformat(timespec="seconds")
+        said.append(f"the projection is paused by {pause.actor} since {since}: {pause.why}")
     keys = await store.desk.keys()
     parked = _parked(keys.get(row.instance, []))
     there = _parked(keys.get(live.instance, []))
@@ -49,6 +52,13 @@ async def refusals(store: ViewStore, log: str, one: Projection, live: Version) -
     return []
 
 
+async def pause_of(versions: Versions, name: str) -> Pause | None:
+    """Return the pause of a projection: that of its live version, and of all kept beside it."""
+    live = versions.live(name)
+    pauses = await versions.store.desk.pauses()
+    return pauses.get(name if live is None else live.instance)
+
+
 async def _skipped(store: ViewStore, row: Version) -> set[tuple[int, str]]:
     found = await store.desk.parked(row.instance)
     return {(one.position, one.key) for one in found if one.state == "skipped"}
@@ -63,4 +73,4 @@ def _is_worse(key: str, events: int, there: dict[str, int]) -> bool:
     return events > there.get(key, 0) if key == NO_KEY else key not in there
 
 
-__all__ = ["objections", "refusals"]
+__all__ = ["objections", "pause_of", "refusals"]

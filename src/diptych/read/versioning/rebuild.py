@@ -20,7 +20,7 @@ from diptych.errors import Closed, DiptychError, ProjectionFailed
 from diptych.read.following.engine import PAGE, Engine
 from diptych.read.port import Checkpoint, State, Version
 from diptych.read.projections import Keyed, Projection
-from diptych.read.versioning.objections import objections
+from diptych.read.versioning.objections import objections, pause_of
 from diptych.read.versioning.versions import BUILT, kept_of
 
 if TYPE_CHECKING:
@@ -203,6 +203,8 @@ class Builder:
             row = versions.mine(one.title)
             if row is None or row.state not in states:
                 return row is not None and row.state == "live"
+            if await pause_of(versions, one.title) is not None:
+                return False
             if await versions.switch(one.title, row, level=True):
                 return True
             await asyncio.sleep(SWITCH_SECONDS)
