@@ -13,9 +13,18 @@ from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 from sqlalchemy import func
 
-from diptych.errors import ForeignCheckpoint, Invalid, NoViews, ProjectionFailed, Unavailable
+from diptych.errors import (
+    DamagedRow,
+    ForeignCheckpoint,
+    Invalid,
+    NoViews,
+    ProjectionFailed,
+    Unavailable,
+    ViewLost,
+)
 from diptych.logs.memory import MemoryLog
 from diptych.read import beside, rowstore
 from diptych.read.following.fold import RowCache
@@ -24,6 +33,7 @@ from diptych.read.parking.keys import ParkedKeys
 from diptych.read.parking.steering import Steering
 from diptych.read.port import Writes
 from diptych.read.projections import projection
+from diptych.read.proving.rowcheck import verify_rows
 from diptych.read.queries import Queries
 from diptych.read.select import column, select
 from diptych.read.stores import duckdb
@@ -344,8 +354,10 @@ async def test_rows_that_redis_has_lost_are_refused_then_filled_anew(tmp_path: P
             server.kill()
             server.start()
             await world.append(*[Moved("a", "b", 1)] * 10)
-            with pytest.raises(Unavailable, match="rewind"):
+            with pytest.raises(Unavailable, match="diptych work"):
                 await world.engine.catch_up()
+            with pytest.raises(ViewLost, match="diptych work"):
+                await world.engine.open(create=False)
         async with World([accounts()], log=log, path=path) as world:
             await world.engine.catch_up()
             await assert_right(world)
@@ -415,6 +427,51 @@ async def test_a_row_that_cannot_be_kept_parks_its_key() -> None:
         await world.engine.catch_up()
         assert set(await rows_of(world, one)) == {"o1", "o3"}
         assert [key.key for key in (await world.store.desk.keys())["order"]] == ['"o2"']
+
+
+@pytest.mark.parametrize("value", ["garbage", "5 no json", "5 {}", "9 [1]"])
+async def test_a_value_that_somebody_has_overwritten_parks_its_key(value: str) -> None:
+    """It is a damaged row as in SQL: named, held for a rewind, and nothing else waits for it."""
+    one = accounts()
+    async with World([one]) as world:
+        await world.append(Moved("a", "b", 1), Moved("c", "d", 1))
+        await world.engine.catch_up()
+        await overwrite(world, "account", '"a"', value)
+        for follower in world.engine.spans:
+            follower.forget()
+        await world.append(Moved("a", "b", 1), Moved("c", "d", 1))
+        await world.engine.catch_up()
+        (parked,) = await ParkedKeys(world.log, world.codec, [world.engine]).keys()
+        assert (parked.key, parked.kind) == ('"a"', "DamagedRow")
+        with pytest.raises(DamagedRow, match="key: a") as raised:
+            await world.store.get(Account, "a")
+        assert raised.value.facts["got"] == value
+        assert (await world.store.get(Account, "d")).rows[0].moves == 2
+        verdict = await verify_rows(world.log, world.codec, world.store, one)
+        assert [(fault.what, fault.key) for fault in verdict.faults] == [("different", "a")]
+        await Steering(world.log, world.codec, [world.engine]).rewind(one.name)
+        await world.engine.catch_up()
+        await assert_right(world)
+
+
+async def test_a_value_that_somebody_has_overwritten_is_replaced_by_who_knows_its_row() -> None:
+    """What is no position is in nobody's way."""
+    one = accounts()
+    async with World([one]) as world:
+        await world.append(Moved("a", "b", 1))
+        await world.engine.catch_up()
+        await overwrite(world, "account", '"a"', "garbage")
+        await world.append(Moved("a", "b", 1))
+        await world.engine.catch_up()
+        await assert_right(world)
+
+
+async def overwrite(world: World, table: str, field: str, value: str) -> None:
+    """Do what another program may do."""
+    rows: Any = faulty(world).rows
+    async with Redis.from_url(rows.address.url) as client:
+        name = f"{rows.address.prefix}{table}"
+        assert await client.hset(name, field, value) == 0
 
 
 async def test_rows_of_another_log_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
@@ -51,6 +51,12 @@ from diptych.read.port import (
     definition_of,
 )
 from diptych.read.rowstore import AsksRows, Loaded, Made, Placed, RowStore, RowTable
+
+LOST: Final = (
+    "The rows of a view are not there any more, although its projection has applied events: their "
+    "database was emptied, or came back empty. The next process that opens the application to work "
+    "(`diptych work`) has them folded anew from the log"
+)
 
 
 class RowsBeside:
@@ -119,7 +125,9 @@ class RowsBeside:
             for table in every:
                 await self.row_store.make(log, table)
         else:
-            require_tables(projections, there, stored, create=False, database=self.name)
+            require_tables(
+                *(projections, there, stored), create=False, lost=LOST, database=self.name
+            )
         self._written |= {table.view: table.name for table in every}
 
     async def _drop(self, tables: Mapping[str, Made]) -> None:

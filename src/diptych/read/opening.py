@@ -7,13 +7,20 @@ its checkpoint are those of another one, or what it has applied itself is no lon
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from msgspec import structs
 
 from diptych.errors import ForeignCheckpoint, NoViews, ViewLost
 from diptych.read.port import Checkpoint, Kept, Version, definition_of
 from diptych.read.projections import Keyed, Projection
+
+
+LOST: Final = (
+    "A view's table is not there, although its projection has applied events: it was dropped, or "
+    "the view is new to the projection. Restore the table; or delete the projection's rows in "
+    "diptych_checkpoints and drop all its tables, and it is built anew from the log"
+)
 
 
 def unclaimed(
@@ -37,34 +44,32 @@ def require_tables(
     *,
     create: bool,
     filled: Collection[str] = (),
+    lost: str = LOST,
     **where: Any,
 ) -> list[str]:
     """Return the projections that are to begin at position 0.
 
     ``filled``: those of the `unclaimed` tables that hold rows; their projections begin nowhere, and
     are refused when they are followed. Raises ``ViewLost`` when a projection that has applied
-    events lacks the table of a view. To be asked before tables are made: an empty one would pass
-    for complete. When none are to be made, ``NoViews`` for whatever is lacking; ``where`` are its
-    facts.
+    events lacks the table of a view: ``lost`` says what to do. To be asked before tables are made:
+    an empty one would pass for complete. When none are to be made, ``NoViews`` for whatever is
+    lacking; ``where`` are its facts.
     """
     lacking: list[str] = []
     new: list[str] = []
     for name, kept in projections.items():
         spans = checkpoints.get(name, ())
-        lost = [table for _, table in kept.places if table not in tables]
+        gone = [table for _, table in kept.places if table not in tables]
         held = any(table in filled for _, table in kept.places)
         if not spans and not held:
             new.append(name)
-        if lost or not (spans or held):
+        if gone or not (spans or held):
             lacking.append(name)
-        if lost and any(span.count for span in spans):
+        if gone and any(span.count for span in spans):
             raise ViewLost(
-                "A view's table is not there, although its projection has applied events: it was "
-                "dropped, or the view is new to the projection. Restore the table; or delete the "
-                "projection's rows in diptych_checkpoints and drop all its tables, and it is built "
-                "anew from the log",
+                lost,
                 projection=name,
-                table=", ".join(lost),
+                table=", ".join(gone),
                 position=min(span.position for span in spans),
                 applied=sum(span.count for span in spans),
             )

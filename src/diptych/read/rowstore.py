@@ -96,7 +96,11 @@ class RowStore(Protocol):
         ...
 
     def scan(self, table: RowTable) -> AsyncIterator[Any]:
-        """Iterate over the rows there are, in any order; one may come twice."""
+        """Iterate over the rows there are, in any order; one may come twice.
+
+        In place of one that somebody has changed, so that it cannot be read, may stand the
+        ``DamagedRow`` that says so.
+        """
         ...
 
     def values(

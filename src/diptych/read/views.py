@@ -249,16 +249,22 @@ class Layout:
                     read[name], wrong[name] = value, error
             for name, why in wrong.items():
                 key = [read[field] for field in self.keys]
-                return DamagedRow(
-                    "A stored row cannot be read: somebody has changed it. `diptych projections "
-                    "rewind` has the rows of its projection made anew from the log",
-                    view=self._view.__name__,
-                    key=key[0] if len(key) == 1 else tuple(key),
-                    column=name,
-                    got=read[name],
-                    why=said(why),
-                )
+                only = key[0] if len(key) == 1 else tuple(key)
+                return damaged_row(self._view, only, name, read[name], why)
         return failure
+
+
+def damaged_row(view: Any, key: Any, column: str, got: Any, why: Exception) -> DamagedRow:
+    """Return the error of a stored row that cannot be read."""
+    return DamagedRow(
+        "A stored row cannot be read: somebody has changed it. `diptych projections rewind` has "
+        "the rows of its projection made anew from the log",
+        view=view.__name__,
+        key=key,
+        column=column,
+        got=got,
+        why=said(why),
+    )
 
 
 def _snake(name: str) -> str:

@@ -210,7 +210,7 @@ class _Check:
             self.compared += 1
             left.pop(key, None)
             if damaged:
-                right = getattr(expected.get(key), row.column, None)
+                right = getattr(there := expected.get(key), row.column, there)
                 self.faults.append(RowFault("different", key, [Column(row.column, right, row.got)]))
             elif expected.get(key) != row:
                 doubtful[key] = None

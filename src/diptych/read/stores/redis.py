@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -21,8 +21,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
-from diptych.errors import DefinitionError, Invalid, Unavailable
+from diptych.errors import DamagedRow, DefinitionError, Invalid, Unavailable
 from diptych.read.rowstore import Made, Placed, RowTable, View, key_text
+from diptych.read.views import damaged_row
 from diptych.sql.addresses import without_password
 
 PREFIX: Final = "diptych:"
@@ -44,7 +45,7 @@ if mark ~= ARGV[1] then
 end
 for i = 2, #ARGV, 3 do
     local there = redis.call('HGET', KEYS[1], ARGV[i])
-    if not there or tonumber(string.match(there, '^%d+')) < tonumber(ARGV[i + 1]) then
+    if not there or (tonumber(string.match(there, '^%d+')) or -1) < tonumber(ARGV[i + 1]) then
         redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1] .. ARGV[i + 2])
     end
 end
@@ -167,8 +168,9 @@ class Rows:
             if mark is None:
                 raise self._gone(table.name)
             self._marks.setdefault(table.name, mark)
-            there = [(k, v) for k, v in zip(part, values, strict=True) if v is not None]
-            placed = _placed(table, [value for _, value in there])
+            every = zip(part, fields[1:], values, strict=True)
+            there = [(key, (field, value)) for key, field, value in every if value is not None]
+            placed = _placed(table, [stored for _, stored in there])
             found.update(zip([key for key, _ in there], placed, strict=True))
         return found
 
@@ -193,10 +195,15 @@ class Rows:
         return True
 
     async def scan(self, table: RowTable) -> AsyncIterator[Any]:
-        """Iterate over the rows there are, in any order; one may come twice."""
+        """Iterate over the rows there are, in any order; one may come twice.
+
+        In place of one that is damaged stands the error of reading it.
+        """
         async for part in self._pages(table):
-            for one in _placed(table, part):
-                if one.row is not None:
+            for one in _placed_apart(table, part):
+                if isinstance(one, DamagedRow):
+                    yield one
+                elif one.row is not None:
                     yield one.row
 
     async def values(
@@ -204,11 +211,13 @@ class Rows:
     ) -> AsyncIterator[tuple[Any, dict[str, Any]]]:
         """Iterate over the keys of the rows there are, and what is stored in some columns."""
         async for part in self._pages(table) if keys is None else self._some(table, keys):
-            rows = [_decode(text) for _, _, text in (v.partition(b" ") for v in part) if text]
+            read = [_stored(table, *stored, columns)[1] for stored in part]
+            rows = [row for row in read if row is not None]
             for key, row in zip(_keys(table, rows), rows, strict=True):
                 yield key, {name: row[name] for name in columns}
 
-    async def _pages(self, table: RowTable) -> AsyncIterator[list[bytes]]:
+    async def _pages(self, table: RowTable) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Iterate over what is stored: fields and values."""
         cursor = 0
         while True:
             with self._reached():
@@ -216,15 +225,18 @@ class Rows:
                     self._hash(table.name), cursor, count=AT_ONCE
                 )
             part.pop(MARK, None)
-            yield list(part.values())
+            yield list(part.items())
             if not cursor:
                 return
 
-    async def _some(self, table: RowTable, keys: Sequence[Any]) -> AsyncIterator[list[bytes]]:
+    async def _some(
+        self, table: RowTable, keys: Sequence[Any]
+    ) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        fields = [MARK, *map(_field, keys)]
         with self._reached():
-            found = await self._redis.hmget(self._hash(table.name), [MARK, *map(_field, keys)])
-        found[0] = None
-        yield [value for value in found if value is not None]
+            found = await self._redis.hmget(self._hash(table.name), fields)
+        stored = zip(fields[1:], found[1:], strict=True)
+        yield [(field, value) for field, value in stored if value is not None]
 
     async def close(self) -> None:
         """Release everything. May be called twice."""
@@ -236,8 +248,8 @@ class Rows:
 
     def _gone(self, name: str) -> Unavailable:
         return Unavailable(
-            "The rows of this view are not there any more. Restart, or rewind the projection: they "
-            "are then folded anew from the log",
+            "The rows of this view are not there any more. The next process that opens the "
+            "application to work (`diptych work`) has them folded anew from the log",
             database=self.address.shown,
             table=self._hash(name),
         )
@@ -315,28 +327,64 @@ def _keys(table: RowTable, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
     return list(columns[0]) if len(columns) == 1 else list(zip(*columns, strict=True))
 
 
-def _placed(table: RowTable, values: Sequence[bytes]) -> list[Placed]:
-    """Return rows and positions from what was stored."""
-    definition = table.definition
-    layout = definition.on("sqlite")
+def _stored(
+    table: RowTable, field: bytes, value: bytes, columns: Iterable[str]
+) -> tuple[int, dict[str, Any] | None]:
+    """Return the position and the columns that were stored; ``DamagedRow`` for something else."""
+    position, _, text = value.partition(b" ")
+    try:
+        if not text:
+            return int(position), None
+        row = _decode(text)
+        if lacking := [name for name in columns if name not in row]:
+            raise ValueError(f"it has no {lacking[0]}")
+        return int(position), row
+    except ValueError as error:  # msgspec's are such, too
+        raise _damaged(table, field, "(row)", value.decode(errors="replace"), error) from error
+
+
+def _float(table: RowTable, field: bytes, column: str, stored: Any) -> float | None:
+    try:
+        return None if stored is None else float(stored)
+    except (ValueError, TypeError) as error:
+        raise _damaged(table, field, column, stored, error) from error
+
+
+def _damaged(table: RowTable, field: bytes, column: str, got: Any, why: Exception) -> DamagedRow:
+    """Return the error, which names the key; the field, where it stands for none."""
+    types = [one.type for one in table.definition.key_fields]
+    kind: Any = types[0] if len(types) == 1 else tuple[tuple(types)]  # type: ignore[misc]
+    key: Any = field.decode(errors="replace")
+    with suppress(msgspec.MsgspecError, UnicodeDecodeError):
+        key = msgspec.json.decode(field, type=kind)
+    return damaged_row(table.view, key, column, got, why)
+
+
+def _placed(table: RowTable, stored: Sequence[tuple[bytes, bytes]]) -> list[Placed]:
+    """Return rows and positions from fields and values."""
+    names, layout = table.definition.names, table.definition.on("sqlite")
     real = [name for name, storage in layout.columns.items() if storage.sql == "REAL"]
-    positions: list[int] = []
-    rows: list[Any] = []
-    for value in values:
-        position, _, text = value.partition(b" ")
-        positions.append(int(position))
-        row = _decode(text) if text else None
+    read: list[tuple[int, dict[str, Any] | None]] = []
+    for field, value in stored:
+        position, row = _stored(table, field, value, names)
         if row is not None:
-            for name in real:
-                row[name] = None if row[name] is None else float(row[name])
-        rows.append(row)
-    there = iter(
-        layout.from_rows([[row[n] for n in definition.names] for row in rows if row is not None])
-    )
-    return [
-        Placed(None if row is None else next(there), position)
-        for row, position in zip(rows, positions, strict=True)
-    ]
+            row |= {name: _float(table, field, name, row[name]) for name in real}
+        read.append((position, row))
+    there = iter(layout.from_rows([[row[n] for n in names] for _, row in read if row is not None]))
+    return [Placed(None if row is None else next(there), position) for position, row in read]
+
+
+def _placed_apart(
+    table: RowTable, stored: Sequence[tuple[bytes, bytes]]
+) -> list[Placed | DamagedRow]:
+    """Return rows and positions; in place of a row that is damaged the error of reading it."""
+    try:
+        return [*_placed(table, stored)]
+    except DamagedRow as error:
+        if len(stored) == 1:
+            return [error]
+    half = len(stored) // 2
+    return [*_placed_apart(table, stored[:half]), *_placed_apart(table, stored[half:])]
 
 
 __all__ = ["Address", "Rows"]
