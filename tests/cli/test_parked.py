@@ -156,12 +156,14 @@ def test_a_skip_asks_first_and_is_kept(poisoned: Cli) -> None:
 def test_pause_and_resume(filled: Cli) -> None:
     filled("ask", "HowMany")
     pause = ("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
-    assert filled(*pause) == (0, "summary is paused\n", "")
+    version = filled("status", "--json").json["projections"][0]["version"]
+    assert filled(*pause) == (0, f"summary is paused: {version} (live)\n", "")
     said = filled("status")
     assert said.out.count("paused by ada since") == 1
     assert "is paused" not in said.out
     assert filled("status", "--json").json["projections"][0]["state"] == "paused"
-    assert filled("projections", "resume", "summary") == (0, "summary goes on\n", "")
+    resumed = filled("projections", "resume", "summary")
+    assert resumed == (0, f"summary goes on: {version} (live)\n", "")
     assert filled("projections", "resume", "summary") == (1, "summary was not paused\n", "")
 
 

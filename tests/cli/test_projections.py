@@ -237,3 +237,22 @@ def test_while_it_is_paused_nobody_switches_to_another_version(changed: Cli) -> 
     shown = changed("status", "--json").json["projections"]
     assert [one["state"] for one in shown] == ["paused", "paused"]
     assert changed("projections", "resume", "summary").status == 0
+
+
+def test_what_was_proved_and_parked_of_a_later_version_has_the_plain_name(changed: Cli) -> None:
+    """And what was proved of the version before is told no more."""
+    assert changed("verify").status == 0
+    assert changed("projections", "rebuild").status == 0
+    changed("do", "Place", "order=3", "customer=poison", "total=3")
+    changed("ask", "OrdersOf", "customer=ann")
+    changed("verify")
+    told = [line for line in changed("metrics").out.splitlines() if "verify_" in line]
+    series = [line for line in told if not line.startswith("#")]
+    assert len(series) == 3
+    assert all('{projection="summary"} ' in line for line in series)
+    assert 'diptych_verify_position{projection="summary"} 3' in series
+    (retried,) = changed("parked", "retry", "summary", "--json").json["retried"]
+    assert (retried["projection"], retried["left"]) == ("summary", 1)
+    changed("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
+    refused = changed("parked", "retry", "summary", "--json").error
+    assert (refused["code"], refused["facts"]["projection"]) == ("projection-paused", "summary")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from diptych.errors import DiptychError
-from diptych.read.port import Proof
 from diptych.read.status import STATES, Status
 from diptych.telemetry import declared
 from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
@@ -23,6 +22,7 @@ def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequenc
     found = [one for one in found if one.phase == "live"]
     _note_spans(telemetry, found)
     for one in found:
+        _note_proof(telemetry, one)
         for state in STATES:
             series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
             series.value = float(state == one.state)
@@ -63,13 +63,17 @@ def _set(family: Family[Number], labels: Labels, value: float | None) -> None:
         family[labels].value = value
 
 
-def note_proofs(telemetry: Telemetry, proofs: Iterable[Proof]) -> None:
-    """Note what ``verify`` has found last, and when."""
-    for proof in proofs:
-        at = (proof.projection,)
-        telemetry.number(declared.VERIFY_COMPLETE)[at].value = float(proof.ok)
-        telemetry.number(declared.VERIFY_POSITION)[at].value = proof.position
-        telemetry.number(declared.VERIFY_TIME)[at].value = proof.time.timestamp()
+def _note_proof(telemetry: Telemetry, one: Status) -> None:
+    """Note what ``verify`` has found last of the live version, and when."""
+    at = (one.projection,)
+    proof = one.proved
+    told = (
+        (declared.VERIFY_COMPLETE, None if proof is None else float(proof.ok)),
+        (declared.VERIFY_POSITION, None if proof is None else proof.position),
+        (declared.VERIFY_TIME, None if proof is None else proof.time.timestamp()),
+    )
+    for metric, value in told:
+        _set(telemetry.number(metric), at, value)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from diptych.app.databases import (
     books_of,
     read_databases,
 )
-from diptych.app.measuring import note_proofs, note_status, observed
+from diptych.app.measuring import note_status, observed
 from diptych.app.modules import Definitions
 from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
@@ -213,8 +213,6 @@ class Running:
     async def metrics(self) -> str:
         """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
         found, head = await self.status(), await self.log.head()
-        for engine in self._engines:
-            note_proofs(self.telemetry, (await engine.store.proofs()).values())
         note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
         return exposition(self.telemetry)
 

@@ -99,7 +99,7 @@ class Keyed(Projection, frozen=True, kw_only=True):
                 raise ProjectionFailed(
                     "A key is a value, or a tuple where the view has several key fields; "
                     "several keys are a list",
-                    projection=self.name,
+                    projection=self.title,
                     got=key,
                     key_fields=", ".join(f.name for f in self.definition.key_fields),
                 )
@@ -110,14 +110,14 @@ class Keyed(Projection, frozen=True, kw_only=True):
         if type(row) is not self.view:
             raise ProjectionFailed(
                 "A fold returns a row of its view, or None",
-                projection=self.name,
+                projection=self.title,
                 got=type(row).__qualname__,
                 at=self.at,
             )
         if self.definition.key_of(row) != key:
             raise ProjectionFailed(
                 "A fold must not change a row's key; return the row of the key it was called for",
-                projection=self.name,
+                projection=self.title,
                 key=key,
                 returned=self.definition.key_of(row),
                 at=self.at,

@@ -240,7 +240,7 @@ VERIFY_COMPLETE: Final = _gauge(
     "diptych.verify.complete",
     "",
     _PROJECTION,
-    "What `verify` last found: 1 complete and applied once, 0 not.",
+    "What `verify` last found of the live version: 1 complete and applied once, 0 not.",
     stored=True,
 )
 VERIFY_POSITION: Final = _gauge(

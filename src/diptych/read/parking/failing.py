@@ -49,7 +49,7 @@ def failure_of(one: Projection, position: int, error: Exception) -> ProjectionFa
     if isinstance(error, ProjectionFailed):
         return error
     failure = ProjectionFailed(
-        STANDS, projection=one.name, position=position, why=said(error), at=one.at
+        STANDS, projection=one.title, position=position, why=said(error), at=one.at
     )
     failure.__cause__ = error
     return failure

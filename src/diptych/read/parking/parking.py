@@ -111,7 +111,7 @@ class Parking:
                 f"The projection cannot apply this event, and has parked {MOST_KEYS} keys already: "
                 "its function is at fault, so it stands still and tries again from time to time. "
                 "Correct the function and restart",
-                projection=self._one.name,
+                projection=self._one.title,
                 why=said(error),
                 at=self._one.at,
             )

@@ -69,7 +69,7 @@ class Retry:
             spans = await self._spans()
             queue = await self._store.desk.parked(self._one.name, key, queued=True, limit=at_once)
             if not queue:
-                return Retried(self._one.name, key, applied, 0)
+                return Retried(self._one.title, key, applied, 0)
             span = _span_of(spans, queue[0].slice)
             folded = await self._fold(queue)
             if folded.done:
@@ -94,7 +94,7 @@ class Retry:
                     continue
                 left = await self._store.desk.parked(self._one.name, key, queued=True)
                 return Retried(
-                    self._one.name,
+                    self._one.title,
                     key,
                     applied,
                     len(left),
@@ -119,7 +119,7 @@ class Retry:
             if not await self._are_waiting(effects, span):
                 raise CheckpointMoved(
                     "What was to be skipped has been applied, or skipped, by somebody else",
-                    projection=self._one.name,
+                    projection=self._one.title,
                     position=effects[0].position,
                 )
             change = Change(span, _raised(span), {}, (), skipped)
@@ -171,7 +171,7 @@ class Retry:
         raise ProjectionFailed(
             "The event does not touch this key any more: the key function has changed since. "
             "Rewind the projection, and it is built anew",
-            projection=self._one.name,
+            projection=self._one.title,
             key=parked.key,
             position=parked.position,
         )
@@ -182,7 +182,7 @@ class Retry:
         if not page.events or page.events[0].id != parked.event_id:
             raise ProjectionFailed(
                 "The log holds another event at this position than the one that was parked",
-                projection=self._one.name,
+                projection=self._one.title,
                 position=position,
             )
         return page.events[0]
@@ -251,7 +251,7 @@ class Retry:
         why = "; ".join(
             dict.fromkeys(": ".join(filter(None, told(error))) for error in errors.values())
         )
-        return Retried(name, NO_KEY, len(readable), len(errors), why)
+        return Retried(self._one.title, NO_KEY, len(readable), len(errors), why)
 
     async def _settle(self, history: History) -> bool:
         """Apply events that had no key, in one span that has passed them over; False: in none."""
@@ -329,7 +329,7 @@ class Retry:
             if not history.condemn(condemned):
                 raise ProjectionFailed(
                     "What was parked cannot be written",
-                    projection=one.name,
+                    projection=one.title,
                     why=said(error),
                 ) from error
         return True
@@ -344,7 +344,7 @@ class Retry:
         if pause is not None:
             raise ProjectionPaused(
                 "The projection is paused; resume it first",
-                projection=pause.projection,
+                projection=self._one.title,
                 by=pause.actor,
                 why=pause.why,
             )
@@ -389,7 +389,7 @@ class Retry:
         if self._attempts > ATTEMPTS:
             raise CheckpointMoved(
                 "Workers have moved the checkpoint all the time; try again",
-                projection=self._one.name,
+                projection=self._one.title,
             )
         await asyncio.sleep(random.uniform(0, 0.01))
 

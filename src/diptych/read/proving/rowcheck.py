@@ -96,7 +96,7 @@ async def verify_rows(
         await refuse_foreign_spans(one.name, spans, log)
     except ForeignCheckpoint as error:
         return RowVerdict(
-            projection=one.name,
+            projection=one.title,
             ok=False,
             rows=0,
             differing=0,
@@ -114,7 +114,7 @@ async def verify_rows(
         for column in fault.columns:
             columns[column.name] = columns.get(column.name, 0) + 1
     return RowVerdict(
-        projection=one.name,
+        projection=one.title,
         ok=not faults and not check.unsettled,
         rows=check.compared,
         differing=len(faults),
@@ -286,7 +286,7 @@ class _Check:
             error = raised(failure)
             raise ProjectionFailed(
                 "The rows cannot be folded aside: the projection fails on an event",
-                projection=one.name,
+                projection=one.title,
                 position=stored.position,
                 why=said(error),
                 at=one.at,
