@@ -149,7 +149,8 @@ def sequence(planter: Planter, lock: str) -> None:
         ("    head := base;", "    head := base;\n    since := coalesce(since, '[]');"),
         behind=SEQUENCE,
     )
-    planter.statement("lock_head", "head FROM {schema}.log FOR UPDATE", "{schema}.locked_head()")
+    planter.statement("lock_head", "head FROM {schema}.log WHERE", "{schema}.locked_head() WHERE")
+    planter.statement("lock_head", "FOR UPDATE", "")
 
 
 ADVISORY = "PERFORM pg_advisory_xact_lock(7);"

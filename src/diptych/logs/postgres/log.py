@@ -30,6 +30,9 @@ from diptych.sql.waking import Waker
 
 POLL_SECONDS: Final = 0.25
 
+LOCK_SHARE: Final = 0.4
+"""The share of ``silence`` for which one attempt to append waits for the log's lock."""
+
 _APPENDS_AT_ONCE = 2048
 _READS_AT_ONCE = 512
 
@@ -57,7 +60,7 @@ class PostgresLog:
         self._identity = identity
         self._poll = poll
         self._owned = owned
-        self._sql = Statements(database.schema)
+        self._sql = Statements(database.schema, lock=LOCK_SHARE * database.silence)
         self._writer = Writer(database, self._sql, inside, remembered)
         self._appends = Gathering(as_task(self._append), _APPENDS_AT_ONCE)
         self._points = Gathering(as_task(self._read_points), _READS_AT_ONCE)

@@ -24,16 +24,22 @@ Row: TypeAlias = "Record"
 
 
 class Statements:
-    """The statements of one schema."""
+    """The statements of one schema; those that append wait ``lock`` seconds for a lock."""
 
-    def __init__(self, schema: str) -> None:
+    def __init__(self, schema: str, lock: float = 10.0) -> None:
         self.schema = schema
-        named = {name: text.replace("{schema}", schema) for name, text in _NAMED.items()}
+        limit = f"{max(round(lock * 1000), 1)}ms"
+        named = {
+            name: text.replace("{schema}", schema).replace("{lock}", limit)
+            for name, text in _NAMED.items()
+        }
         self.within = named["within"]
         self.lock_within = named["lock_within"]
         self.head = named["head"]
         self.lock_head = named["lock_head"]
+        self.holder = named["holder"]
         self.append = named["append"]
+        self.append_locked = named["append_locked"]
         self.append_next = named["append_next"]
         self.append_one = [
             named["append_one"].replace("{marks}", ", ".join(f"(${7 + n})" for n in range(marks)))

@@ -10,9 +10,14 @@ SELECT head, transaction_timestamp() FROM {schema}.log FOR UPDATE
 SELECT head FROM {schema}.log
 
 -- name: lock_head
-SELECT head FROM {schema}.log FOR UPDATE
+-- (It is set before the row is locked, which comes last.)
+SELECT head FROM {schema}.log WHERE set_config('lock_timeout', '{lock}', true) <> '' FOR UPDATE
 
 -- name: append
+SELECT head, since FROM {schema}.append($1, set_config('lock_timeout', '{lock}', true) <> '' AND $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+
+-- name: append_locked
+-- The same where the lock is held already, be it in a transaction of the caller's.
 SELECT head, since FROM {schema}.append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 
 -- name: append_next
@@ -37,6 +42,7 @@ WITH moved AS (
       -- Acknowledged means durable, whatever the server or the role has been told.
       AND (current_setting('synchronous_commit') <> 'off'
            OR set_config('synchronous_commit', 'on', true) = 'on')
+      AND set_config('lock_timeout', '{lock}', true) <> ''
     RETURNING 1
 ), marks AS (
     INSERT INTO {schema}.event_tags (tag, type, position)
@@ -61,6 +67,7 @@ WITH moved AS (
     WHERE head = $1::bigint
       AND (current_setting('synchronous_commit') <> 'off'
            OR set_config('synchronous_commit', 'on', true) = 'on')
+      AND set_config('lock_timeout', '{lock}', true) <> ''
     RETURNING 1
 ), marks AS (
     INSERT INTO {schema}.event_tags (tag, type, position)
@@ -68,6 +75,17 @@ WITH moved AS (
 )
 INSERT INTO {schema}.events (position, id, type, tags, data, metadata)
 SELECT $1 + 1, $2, $3, $4, $5, $6 FROM moved
+
+-- name: holder
+-- Whose transaction keeps the others from the head: the oldest that has locked something of the
+-- log's, and does not wait itself.
+SELECT a.pid, a.usename, a.application_name, a.state, now() - a.xact_start AS since
+FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+WHERE l.relation = '{schema}.log'::regclass AND l.granted AND l.mode <> 'AccessShareLock'
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.pid <> pg_backend_pid()
+  AND NOT EXISTS (SELECT FROM pg_locks AS w WHERE w.pid = l.pid AND NOT w.granted)
+ORDER BY a.xact_start LIMIT 1
 
 -- name: appended_since
 SELECT coalesce('[' || string_agg(format('[%s,"%s",%s]', e.position, e.type, e.tags), ',' ORDER BY e.position) || ']', '[]')

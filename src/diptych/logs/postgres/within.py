@@ -80,7 +80,7 @@ class LogWithin:
         try:
             async with connection.transaction():  # a savepoint
                 none = Legs(head).arrays()
-                await connection.fetchrow(sql.append, head, True, *arrays_of(judge), *none)
+                await connection.fetchrow(sql.append_locked, head, True, *arrays_of(judge), *none)
                 if judge.new and self._inside is not None:
                     await self._inside(connection, stored_events(judge))
         except asyncpg.PostgresError:

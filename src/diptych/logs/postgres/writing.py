@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeAlias
 
 import asyncpg
@@ -107,6 +108,8 @@ class Writer:
     async def _persist(self, batches: Batches, answer: Callable[[Judge], Answered]) -> Answered:
         """Try until it is known what came of it, or there is no connection to be had."""
         database, tries, deadline = self._database, 0, math.inf
+        # Who is frozen amid a transaction is thrown out by the server after `silence`.
+        unlocked = _now() + database.silence + database.patience
         self._sent = []
         while True:
             before = len(self._sent)
@@ -126,6 +129,11 @@ class Writer:
                 if not self._sent:
                     raise
                 raise self._gone(error) from error
+            except asyncpg.LockNotAvailableError as error:
+                tries += 1
+                del self._sent[before:]
+                if _now() > unlocked:
+                    raise self._gone(await self._held()) from error
             except (*LOST, asyncpg.PostgresError) as error:
                 tries += 1
                 deadline = min(deadline, _now() + database.patience)
@@ -148,6 +156,26 @@ class Writer:
             "read the log first",
             database=self._database.path,
             why=why,
+        )
+
+    async def _held(self) -> Unavailable:
+        """Return the error for a lock that others hold on to, with who that is."""
+        database = self._database
+        facts = {"database": database.path}
+        with suppress(DiptychError, asyncpg.PostgresError):
+            found = await database.run(lambda c: c.fetchrow(self._sql.holder), brief=True)
+            if found is not None:
+                pid, role, program, state, since = found
+                facts["held_by"] = f"process {pid} of the server's, role {role}" + (
+                    f", {program}" if program else ""
+                )
+                if since is not None:  # the server tells it to the same role, and to its monitors
+                    facts["state"] = f"{state}, in a transaction for {since.total_seconds():.0f} s"
+        return Unavailable(
+            "A transaction that has not ended holds the log's lock; nothing was stored. Commit it, "
+            "roll it back, or end it with pg_terminate_backend. A command within one's own "
+            "transaction is `running.within(connection)`'s `do`, not `running.do`",
+            **facts,
         )
 
     async def _require_same(self, connection: Connection) -> None:
@@ -269,7 +297,7 @@ class Writer:
                     self._sent.append(_Sent(judge, answered))
                     none = Legs(head).arrays()
                     row = await connection.fetchrow(
-                        sql.append, head, True, *arrays_of(judge), *none
+                        sql.append_locked, head, True, *arrays_of(judge), *none
                     )
                     if row is None or row[0] != head:
                         raise RuntimeError(f"the append function has not appended after {head}")
@@ -288,7 +316,7 @@ class Writer:
             await self._inside(connection, stored_events(judge))
             # If it has let a statement's error pass, COMMIT would roll back and say nothing.
             await connection.execute("SELECT 1")
-        except asyncpg.TransactionRollbackError:
+        except (asyncpg.TransactionRollbackError, asyncpg.LockNotAvailableError):
             raise
         except Exception as error:
             if connection.is_closed():
