@@ -15,7 +15,6 @@ from diptych.errors import ForeignCheckpoint, NoViews, ViewLost
 from diptych.read.port import Checkpoint, Kept, Version, definition_of
 from diptych.read.projections import Keyed, Projection
 
-
 LOST: Final = (
     "A view's table is not there, although its projection has applied events: it was dropped, or "
     "the view is new to the projection. Restore the table; or delete the projection's rows in "
