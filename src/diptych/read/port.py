@@ -19,7 +19,7 @@ from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, pla
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
 from diptych.read.proving.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
 from diptych.read.versioning.noted import Difference, State, Turn, Version
-from diptych.read.views import Definition, Layout, View, definition_of
+from diptych.read.views import Definition, Layout, View, damaged_row, definition_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Executable
@@ -452,6 +452,7 @@ __all__ = [
     "Worker",
     "Writes",
     "compare_decimals",
+    "damaged_row",
     "definition_of",
     "key_text",
     "pack",

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 from msgspec import Struct
 
 from diptych.read.kinds import Kind
-from diptych.read.port import Definition, Layout, Storage, View, definition_of, key_text
+from diptych.read.port import (
+    Definition,
+    Layout,
+    Storage,
+    View,
+    damaged_row,
+    definition_of,
+    key_text,
+)
 
 if TYPE_CHECKING:
     from diptych.read.statements import Planned
@@ -143,6 +151,7 @@ __all__ = [
     "RowTable",
     "Storage",
     "View",
+    "damaged_row",
     "definition_of",
     "key_text",
 ]

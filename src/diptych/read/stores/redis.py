@@ -22,8 +22,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from diptych.errors import DamagedRow, DefinitionError, Invalid, Unavailable
-from diptych.read.rowstore import Made, Placed, RowTable, View, key_text
-from diptych.read.views import damaged_row
+from diptych.read.rowstore import Made, Placed, RowTable, View, damaged_row, key_text
 from diptych.sql.addresses import without_password
 
 PREFIX: Final = "diptych:"
