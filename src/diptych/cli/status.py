@@ -67,6 +67,7 @@ class Screen:
         self._console = screen()
         self._watching = live
         self._before: dict[tuple[str, str], tuple[float, int]] = {}
+        self._drawn: tuple[object, Group | None, str] = (None, None, "")
         if live and self._console.is_terminal and not options.json:
             from rich.live import Live
 
@@ -91,13 +92,21 @@ class Screen:
         if self._options.json:
             self._show_json(identity, head, found)
             return
+        before = self._drawn[1]
         shown = self._picture(identity, head, found)
         if self._live is not None:
+            if shown is before:
+                return
             # The terminal writes ^C behind the last line: a full one would go on in another, which
             # nobody counts, and the first line would be left behind.
             self._live.update(Group(shown, Text()), refresh=True)
         else:
-            self._console.print(shown, soft_wrap=True)
+            if shown is not before:
+                with self._console.capture() as capture:
+                    self._console.print(shown, soft_wrap=True)
+                self._drawn = (*self._drawn[:2], capture.get())
+            self._console.file.write(self._drawn[2])
+            self._console.file.flush()
 
     def _show_json(self, identity: str, head: int, found: list[Status]) -> None:
         from diptych.cli.screen import as_line, write_json
@@ -110,12 +119,14 @@ class Screen:
             write_json(data)
 
     def _picture(self, identity: str, head: int, found: list[Status]) -> Group:
+        """Return what is shown; the same object, while nothing changes.
+
+        To draw it costs more than to look: without that, an idle worker would mostly draw.
+        """
         from rich.console import Group
         from rich.text import Text
 
         from diptych.cli.screen import seconds
-        from diptych.cli.tables import fitted
-        from diptych.cli.watched import watched
 
         title = Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head))
         if not found:
@@ -153,6 +164,27 @@ class Screen:
             for one in found
             if (text := _told(one))
         ]
+        texts = [title, *told, *errors, *(cell for row in rows for cell in row)]
+        key = self._console.size, [str(text) for text in texts]
+        if key != self._drawn[0]:
+            lines = title, errors, told
+            self._drawn = (key, self._draw(found, lines, columns, rows), "")
+        assert self._drawn[1] is not None
+        return self._drawn[1]
+
+    def _draw(
+        self,
+        found: list[Status],
+        lines: tuple[Text, list[Text], list[Text]],
+        columns: dict[str, bool],
+        rows: list[tuple[str | Text, ...]],
+    ) -> Group:
+        from rich.console import Group
+
+        from diptych.cli.tables import fitted
+        from diptych.cli.watched import watched
+
+        title, errors, told = lines
         if self._live is None:
             return Group(title, fitted(self._console, columns, rows), *told, *errors)
         wrong = [_is_wrong(one) for one in found]
