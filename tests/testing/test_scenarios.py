@@ -194,7 +194,9 @@ def test_an_event_with_a_field_of_another_type_is_invalid() -> None:
 
 
 def test_an_event_that_no_log_can_store_is_invalid() -> None:
-    with pytest.raises(Invalid, match=r"OrderPlaced is not valid .*field: order, rule: no NUL"):
+    with pytest.raises(
+        Invalid, match=r"OrderPlaced is not valid .*field: order, rule: no character U.0000"
+    ):
         scenarios(app)(OrderPlaced("\0", "ann", TEN))
 
 
