@@ -65,9 +65,7 @@ class Engine:
         measures: ReadMeasures | None = None,
     ) -> None:
         check_projections(projections)
-        self.log = log
-        self.codec = codec
-        self.page = page
+        self.log, self.codec, self.page = log, codec, page
         self.projections = {one.name: one for one in projections}
         self.versions = Versions(store, codec, projections)
         self.spans = Spans(log, codec, store, projections, cache_rows)
@@ -271,11 +269,13 @@ class Engine:
         began = time.monotonic()
         self.pace.note({f.name: len(events) for f in members}, began)
         used = await decode_page(self.codec, events, members)
-        steps: list[Step] = []
-        progress = False
+        steps, progress = list[Step](), False
         try:
             for follower in members:
                 before, one = follower.position, follower.projection
+                if follower.lost:  # a step of it may be under way: its rows are not there yet
+                    progress = True
+                    continue
                 if isinstance(one, Handler):
                     self._handling.start(follower, one, events, used[follower])
                     progress = True

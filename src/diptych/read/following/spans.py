@@ -167,6 +167,7 @@ class Spans:
         """
         for follower in [one for one in self if one.state == "refused"]:
             await self.reload(follower)  # somebody may have put it right: rewound it, most likely
+        known = {follower: follower.checkpoint for follower in self}
         stored = await self.store.checkpoints()
         back: list[Follower] = []
         for name, followers in self._of.items():
@@ -179,6 +180,8 @@ class Spans:
                 if found is None:
                     self.stale = True
                     back.append(follower)
+                elif follower.checkpoint is not known.get(follower):
+                    pass  # a step has ended meanwhile: what was read is from before, perhaps
                 elif found.position < follower.checkpoint.position:
                     follower.checkpoint = found
                     back.append(follower)
