@@ -27,13 +27,17 @@ async def made(making: Coroutine[Any, Any, Connection]) -> Connection:
     try:
         await asyncio.wait({task})
     except asyncio.CancelledError:
+        task.add_done_callback(_dropped)  # also where the caller is cancelled once more
         await asyncio.wait({task}, timeout=GIVEN_UP_SECONDS)
         if not task.done():
             task.cancel()
-        elif not task.cancelled() and task.exception() is None:
-            task.result().terminate()
         raise
     return task.result()
+
+
+def _dropped(task: asyncio.Task[Connection]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        task.result().terminate()
 
 
 def settings(silence: float) -> dict[str, str]:
