@@ -88,10 +88,11 @@ def plan(*names: Names, options: Given) -> int:
     found = _with(options, lambda running: running.projections.plan(*names))
     if options.json:
         write_json({"projections": found})
-    for one in found if not options.json else ():
-        _print_plan(one)
-    if not found and not options.json:
-        print("no projections")
+    else:
+        for one in found:
+            _print_plan(one)
+        if not found:
+            print("no projections")
     return NO if any(one.action == "refused" for one in found) else OK
 
 

@@ -270,10 +270,11 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         "a handler's stay, and --to POSITION spares it what it has handled"
     )
     remedy = f"connect the log it belongs to; or, {anew}"
+    name, _, _ = checkpoint.projection.partition("@")  # without its version
     if checkpoint.log != log.identity:
         raise ForeignCheckpoint(
             f"The projection's checkpoint belongs to another log; {remedy}",
-            projection=checkpoint.projection.partition("@")[0],
+            projection=name,
             checkpoint_of=checkpoint.log,
             this_log=log.identity,
         )
@@ -281,7 +282,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         raise ForeignCheckpoint(
             "The projection's checkpoint does not hold what each of its slices has applied: it was "
             f"changed by hand; {anew}",
-            projection=checkpoint.projection.partition("@")[0],
+            projection=name,
             slices=checkpoint.slices,
             tallies=len(checkpoint.tallies),
         )
@@ -292,7 +293,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         raise ForeignCheckpoint(
             "The log has no event at the position of the projection's checkpoint, though its head "
             f"lies behind it: somebody has deleted it; {remedy}",
-            projection=checkpoint.projection.partition("@")[0],
+            projection=name,
             position=checkpoint.position,
             head=head,
         )
@@ -300,7 +301,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         raise ForeignCheckpoint(
             "The projection's checkpoint lies beyond the head of the log, which has lost events "
             f"(restored from a backup, or failed over); {remedy}",
-            projection=checkpoint.projection.partition("@")[0],
+            projection=name,
             position=checkpoint.position,
             head=await log.head(),
         )
@@ -308,7 +309,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         raise ForeignCheckpoint(
             "The log holds another event at the position of the projection's checkpoint: it was "
             f"restored from a backup, or failed over, and has gone on differently; {remedy}",
-            projection=checkpoint.projection.partition("@")[0],
+            projection=name,
             position=checkpoint.position,
             checkpoint_event=checkpoint.event_id,
             log_event=page.events[0].id,
