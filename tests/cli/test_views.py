@@ -198,6 +198,9 @@ def test_verify_of_rows_names_what_was_changed_by_hand(filled: Cli, folder: Path
     (found,) = filled("verify", "--rows", "--json").json["projections"]
     assert (found["differing"], found["columns"]) == (2, {"customer": 1})
     assert filled("verify", "--rows", "--sample", "0").status == 2
+    for words in (("--sample", "0.5"), ("--rows", "--since", "last")):
+        refused = filled("verify", *words)
+        assert (refused.status, refused.out) == (2, "")
 
 
 def spoil(folder: Path, position: int) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
-from diptych.cli.failures import NO, OK
+from diptych.cli.failures import NO, OK, UsageError
 from diptych.cli.options import Given
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ def verify(
     rows: Annotated[
         bool, Parameter(help="Fold the events aside and compare the rows.", negative="")
     ] = False,
-    sample: Annotated[float, Parameter(help="With --rows: the share of the keys, as 0.01.")] = 1.0,
+    sample: Annotated[
+        float | None, Parameter(help="With --rows: the share of the keys, as 0.01.")
+    ] = None,
     options: Given,
 ) -> int:
     """Prove that the views applied each event exactly once, up to where they are.
@@ -42,12 +44,19 @@ def verify(
     from diptych.cli.running import opened, run
     from diptych.cli.screen import screen, write_json
 
+    if sample is not None and not rows:
+        hint = "add --rows; effects are always compared whole"
+        raise UsageError("--sample is for --rows", code="usage", hint=hint, got=sample)
+    if since == "last" and rows:
+        hint = "leave --since away; --sample looks at a share of the keys"
+        raise UsageError("--rows has no --since", code="usage", hint=hint, got=since)
     app = load(options.app)
 
     async def look() -> list[Verdict] | list[RowVerdict]:
         async with opened(app, options, create="nothing") as running:
             if rows:
-                return await running.verify_rows(*projections, sample=sample)
+                share = 1.0 if sample is None else sample
+                return await running.verify_rows(*projections, sample=share)
             return await running.verify(*projections, since=since)
 
     found = run(look())
