@@ -146,9 +146,6 @@ class Page(Struct, frozen=True, gc=False):
     upto: int
 
 
-WorksBy: TypeAlias = Literal["thread", "process"]
-"""What a log works by beside the event loop, which its attribute ``works_by`` says, if it does."""
-
 InsideAppend: TypeAlias = Callable[[Any, list[StoredEvent]], None]
 """Work done in the append's own transaction: gets the adapter's connection and the new events."""
 
@@ -201,6 +198,39 @@ class Log(Protocol):
         """Finish what was accepted, then release everything. May be called twice."""
         ...
 
+
+# --- what a log may offer besides -----------------------------------------------------------------
+
+WorksBy: TypeAlias = Literal["thread", "process"]
+Told: TypeAlias = Callable[[list[Outcome] | None, BaseException | None], None]
+"""Takes the outcomes of a batch, or why it has none."""
+
+
+def works_by(log: Log) -> WorksBy | None:
+    """Return what a log works by beside the event loop, as its attribute ``works_by`` says."""
+    return getattr(log, "works_by", None)
+
+
+def beginner_of(log: Log) -> Callable[[Sequence[Append], Told], None] | None:
+    """Return the method ``begin_append``, if there is one.
+
+    It does what ``append`` does, but begins within the call, and tells without a future between,
+    which would take another round of the event loop. It is for who has gathered appends already,
+    and made them sound (`require_sound`), as the command side has. What it raises it does not tell.
+    """
+    return getattr(log, "begin_append", None)
+
+
+def renewals_of(log: Log) -> int:
+    """Return how often a log may have become another server's, which has lost events.
+
+    An adapter that is connected to one counts its connections in ``renewals``.
+    """
+    renewals: int = getattr(log, "renewals", 0)
+    return renewals
+
+
+# --- what can be stored ---------------------------------------------------------------------------
 
 _BAD_NAME = re.compile(r'["\\\x00-\x1f\x7f\ud800-\udfff]')
 _BAD_TEXT = re.compile(r"[\x00\ud800-\udfff]")

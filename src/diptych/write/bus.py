@@ -24,7 +24,7 @@ from diptych.errors import (
     Overloaded,
     Rejected,
 )
-from diptych.log import Appended, Log, Outcome, Page, StoredEvent
+from diptych.log import Appended, Log, Outcome, Page, StoredEvent, works_by
 from diptych.messages import (
     Actor,
     Command,
@@ -93,7 +93,7 @@ class CommandBus:
         self._queue: deque[Entry] = deque()
         self._sending = Sending(log)
         self._about_to_write = self._alone = False
-        self._answering = Answering(self._measures, getattr(log, "works_by", None))
+        self._answering = Answering(self._measures, works_by(log))
         self._guesses = Guesses()
         self._loads: set[asyncio.Future[Page]] = set()
         self._closed = False

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
-from diptych.log import Append, Log, Outcome
-
-Done: TypeAlias = Callable[[list[Outcome] | None, BaseException | None], None]
-"""Takes the outcomes of a batch, or why it has none."""
+from diptych.log import Append, Log, Outcome, Told, beginner_of
 
 
 class Sending:
     """Sends batches to a log. ``busy`` from `begin` until `end`.
 
-    A log with a method ``begin_append`` is asked so: it begins at once, and tells of a command
-    that is alone in the same round of the event loop, where a future would take another. (For
-    larger batches it is measurably better to let that round pass.)
+    A log with a method ``begin_append`` is asked so, and tells of a command that is alone in the
+    same round of the event loop. (For larger batches it is measurably better to let one pass.)
     """
 
     def __init__(self, log: Log) -> None:
         self.busy = False
         self._log = log
-        self._begin: Callable[[Sequence[Append], Done], None] | None = getattr(
-            log, "begin_append", None
-        )
+        self._begin = beginner_of(log)
         self._ended: list[asyncio.Future[None]] = []
 
-    def begin(self, batch: Sequence[Append], done: Done) -> None:
+    def begin(self, batch: Sequence[Append], done: Told) -> None:
         """Send a batch; ``done`` is called later, once, with what came of it."""
         self.busy = True
         if self._begin is not None:
@@ -60,7 +53,7 @@ class Sending:
         return ended
 
 
-def _later(done: Done) -> Done:
+def _later(done: Told) -> Told:
     loop = asyncio.get_running_loop()
 
     def tell(outcomes: list[Outcome] | None, error: BaseException | None) -> None:

@@ -14,6 +14,7 @@ from diptych.log import (
     EventQuery,
     Outcome,
     Page,
+    Told,
     require_limit,
     require_sound,
 )
@@ -22,7 +23,7 @@ from diptych.logs.postgres.reading import Request, read_page, read_points
 from diptych.logs.postgres.statements import Statements
 from diptych.logs.postgres.within import LogWithin, asyncpg_connection, require_fitting
 from diptych.logs.postgres.writing import InsideAppend, Writer
-from diptych.sql.gathering import Done, Gathering, as_task, failed
+from diptych.sql.gathering import Gathering, as_task, failed
 from diptych.sql.migrations import Schema
 from diptych.sql.postgres import OLDEST, Connection, Database
 from diptych.sql.ranges import is_point
@@ -122,14 +123,10 @@ class PostgresLog:
             return failed(error)
         return self._appends.ask(batch)
 
-    def begin_append(self, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
-        """Do what `append` does, but begin within this call, and tell without a round of the loop.
-
-        For who has gathered appends already, and made them sound (see `require_sound`), as the
-        command side has by its codec. What is raised here does not come to ``done``.
-        """
+    def begin_append(self, batch: Sequence[Append], told: Told) -> None:
+        """Begin to append; see `diptych.log.beginner_of`."""
         self._require_open()
-        self._appends.begin(batch, done)
+        self._appends.begin(batch, told)
 
     async def _append(self, batches: list[Sequence[Append]]) -> list[list[Outcome]]:
         answers = await self._writer.append(batches)

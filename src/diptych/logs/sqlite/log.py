@@ -18,13 +18,14 @@ from diptych.log import (
     InsideAppend,
     Outcome,
     Page,
+    Told,
     require_limit,
     require_sound,
 )
 from diptych.logs.sqlite.reading import Request, read_page, read_pages
 from diptych.logs.sqlite.statements import SQL, recall, schema
 from diptych.logs.sqlite.writing import Writer
-from diptych.sql.gathering import Deliver, Done, Gathering, failed
+from diptych.sql.gathering import Deliver, Gathering, failed
 from diptych.sql.ranges import FOREVER, findable, is_everything
 from diptych.sql.sqlite import Database, is_missing, patiently
 from diptych.sql.turns import LEAST, Turn
@@ -115,14 +116,10 @@ class SqliteLog:
             return failed(error)
         return self._appends.ask(batch)
 
-    def begin_append(self, batch: Sequence[Append], done: Done[list[Outcome]]) -> None:
-        """Do what `append` does, but begin within this call, and tell without a round of the loop.
-
-        For who has gathered appends already, and made them sound (see `require_sound`), as the
-        command side has by its codec. What is raised here does not come to ``done``.
-        """
+    def begin_append(self, batch: Sequence[Append], told: Told) -> None:
+        """Begin to append; see `diptych.log.beginner_of`."""
         self._require_open()
-        self._appends.begin(batch, done)
+        self._appends.begin(batch, told)
 
     def _append(self, batches: list[Sequence[Append]], deliver: Deliver[list[Outcome]]) -> None:
         def done(answers: list[list[Outcome]] | None, failure: BaseException | None) -> None:

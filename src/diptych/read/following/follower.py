@@ -10,7 +10,7 @@ from msgspec import structs
 
 from diptych.codec import Codec, time_of
 from diptych.errors import ForeignCheckpoint, ProjectionPaused
-from diptych.log import Log, StoredEvent
+from diptych.log import Log, StoredEvent, renewals_of
 from diptych.read.following.fold import Folded, RowCache, Span
 from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.parking import Aside, Parking
@@ -242,15 +242,6 @@ class Follower:
         self.forget()
         self.state = "refused"
         self.error = error
-
-
-def renewals_of(log: Log) -> int:
-    """Return how often a log may have become another server's, which has lost events.
-
-    An adapter that is connected to one counts its connections in ``renewals``.
-    """
-    renewals: int = getattr(log, "renewals", 0)
-    return renewals
 
 
 async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint
-from diptych.log import Log
+from diptych.log import Log, renewals_of
 from diptych.read.following.crew import Crew
-from diptych.read.following.follower import Follower, renewals_of
+from diptych.read.following.follower import Follower
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Projection
 
