@@ -244,7 +244,7 @@ def test_a_share_that_nobody_knows_any_more_is_not_told_for_ever() -> None:
         (Freshness(2.0, 0.99), set[tuple[str, str]]()),
     ):
         status = Status("orders", 9, 9, 0, 0.0, "running", freshness=freshness)
-        measuring.note_status(telemetry, head=9, waiting=0, found=[status])
+        measuring.note_status(telemetry, 9, [status])
         assert telemetry.number(burn).keys() == series
         assert len(telemetry.number(declared.FRESHNESS_MET)) == len(series)
 
@@ -255,7 +255,7 @@ def test_spans_that_were_cut_or_joined_are_told_no_more() -> None:
     for spans in (((0, 63),), ((0, 31), (32, 63)), ((0, 63),)):
         parts = tuple(SpanStatus(first, last, 9, 0, 0.0, 9) for first, last in spans)
         status = Status("orders", 9, 9, 0, 0.0, "running", spans=parts)
-        measuring.note_status(telemetry, head=9, waiting=0, found=[status])
+        measuring.note_status(telemetry, 9, [status])
         for metric in (declared.PROJECTION_POSITION, declared.PROJECTION_LAG_AGE):
             told = {labels[1] for labels in telemetry.number(metric)}
             assert told == {f"{first}-{last}" for first, last in spans}

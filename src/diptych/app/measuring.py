@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from diptych.errors import DiptychError
+from diptych.errors import DiptychError, Unavailable
+from diptych.log import Log
 from diptych.read.status import STATES, Status
 from diptych.telemetry import declared
 from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
@@ -15,14 +16,36 @@ LOOK_SECONDS = 10.0
 """How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
 
 
-def note_status(telemetry: Telemetry, *, head: int, waiting: int, found: Sequence[Status]) -> None:
-    """Set the gauges of the log and of the projections."""
-    telemetry.number(declared.LOG_HEAD)[()].value = head
+LOG_SECONDS = 2.0
+"""How long the log may take to answer; then it is away."""
+
+
+async def note(
+    telemetry: Telemetry,
+    waiting: int,
+    log: Log,
+    status: Callable[[], Awaitable[Sequence[Status]]],
+) -> None:
+    """Set the gauges of the log and of the projections, as far as these can be asked."""
     telemetry.number(declared.COMMAND_WAITING)[()].value = waiting
+    up = telemetry.number(declared.LOG_UP)[()]
+    try:
+        async with asyncio.timeout(LOG_SECONDS):
+            head = await log.head()
+        up.value = 1
+        note_status(telemetry, head, await status())
+    except (Unavailable, TimeoutError):
+        up.value = 0
+
+
+def note_status(telemetry: Telemetry, head: int, found: Sequence[Status]) -> None:
+    """Set the gauges to what was found."""
+    telemetry.number(declared.LOG_HEAD)[()].value = head
     found = [one for one in found if one.phase == "live"]
     _note_spans(telemetry, found)
     for one in found:
-        _note_proof(telemetry, one)
+        if one.state != "away":  # else what was proved last stands
+            _note_proof(telemetry, one)
         for state in STATES:
             series = telemetry.number(declared.PROJECTION_STATE)[one.projection, state]
             series.value = float(state == one.state)

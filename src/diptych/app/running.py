@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -17,13 +17,13 @@ from diptych.app.databases import (
     books_of,
     read_databases,
 )
-from diptych.app.measuring import note_status, observed
+from diptych.app.measuring import note, observed
 from diptych.app.modules import Definitions
 from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, Invalid, calling
+from diptych.errors import DefinitionError, Invalid, Unavailable, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.control import Projections
@@ -66,6 +66,7 @@ class Running:
         engines: Sequence[Engine],
         builders: Sequence[Builder],
         telemetry: Telemetry,
+        unopened: list[Engine],
     ) -> None:
         self.definitions = definitions
         self.log = log
@@ -73,6 +74,7 @@ class Running:
         self._bus = bus
         self._engines = engines
         self._builders = builders
+        self._unopened = unopened
         self.projections = Projections(builders)
         allow = definitions.access.require
         self._queries = Queries(
@@ -207,13 +209,24 @@ class Running:
     # --- the read side, looked after --------------------------------------------------------------
 
     async def status(self) -> list[Status]:
-        """Return how far each projection is, and how far behind."""
-        return [one for engine in self._engines for one in await engine.status()]
+        """Return how far each projection is, and how far behind.
+
+        Those whose read database does not answer are ``away``; the others are told all the same.
+        Raises ``Unavailable`` where the log does not answer.
+        """
+        for engine in self._unopened[:]:
+            with suppress(Unavailable):
+                await engine.open(create=False, rebuild=False)
+                self._unopened.remove(engine)
+        found = await asyncio.gather(*(engine.status() for engine in self._engines))
+        return [one for each in found for one in each]
 
     async def metrics(self) -> str:
-        """Return all metrics as text, in the format that Prometheus reads (0.0.4)."""
-        found, head = await self.status(), await self.log.head()
-        note_status(self.telemetry, head=head, waiting=self._bus.waiting, found=found)
+        """Return all metrics as text, in the format that Prometheus reads (0.0.4).
+
+        Where the log does not answer, what is told of it and of projections is what was seen last.
+        """
+        await note(self.telemetry, self._bus.waiting, self.log, self.status)
         return exposition(self.telemetry)
 
     async def catch_up(self) -> None:
@@ -270,7 +283,8 @@ class Running:
 class Opening(AbstractAsyncContextManager[Running]):
     """What ``Module.open`` returns: the application, opened by ``async with``.
 
-    Once closed it may be opened again.
+    Once closed it may be opened again. ``away``: open it although read databases do not answer, for
+    its ``status`` and ``metrics`` only.
     """
 
     def __init__(
@@ -284,6 +298,7 @@ class Opening(AbstractAsyncContextManager[Running]):
         create: Create,
         rebuild: Rebuild,
         verify_every: float | None,
+        away: bool = False,
     ) -> None:
         self.definitions = definitions
         self._open = partial(
@@ -296,6 +311,7 @@ class Opening(AbstractAsyncContextManager[Running]):
             create=create,
             rebuild=rebuild,
             verify_every=verify_every,
+            away=away,
         )
 
     async def __aenter__(self) -> Running:
@@ -329,6 +345,7 @@ async def open_app(
     create: Create,
     rebuild: Rebuild,
     verify_every: float | None,
+    away: bool,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -354,10 +371,16 @@ async def open_app(
             for where, kept in places.items()
         ]
         builders = [Builder(engine, auto=rebuild == "auto") for engine in engines]
+        unopened: list[Engine] = []
         for engine, builder in zip(engines, builders, strict=True):
-            await engine.open(
-                create=create != "nothing", rebuild=rebuild == "auto", builds=rebuild != "never"
-            )
+            try:
+                await engine.open(
+                    create=create != "nothing", rebuild=rebuild == "auto", builds=rebuild != "never"
+                )
+            except Unavailable:
+                if not away:
+                    raise
+                unopened.append(engine)
             stack.push_async_callback(engine.stop)
             stack.push_async_callback(builder.stop)
             if projections:
@@ -366,7 +389,7 @@ async def open_app(
         allow = definitions.access.require
         bus = CommandBus(definitions.write, codec, log, limits, allow, telemetry=telemetry)
         stack.push_async_callback(bus.close)
-        running = Running(definitions, log, bus, engines, builders, telemetry)
+        running = Running(definitions, log, bus, engines, builders, telemetry, unopened)
         await stack.enter_async_context(observed(telemetry, running.metrics))
         await stack.enter_async_context(proving(running.verify, engines, verify_every))
         stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]

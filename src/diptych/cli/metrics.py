@@ -37,7 +37,7 @@ def metrics(
     app = load(options.app)
 
     async def look() -> Telemetry:
-        async with opened(app, options, create="nothing") as running:
+        async with opened(app, options, create="nothing", away=True) as running:
             await running.metrics()
             return running.telemetry
 

@@ -12,7 +12,7 @@ from typing import Any, TextIO, TypeVar
 
 from diptych.app import Module
 from diptych.app.databases import Create, Rebuild, ViewsAt
-from diptych.app.running import Running
+from diptych.app.running import Opening, Running
 from diptych.cli.failures import UsageError, warn
 from diptych.cli.options import Options
 from diptych.errors import SqliteVersionWarning
@@ -68,20 +68,24 @@ async def opened(
     projections: bool = False,
     rebuild: Rebuild = "manual",
     verify_every: float | None = None,
+    away: bool = False,
 ) -> AsyncGenerator[Running]:
     """Open the application on log and views; ``create`` says what may be made.
 
     ``rebuild``: one command does not deploy, so versions that are new are built by those only that
-    go on: workers, and who is asked to.
+    go on: workers, and who is asked to. ``away``: read databases need not answer.
     """
     log, views = addresses(options)
-    async with app.open(
-        log=log,
-        views=views,
+    async with Opening(
+        app.compile(),
+        log,
+        views,
+        None,
         projections=projections,
         create=create,
         rebuild=rebuild,
         verify_every=verify_every,
+        away=away,
     ) as running:
         yield running
 

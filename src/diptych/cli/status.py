@@ -42,7 +42,7 @@ def status(
         raise UsageError("--every is a number of seconds, more than 0", code="usage", got=every)
 
     async def look() -> None:
-        async with opened(app, options, create="nothing") as running:
+        async with opened(app, options, create="nothing", away=True) as running:
             with Screen(options, live=watch) as shown:
                 while True:
                     await shown.look(running)
@@ -126,8 +126,6 @@ class Screen:
         from rich.console import Group
         from rich.text import Text
 
-        from diptych.cli.screen import seconds
-
         title = Text.assemble(("log ", "dim"), identity, ("  head ", "dim"), str(head))
         if not found:
             return Group(title, Text("no projections", "dim"))
@@ -142,13 +140,11 @@ class Screen:
             (
                 one.projection,
                 "inline" if one.inline else "async",
-                str(one.position),
-                str(one.lag),
-                seconds(one.lag_seconds) if one.lag or one.parked_keys else "-",
+                *_places(one),
                 *(self._rate(one) if self._watching else ()),
                 *([_promise(one)] if promised else ()),
-                str(one.count),
-                "-" if one.inline else str(one.workers),
+                "-" if _is_unknown(one) else str(one.count),
+                "-" if one.inline or one.state == "away" else str(one.workers),
                 _proved(one),
                 Text(_phase(one), _STYLES.get(_state(one), "red")),
             )
@@ -217,11 +213,26 @@ _SPARE = "kind", "effects", "left", "position", "workers", "events/s", "fresh wi
 
 
 def _state(one: Status) -> str:
-    if one.state in ("failed", "refused", "paused") or one.phase == one.state == "new":
+    if one.state in ("away", "failed", "refused", "paused") or one.phase == one.state == "new":
         return one.state
     if not one.lag:
         return "parked" if one.parked_keys else "current"
     return "behind" if one.workers or one.inline else "no worker"
+
+
+def _is_unknown(one: Status) -> bool:
+    """Whether nothing is known of where it is: its database is away, and was never seen."""
+    return one.state == "away" and not one.spans
+
+
+def _places(one: Status) -> tuple[str, str, str]:
+    """Say where it is, and how far behind."""
+    from diptych.cli.screen import seconds
+
+    if _is_unknown(one):
+        return "-", "-", "-"
+    behind = seconds(one.lag_seconds) if one.lag or one.parked_keys else "-"
+    return str(one.position), str(one.lag), behind
 
 
 def _is_wrong(one: Status) -> bool:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 SECONDS: Final = 2.0
 """How long the log may take to answer."""
 
+TROUBLE: Final = ("away", "refused", "failed")
+
 
 class Live:
     """``GET /health/live``: the process answers."""
@@ -30,7 +32,10 @@ class Live:
 
 
 class Trouble(Struct, frozen=True, omit_defaults=True):
-    """A projection that does not apply everything: it has failed, is refused, or parks keys."""
+    """A projection that does not apply everything: it has failed, is refused, or parks keys.
+
+    Or nobody knows, as its read database is away.
+    """
 
     projection: str
     state: str
@@ -41,6 +46,7 @@ class Trouble(Struct, frozen=True, omit_defaults=True):
 class Health(Struct, frozen=True, omit_defaults=True):
     """Whether requests may come; ``degraded``: they may, and somebody should look at it.
 
+    ``views`` are unavailable when any read database is; ``projections`` tell which.
     Anybody may ask, so that why a projection has failed is told by ``diptych status`` only.
     """
 
@@ -81,11 +87,13 @@ class Ready:
                 found = [trouble for one in await running.status() if (trouble := _trouble(one))]
         except Exception:  # the others have no views either, most likely
             return Health("degraded", role, views="unavailable")
-        return Health("degraded" if found else "ready", role, found)
+        away = any(one.state == "away" for one in found)
+        views: Literal["", "unavailable"] = "unavailable" if away else ""
+        return Health("degraded" if found else "ready", role, found, views)
 
 
 def _trouble(status: Status) -> Trouble | None:
-    if not status.parked_keys and status.state not in ("refused", "failed"):
+    if not status.parked_keys and status.state not in TROUBLE:
         return None
     return Trouble(status.projection, status.state, status.parked_keys, status.parked_events)
 

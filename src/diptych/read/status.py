@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from msgspec import Struct
 
 from diptych.codec import time_of
+from diptych.errors import Unavailable
 from diptych.log import Log
 from diptych.read.following.crew import LEASE_SECONDS
 from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.parking.failing import failure_noted
-from diptych.read.port import Checkpoint, Pause, Proof, ViewStore
+from diptych.read.port import Checkpoint, ParkedKey, Pause, Proof, ViewStore, Worker
 from diptych.read.projections import Keyed
 from diptych.read.versioning.objections import objections
 from diptych.read.versioning.versions import BUILT, Versions
+
+STORE_SECONDS: Final = 5.0
+"""How long a read database may take to answer; then it is away."""
 
 
 class SpanStatus(Struct, frozen=True):
@@ -49,7 +55,9 @@ class Status(Struct, frozen=True):
 
     ``position`` is that of the slices furthest behind; ``spans`` has all of them.
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
-    is none. ``state``: new, running, standby (another worker does it), failed, paused, refused.
+    is none. ``state``: new, running, standby (another worker does it), failed, paused, refused; or
+    away: its read database does not answer, ``error`` says why, and all else is what this process
+    knew last (``spans`` are empty where it knows nothing).
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be. A
     handler that stands before an event that it fails on has failed, whichever process holds it, and
     that event is the parked one.
@@ -83,8 +91,35 @@ class Status(Struct, frozen=True):
     objections: list[str] = []
 
 
-STATES: Final = ("refused", "failed", "paused", "standby", "new", "running")
+STATES: Final = ("away", "refused", "failed", "paused", "standby", "new", "running")
 """What a projection can be in, the gravest first."""
+
+
+class _Stored(Struct):
+    """What a read database holds of all its projections."""
+
+    checkpoints: Mapping[str, Sequence[Checkpoint]]
+    proofs: Mapping[str, Proof]
+    workers: Sequence[Worker]
+    keys: Mapping[str, Sequence[ParkedKey]]
+    pauses: Mapping[str, Pause]
+    objections: Mapping[str, list[str]]
+
+    @classmethod
+    async def of(cls, store: ViewStore, versions: Versions) -> _Stored:
+        """Read it; the checkpoints first: what moves meanwhile must not seem to be ahead."""
+        return cls(
+            await store.checkpoints(),
+            await store.proofs(),
+            await store.workers(LEASE_SECONDS),
+            await store.desk.keys(),
+            await store.desk.pauses(),
+            {
+                one.name: await objections(store, live, row)
+                for one, row in versions.shown()
+                if (live := versions.live(one.title)) and row.state in BUILT
+            },
+        )
 
 
 async def status_of(
@@ -92,34 +127,30 @@ async def status_of(
 ) -> list[Status]:
     """Return the state of every projection, from the checkpoints in the store.
 
-    Of those that another version serves, also the state of that one.
+    Of those that another version serves, also the state of that one. Raises ``Unavailable`` where
+    the log does not answer; where the store does not, its projections are away.
     """
-    # The checkpoints first: one that moves meanwhile must not seem to lie beyond the head.
-    stored = await store.checkpoints()
-    proofs = await store.proofs()
-    workers = await store.workers(LEASE_SECONDS)
-    head = await log.head()
-    keys, pauses = await store.desk.keys(), await store.desk.pauses()
-    ages: dict[int, float] = {}
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            stored = await _Stored.of(store, versions)
+    except Unavailable as failure:
+        return await _away(log, spans, versions, measures, str(failure))
+    except TimeoutError:
+        why = f"The read database has not answered within {STORE_SECONDS:g} s"
+        return await _away(log, spans, versions, measures, why)
+    head, ages = await log.head(), dict[int, float]()
     found: list[Status] = []
     for one, row in versions.shown():
-        name, live = one.name, versions.live(one.title)
-        parts: list[SpanStatus] = []
-        for span in stored.get(name) or [Checkpoint(name, "", slices=one.slices)]:
-            position = span.position
-            if position not in ages:
-                ages[position] = await age_after(log, position)
-            lag = max(head - position, 0)
-            parts.append(
-                SpanStatus(span.slice, span.end - 1, position, lag, ages[position], span.count)
-            )
+        name = one.name
+        held = stored.checkpoints.get(name) or [Checkpoint(name, "", slices=one.slices)]
+        parts = [await _part(log, head, ages, span) for span in held]
         last = min(parts, key=lambda part: part.position)
         worst = min(spans.of(name), key=lambda f: STATES.index(f.state), default=None)
         state = "standby" if worst is None else worst.state
-        pause = pauses.get(name)
+        pause = stored.pauses.get(name)
         if pause is not None and state != "refused":
             state = "paused"
-        parked = [key for key in keys.get(name, ()) if key.events]
+        parked = [key for key in stored.keys.get(name, ()) if key.events]
         error = None if worst is None or worst.error is None else str(worst.error)
         failed = worst.failed_position if worst is not None and worst.state == "failed" else 0
         if not isinstance(one, Keyed) and parked and state not in ("refused", "paused"):
@@ -141,15 +172,15 @@ async def status_of(
                 sum(part.count for part in parts),
                 tuple(parts),
                 measures.freshness(name),
-                sum(name in worker.projections for worker in workers),
-                _proved(proofs.get(name)),
+                sum(name in worker.projections for worker in stored.workers),
+                _proved(stored.proofs.get(name)),
                 len(parked),
                 sum(key.events for key in parked),
-                sum(key.skipped for key in keys.get(name, ())),
+                sum(key.skipped for key in stored.keys.get(name, ())),
                 pause,
                 row.version,
                 row.state,
-                await objections(store, live, row) if live and row.state in BUILT else [],
+                stored.objections.get(name, []),
             )
         )
     for name in versions.declared:
@@ -157,6 +188,47 @@ async def status_of(
             age = await age_after(log, 0)
             version = versions.version(name)
             found.append(Status(name, 0, head, head, age, "new", version=version, phase="new"))
+    return found
+
+
+async def _part(log: Log, head: int, ages: dict[int, float], span: Checkpoint) -> SpanStatus:
+    at = span.position
+    if at not in ages:
+        ages[at] = await age_after(log, at)
+    return SpanStatus(span.slice, span.end - 1, at, max(head - at, 0), ages[at], span.count)
+
+
+async def _away(
+    log: Log, spans: Spans, versions: Versions, measures: ReadMeasures, why: str
+) -> list[Status]:
+    """Return what is known here of projections whose store does not answer."""
+    head, ages = await log.head(), dict[int, float]()
+    found: list[Status] = []
+    for one, row in versions.shown():
+        known = [follower.checkpoint for follower in spans.of(one.name)]
+        parts = [await _part(log, head, ages, span) for span in known]
+        last = min(parts, key=lambda part: part.position, default=None)
+        found.append(
+            Status(
+                one.title,
+                0 if last is None else last.position,
+                head,
+                head if last is None else last.lag,
+                0.0 if last is None else last.lag_seconds,
+                "away",
+                why,
+                inline=one.inline,
+                count=sum(part.count for part in parts),
+                spans=tuple(parts),
+                freshness=measures.freshness(one.name),
+                version=row.version,
+                phase=row.state,
+            )
+        )
+    named = {one.projection for one in found}
+    for name, one in versions.declared.items():
+        if name not in named:  # it was never opened here
+            found.append(Status(name, 0, head, head, 0.0, "away", why, inline=one.inline))
     return found
 
 

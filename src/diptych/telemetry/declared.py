@@ -106,6 +106,9 @@ APPEND_EVENTS: Final = _counter("diptych.append.events", "{event}", (), "Events 
 LOG_HEAD: Final = _gauge(
     "diptych.log.head", "{event}", (), "Position of the log's last event.", stored=True
 )
+LOG_UP: Final = _gauge(
+    "diptych.log.up", "", (), "1 when the log has answered, 0 when it has not.", stored=True
+)
 
 # --- queries --------------------------------------------------------------------------------------
 
@@ -260,7 +263,7 @@ VERIFY_TIME: Final = _gauge(
 
 METRICS: Final = (
     *(COMMAND_DURATION, COMMAND_RETRIES, COMMAND_WAITING),
-    *(APPEND_DURATION, APPEND_SIZE, APPEND_EVENTS, LOG_HEAD),
+    *(APPEND_DURATION, APPEND_SIZE, APPEND_EVENTS, LOG_HEAD, LOG_UP),
     *(QUERY_DURATION, QUERY_WAIT),
     *(PROJECTION_EVENTS, PROJECTION_EFFECTS, PROJECTION_STEP, PROJECTION_LOST),
     *(PROJECTION_FAILURES, PROJECTION_LATENCY),

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Protocol
 
 from diptych.codec import Codec
-from diptych.errors import DiptychError, ForeignCheckpoint
+from diptych.errors import DiptychError, ForeignCheckpoint, Unavailable
 from diptych.log import Append, Log, NewEvent, StoredEvent
 from diptych.logs.memory import MemoryLog
 from diptych.messages import Query
@@ -105,6 +105,8 @@ async def _rows(
 
 async def _reach(running: _Running, one: Projection) -> list[int]:
     (status,) = [s for s in await running.status() if s.projection == one.name]
+    if status.state == "away":
+        raise Unavailable(status.error or "The read database does not answer", projection=one.name)
     return [s.position for s in status.spans for _ in range(s.first, s.last + 1)]
 
 

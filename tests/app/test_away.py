@@ -1,0 +1,163 @@
+"""A database is away: what can still be told is told, of the others and of what was known last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from diptych import Running
+from diptych.errors import Unavailable
+from diptych.http import service
+from diptych.testing.servers import PostgresServer
+from diptych.testing.servers import postgres as server_of_its_own
+from tests.app.test_databases import Asked, Place, app
+from tests.http.conftest import client_of
+from tests.logs.on_postgres import until
+
+TABLE = """
+SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables
+WHERE table_name = 'diptych_checkpoints'
+"""
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """One that may be stopped."""
+    with server_of_its_own(source="any") as server:
+        yield server
+
+
+async def told(running: Running) -> dict[str, tuple[str, int, int]]:
+    return {s.projection: (s.state, s.position, s.lag) for s in await running.status()}
+
+
+async def figures(running: Running) -> dict[str, float]:
+    lines = (await running.metrics()).splitlines()
+    return {
+        name: float(value)
+        for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")
+    }
+
+
+def diptych(*words: str, env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("diptych")), *words]
+    return subprocess.run(
+        command, env=os.environ | env, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+async def test_one_read_database_is_away(own_server: PostgresServer, tmp_path: Path) -> None:
+    """The others are told, and of its own ones what was known last; all goes on by itself."""
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    views = {"main": main, "reports": own_server.new_database()}
+    env = {
+        "DIPTYCH_APP": "tests.app.test_databases:app",
+        "DIPTYCH_LOG": log,
+        "DIPTYCH_VIEWS": " ".join(f"{name}={url}" for name, url in views.items()),
+    }
+    async with app.open(log=log, views=views) as running:
+        receipt = await running.do(Place("1", "ann"))
+        await running.ask(Asked(), after=receipt.token, strict=True)
+        assert (await figures(running))["diptych_log_up"] == 1
+        await asyncio.to_thread(own_server.kill)
+        await running.do(Place("2", "ann"))
+
+        async def away() -> bool:
+            found = await told(running)
+            return found == {"order": ("running", 2, 0), "customer": ("away", 1, 1)}
+
+        await until(away)
+        found = await figures(running)
+        assert found['diptych_projection_state{projection="customer",state="away"}'] == 1
+        assert found['diptych_projection_state{projection="customer",state="running"}'] == 0
+        assert found['diptych_projection_state{projection="order",state="away"}'] == 0
+        assert found['diptych_projection_lag_events{projection="customer",slices="0-63"}'] == 1
+        assert found["diptych_log_head"] == 2
+
+        words = (("status",), ("status", "--json"), ("metrics",), ("verify",))
+        calls = [asyncio.to_thread(diptych, *each, env=env) for each in words]
+        text, data, metrics, verified = await asyncio.gather(*calls)
+        assert text.returncode == 0, text.stderr
+        assert "\ncustomer: " in text.stdout
+        rows = {one["projection"]: one for one in json.loads(data.stdout)["projections"]}
+        assert [rows[name]["state"] for name in ("order", "customer")] == ["current", "away"]
+        assert "\ndiptych_log_head 2\n" in metrics.stdout
+        assert verified.returncode == 3  # nobody can prove anything of what is away
+
+        await asyncio.to_thread(own_server.start)
+
+        async def back() -> bool:
+            found = await told(running)
+            return found == {"order": ("running", 2, 0), "customer": ("running", 2, 0)}
+
+        await until(back)
+
+
+async def test_health_names_what_is_away(own_server: PostgresServer, tmp_path: Path) -> None:
+    """Requests may come: commands and the other views work."""
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    views = {"main": main, "reports": own_server.new_database()}
+    async with app.open(log=log, views=views) as running, client_of(service(running)) as client:
+        assert (await client.get("/health/ready")).json()["status"] == "ready"
+        await asyncio.to_thread(own_server.kill)
+
+        async def degraded() -> Any:
+            answer: Any = (await client.get("/health/ready")).json()
+            return answer if "projections" in answer else None  # known as soon as it is given up
+
+        assert await until(degraded) == {
+            "status": "degraded",
+            "role": "all",
+            "projections": [{"projection": "customer", "state": "away"}],
+            "views": "unavailable",
+        }
+        assert (await client.get("/metrics")).status_code == 200
+
+
+async def test_the_log_is_away(own_server: PostgresServer, tmp_path: Path) -> None:
+    """Metrics tell so, and what was seen last; the state of projections cannot be told."""
+    views = {name: f"sqlite:///{tmp_path / name}.db" for name in ("main", "reports")}
+    async with app.open(log=own_server.new_database(), views=views) as running:
+        receipt = await running.do(Place("1", "ann"))
+        await running.ask(Asked(), after=receipt.token, strict=True)
+        found = await figures(running)
+        assert found["diptych_log_up"] == found["diptych_log_head"] == 1
+        await asyncio.to_thread(own_server.kill)
+
+        async def away() -> bool:
+            return (await figures(running))["diptych_log_up"] == 0
+
+        await until(away)
+        assert (await figures(running))["diptych_log_head"] == 1
+        with pytest.raises(Unavailable):
+            await running.status()
+
+
+async def test_a_database_that_is_silent_is_away(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that takes connections and never answers holds nobody up."""
+    monkeypatch.setattr("diptych.read.status.STORE_SECONDS", 0.2)
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    async with app.open(log=log, views={"main": main, "reports": postgres_url}) as running:
+        connection = await asyncpg.connect(postgres_url)
+        try:
+            table = await connection.fetchval(TABLE)
+            async with connection.transaction():
+                await connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                found = await told(running)
+        finally:
+            await connection.close()
+        assert {name: state for name, (state, *_) in found.items()} == {
+            "order": "running",
+            "customer": "away",
+        }
