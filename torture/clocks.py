@@ -27,7 +27,7 @@ import asyncpg
 from diptych import Running
 from diptych.codec import time_of
 from diptych.errors import DiptychError
-from diptych.read.following import crew, engine
+from diptych.read.following import crew
 from diptych.read.status import Status
 from diptych.testing.checker import Violation
 from diptych.testing.history import History, load
@@ -244,13 +244,13 @@ def _hastily() -> Generator[None]:
     """Give the workers of this process a short lease."""
     defaults = crew.Crew.__init__.__kwdefaults__
     assert defaults is not None
-    before, beat = dict(defaults), engine.__dict__["BEAT_SECONDS"]
+    before, beat = dict(defaults), crew.__dict__["BEAT_SECONDS"]
     hasty()
     try:
         yield
     finally:
         defaults.update(before)
-        engine.__dict__["BEAT_SECONDS"] = beat
+        crew.__dict__["BEAT_SECONDS"] = beat
 
 
 SERVER_CLOCK = """
@@ -312,7 +312,7 @@ async def _goes_on(app: AppRecorder, rng: random.Random, patience: float) -> lis
 async def _settled(running: Running, workers: int, patience: float) -> list[str]:
     """With all clocks right, and nobody writing but one application, all is as if nothing had been.
 
-    Everyone who projects is counted, and none that is dead.
+    Everyone who projects is counted, and none that is dead; what has one slice is one worker's.
     """
     end = time.monotonic() + patience
     while True:
@@ -320,7 +320,8 @@ async def _settled(running: Running, workers: int, patience: float) -> list[str]
         wrong = [
             f"{one.projection} is {one.state}, shared by {one.workers} of {workers}"
             for one in status
-            if one.workers != workers or one.state in ("refused", "failed", "paused")
+            if one.workers != min(workers, one.spans[-1].last + 1)
+            or one.state in ("refused", "failed", "paused")
         ]
         if not wrong or time.monotonic() > end:
             return wrong + _nonsense(status, "")

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from diptych.app.databases import Where
 from diptych.errors import DiptychError
-from diptych.read.following import crew, engine
+from diptych.read.following import crew
 from diptych.read.stores.postgres import PostgresViews
 from diptych.read.stores.sqlite import SqliteViews
 from diptych.sql import postgres, sqlite
@@ -46,11 +46,11 @@ HASTY = f"{__name__}:hasty"
 
 
 def hasty() -> None:
-    """Give this process's workers a short lease."""
+    """Give this process's workers a short lease, and have them share anew all the time."""
     defaults = crew.Crew.__init__.__kwdefaults__
     assert defaults is not None
     defaults["lease"] = LEASE
-    engine.__dict__["BEAT_SECONDS"] = LEASE / 5
+    crew.__dict__.update(BEAT_SECONDS=LEASE / 5, FAR=100, NEAR=20)
 
 
 async def pauses(

@@ -16,13 +16,14 @@ from typing import Any, cast
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
-from diptych.errors import DefinitionError
+from diptych.errors import DefinitionError, Unavailable
 from diptych.log import Log
 from diptych.logs.memory import MemoryLog
-from diptych.read.following import engine as engine_module
-from diptych.read.following.crew import Crew, host, is_alive
-from diptych.read.port import Change, Worker
+from diptych.read.following import crew as crew_module
+from diptych.read.following.crew import FAR, LOOKS, NEAR, Crew, host, is_alive, shares
+from diptych.read.port import Change, Checkpoint, Worker
 from diptych.read.projections import Keyed, fold_events, projection
 from diptych.read.proving.verify import verify
 from tests.read.backends import Current, OnPostgres
@@ -49,7 +50,7 @@ pytestmark = pytest.mark.usefixtures("backend")
 @pytest.fixture(autouse=True)
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let workers look at each other more often than once a second."""
-    monkeypatch.setattr(engine_module, "BEAT_SECONDS", 0.02)
+    monkeypatch.setattr(crew_module, "BEAT_SECONDS", 0.02)
 
 
 def all_projections() -> list[Any]:
@@ -308,6 +309,127 @@ def test_shares_are_even_and_leave_nothing_out(ids: list[str], slices: int) -> N
         assert slices == 1 or set(crew.cuts(one)) >= edges - {0, slices}
     assert [n for share in shares for n in share] == list(range(slices))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(names, st.sets(st.sampled_from("abcdef"), min_size=1), st.integers(2, 70))
+def test_of_what_is_far_behind_each_gets_a_part_of_all_together(
+    ids: list[str], bulk: set[str], slices: int
+) -> None:
+    """Whole projections, but for those that must be cut; what is not far behind, as ever."""
+    names = tuple("abcdefg")
+    workers = [Worker(id_, "", 1, names, tuple(sorted(bulk))) for id_ in sorted(ids)]
+    found = {name: shares(name, slices, workers) for name in names}
+    for parts in found.values():
+        assert [n for worker in workers for n in parts[worker.id]] == list(range(slices))
+    sizes = [sum(len(found[name][one.id]) for name in bulk) for one in workers]
+    assert max(sizes) - min(sizes) <= 1
+    cut = [name for name in bulk if sum(map(bool, found[name].values())) > 1]
+    assert len(cut) < len(workers)
+    even = shares("g", slices, [replace(one, bulk=()) for one in workers])
+    assert found["g"] == even
+
+
+def test_projections_that_others_do_not_know_are_shared_among_those_who_do() -> None:
+    both, old = ("a", "b", "b@2"), ("a", "b")
+    bulk = ("a", "b", "b@2")
+    workers = [Worker("1", "", 1, both, bulk), Worker("2", "", 1, old), Worker("3", "", 1, both)]
+    assert shares("a", 64, workers) == {"1": range(42), "2": range(42, 64), "3": range(64, 64)}
+    assert shares("b@2", 64, workers) == {"1": range(32), "3": range(32, 64)}
+
+
+class Positions:
+    """A store in which only positions can be read, and the log's head."""
+
+    def __init__(self, **positions: int) -> None:
+        self.positions = positions
+        self.last = 0
+        self.rows: dict[str, Worker] = {}
+
+    async def head(self) -> int:
+        return self.last
+
+    async def checkpoints(self) -> dict[str, list[Checkpoint]]:
+        return {name: [Checkpoint(name, "", at)] for name, at in self.positions.items()}
+
+    async def beat(self, worker: Worker, lease: float) -> list[Worker]:
+        self.rows[worker.id] = worker
+        return [self.rows[id_] for id_ in sorted(self.rows)]
+
+    async def bulk(self, crew: Crew, last: int, **positions: int) -> tuple[str, ...]:
+        self.positions, self.last = positions, last
+        await crew.beat(self.head)
+        return crew.me.bulk
+
+
+async def test_the_first_worker_says_what_is_far_behind() -> None:
+    """Until it has come near; when the rest is nearly there too, it is left where it is."""
+    store = Positions()
+    kept = [projection(order, Order, name=name) for name in ("a", "b", "c")]
+    crews = [Crew(store, kept) for _ in range(2)]  # type: ignore[arg-type]
+    one, two = sorted(crews, key=lambda crew: crew.me.id)
+    assert await store.bulk(one, FAR, a=0, b=0, c=0) == ()
+    assert await store.bulk(one, FAR + 1, a=0, b=0, c=0) == ("a", "b", "c")
+    assert await two.beat(store.head)
+    assert two.me.bulk == ("a", "b", "c")
+    head = 3 * FAR
+    assert await store.bulk(one, head, a=10, b=10, c=head) == ("a", "b")
+    assert await store.bulk(one, head, a=20, b=head - NEAR, c=head) == ()  # one alone
+    assert await store.bulk(one, head, a=30, b=30, c=30) == ("a", "b", "c")
+    assert await store.bulk(one, head, a=head - NEAR - 1, b=head, c=head) == ("a", "b", "c")
+    assert await store.bulk(one, head, a=head - NEAR, b=head, c=head) == ()
+
+
+async def test_what_stands_still_or_is_throttled_is_not_shared_with_the_rest() -> None:
+    store, head = Positions(), 10 * FAR
+    kept = [projection(order, Order, name=name) for name in ("a", "b", "c", "d")]
+    crew = Crew(store, kept)  # type: ignore[arg-type]
+    for look in range(LOOKS + 1):
+        found = await store.bulk(crew, head, a=1000 * look, b=1000 * look, c=0, d=100 * look)
+        assert found == (("a", "b", "c", "d") if look < LOOKS - 1 else ("a", "b"))
+
+
+async def test_a_log_that_does_not_answer_costs_nobody_his_place() -> None:
+    async def away() -> int:
+        raise Unavailable("The log is away")
+
+    store = Positions(a=0, b=0)
+    crew = Crew(store, [projection(order, Order, name=name) for name in ("a", "b")])  # type: ignore[arg-type]
+    assert await store.bulk(crew, 2 * FAR, a=0, b=0) == ("a", "b")
+    assert not await crew.beat(away)
+    assert (crew.present, crew.me.bulk) == (True, ("a", "b"))
+
+
+async def test_far_behind_two_workers_take_whole_projections(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the head each has a part of both again; nothing is lost or doubled on the way."""
+    monkeypatch.setattr(crew_module, "FAR", 200)
+    monkeypatch.setattr(crew_module, "NEAR", 40)
+    log = MemoryLog()
+    for n in range(1000):
+        await some(log, n)
+    taken: dict[str, list[tuple[str, range]]] = {}
+    share = Crew.share
+
+    def noting(self: Crew, one: Any) -> range:
+        found = share(self, one)
+        taken.setdefault(self.me.id, []).append((one.name, found))
+        return found
+
+    monkeypatch.setattr(Crew, "share", noting)
+    async with (
+        worker(tmp_path / "v.db", log, page=7) as one,
+        worker(tmp_path / "v.db", log, page=7) as two,
+    ):
+        head = await log.head()
+        names = ["order", "account", "journal"]
+        assert await one.engine.wait_for(names, head, time.monotonic() + 60)
+        await until(lambda: shared([one, two]))
+        await until(lambda: shared([one, two], "account"))
+        first, second = sorted((one, two), key=lambda world: world.engine.crew.me.id)
+        assert ("account", range(64)) in taken[first.engine.crew.me.id]
+        assert ("order", range(64)) in taken[second.engine.crew.me.id]
+        await sound(one)
 
 
 async def test_who_is_no_worker_leaves_the_spans_as_they_are_cut() -> None:

@@ -90,12 +90,16 @@ class Kept(Struct, frozen=True):
 
 
 class Worker(Struct, frozen=True, array_like=True):
-    """A process that projects; ``host`` and ``pid`` tell whether it still lives, on its host."""
+    """A process that projects; ``host`` and ``pid`` tell whether it still lives, on its host.
+
+    ``bulk``: those of all projections that are far behind, as far as it knows.
+    """
 
     id: str
     host: str
     pid: int
     projections: tuple[str, ...]
+    bulk: tuple[str, ...] = ()
 
 
 class Writes(Struct, frozen=True):

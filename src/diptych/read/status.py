@@ -12,7 +12,7 @@ from msgspec import Struct
 from diptych.codec import time_of
 from diptych.errors import Unavailable
 from diptych.log import Log
-from diptych.read.following.crew import LEASE_SECONDS
+from diptych.read.following.crew import LEASE_SECONDS, shares
 from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.parking.failing import failure_noted
@@ -172,7 +172,7 @@ async def status_of(
                 sum(part.count for part in parts),
                 tuple(parts),
                 measures.freshness(name),
-                sum(name in worker.projections for worker in stored.workers),
+                sum(map(bool, shares(name, one.slices, stored.workers).values())),
                 _proved(stored.proofs.get(name)),
                 len(parked),
                 sum(key.events for key in parked),

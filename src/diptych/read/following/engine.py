@@ -1,9 +1,8 @@
 """The engine: follows the log for all projections of one view store.
 
 Each turn takes the projection furthest behind, reads one page of the log, decodes it once for all
-projections near by, folds it for each, and writes rows and checkpoints in one transaction, while
-the next page is being folded. Several engines share the work by slices (`crew`, `spans`), but
-correctness rests on the checkpoints' compare-and-set alone.
+near by, folds it for each, and writes rows and checkpoint in one transaction, while the next is
+folded. Engines share the work (`crew`, `spans`); that it is right rests on checkpoints alone.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Final
 from diptych.codec import Codec
 from diptych.errors import Closed, DiptychError, LogUnusable, Unavailable
 from diptych.log import Log, StoredEvent
-from diptych.read.following.crew import BEAT_SECONDS, Crew
+from diptych.read.following.crew import Crew
 from diptych.read.following.fold import Used
 from diptych.read.following.follower import RESTING, STOPPED, Follower
 from diptych.read.following.gathering import GATHER, Gathering, Step
@@ -102,7 +101,7 @@ class Engine:
         """Follow the log in the background until ``stop``, together with other workers."""
         if self._task is None:
             with suppress(Unavailable):
-                await self.crew.beat()
+                await self.crew.beat(self.log.head)
             self.spans.stale = True
             self.waiting.running = True
             self._task = asyncio.create_task(self._run(), name="diptych-engine")
@@ -199,10 +198,10 @@ class Engine:
     async def _beat(self) -> None:
         """Let the other workers know of this one, and learn of changes among them."""
         while True:
-            await asyncio.sleep(BEAT_SECONDS)
+            await self.crew.rest()
             with suppress(DiptychError):
                 changed = await self.versions.refresh()
-                if await self.crew.beat() or changed:
+                if await self.crew.beat(self.log.head) or changed:
                     self.refollow()
 
     def refollow(self) -> None:
@@ -379,6 +378,7 @@ class Engine:
                 self.measures.applied(change, now - began)
             else:
                 follower.stand_by(now)
+                self.crew.doubt()
                 self.measures.lost(follower.name)
         self.spans.look_level()
         self.waiting.notify()

@@ -215,8 +215,8 @@ class PostgresViews:
         """Note that a worker is there; return those seen in the last ``lease`` seconds, by id."""
 
         async def job(connection: Connection) -> None:
-            given = (worker.id, worker.host, worker.pid, list(worker.projections))
-            await connection.execute(self.sql("beat"), *given)
+            lists = (list(worker.projections), list(worker.bulk))
+            await connection.execute(self.sql("beat"), worker.id, worker.host, worker.pid, *lists)
 
         await self.database.run(job)
         there, gone = await self._judged(lease)
@@ -232,8 +232,8 @@ class PostgresViews:
         rows = await self.database.run(lambda c: c.fetch(self.sql("workers")))
         return self._presence.judged(
             [
-                Sight(Worker(id_, host, pid, tuple(names)), seen, age)
-                for id_, host, pid, names, seen, age in rows
+                Sight(Worker(id_, host, pid, tuple(names), tuple(bulk)), seen, age)
+                for id_, host, pid, names, bulk, seen, age in rows
             ],
             lease,
         )

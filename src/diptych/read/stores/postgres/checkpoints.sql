@@ -70,12 +70,13 @@ SELECT projection, log, time, ok, position, count, reason, reach, tallies, unkno
 FROM {schema}.diptych_proofs
 
 -- name: beat
-INSERT INTO {schema}.diptych_workers (worker, host, pid, projections, seen)
-VALUES ($1, $2, $3, $4, clock_timestamp())
-ON CONFLICT (worker) DO UPDATE SET projections = excluded.projections, seen = excluded.seen
+INSERT INTO {schema}.diptych_workers (worker, host, pid, projections, bulk, seen)
+VALUES ($1, $2, $3, $4, $5, clock_timestamp())
+ON CONFLICT (worker) DO UPDATE
+SET (projections, bulk, seen) = (excluded.projections, excluded.bulk, excluded.seen)
 
 -- name: workers
-SELECT worker, host, pid, projections, seen,
+SELECT worker, host, pid, projections, bulk, seen,
     extract(epoch FROM clock_timestamp() - seen)::float8 AS age
 FROM {schema}.diptych_workers ORDER BY worker
 

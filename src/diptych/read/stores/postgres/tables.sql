@@ -32,13 +32,14 @@ CREATE TABLE {schema}.diptych_blocks (
     PRIMARY KEY (projection, slice, block)
 )
 
--- The processes that project, and when each was last seen.
+-- The processes that project, and when each was last seen. bulk: the projections that are far behind.
 -- name: diptych_workers
 CREATE TABLE {schema}.diptych_workers (
     worker text COLLATE "C" NOT NULL,
     host text COLLATE "C" NOT NULL,
     pid bigint NOT NULL,
     projections text[] NOT NULL,
+    bulk text[] NOT NULL,
     seen timestamp with time zone NOT NULL,
     PRIMARY KEY (worker)
 ) WITH (fillfactor = 50)

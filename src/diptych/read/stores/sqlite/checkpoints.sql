@@ -63,12 +63,13 @@ INSERT INTO diptych_blocks (projection, slice, block, count, digest) VALUES (?, 
 ON CONFLICT DO UPDATE SET count = excluded.count, digest = excluded.digest
 
 -- name: beat
-INSERT INTO diptych_workers (worker, host, pid, projections, seen) VALUES (?, ?, ?, ?, ?)
-ON CONFLICT DO UPDATE SET projections = excluded.projections, seen = excluded.seen
+INSERT INTO diptych_workers (worker, host, pid, projections, bulk, seen) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT DO UPDATE
+SET projections = excluded.projections, bulk = excluded.bulk, seen = excluded.seen
 
 -- name: workers
 SELECT json_group_array(
-    json_array(json_array(worker, host, pid, json(projections)), seen, ? - seen)
+    json_array(json_array(worker, host, pid, json(projections), json(bulk)), seen, ? - seen)
 )
 FROM (SELECT * FROM diptych_workers ORDER BY worker)
 

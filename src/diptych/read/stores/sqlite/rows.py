@@ -357,9 +357,9 @@ def read_proofs(connection: sqlite3.Connection) -> dict[str, Proof]:
 
 def beat(connection: sqlite3.Connection, worker: Worker, now: float) -> list[Sight]:
     """Note that a worker is there, and return all; ``now`` in seconds since 1970."""
-    projections = _encode(worker.projections).decode()
+    lists = (_encode(names).decode() for names in (worker.projections, worker.bulk))
     with transaction(connection):
-        connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, projections, now))
+        connection.execute(SQL["beat"], (worker.id, worker.host, worker.pid, *lists, now))
         return read_workers(connection, now)
 
 

@@ -28,12 +28,14 @@ CREATE TABLE IF NOT EXISTS diptych_blocks (
     PRIMARY KEY (projection, slice, block)
 ) WITHOUT ROWID;
 
--- The processes that project, and when each was last seen (seconds since 1970).
+-- The processes that project, and when each was last seen (seconds since 1970). projections, and
+-- bulk, those of them that are far behind: JSON.
 CREATE TABLE IF NOT EXISTS diptych_workers (
     worker TEXT NOT NULL PRIMARY KEY,
     host TEXT NOT NULL,
     pid INTEGER NOT NULL,
     projections TEXT NOT NULL,
+    bulk TEXT NOT NULL,
     seen REAL NOT NULL
 ) WITHOUT ROWID;
 

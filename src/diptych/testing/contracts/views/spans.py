@@ -166,11 +166,11 @@ class SpanContract(StoreMaker):
     async def test_workers_know_of_each_other(self) -> None:
         """While they say that they are there; in the order of their ids."""
         async with self.new_store() as store:
-            one = Worker("1", "host/é", 17, ("a", "b"))
+            one = Worker("1", "host/é", 17, ("a", "b"), ("b", "é"))
             two = Worker("2", "other", 2**31, ())
             assert await store.beat(two, 3600) == [two]
             assert await store.beat(one, 3600) == [one, two]
-            more = replace(two, projections=("c",))
+            more = replace(two, projections=("c",), bulk=("c",))
             assert await store.beat(more, 3600) == [one, more]
             assert await store.workers(3600) == [one, more]
             assert await store.workers(0) == []
