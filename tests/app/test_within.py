@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext, suppress
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -186,6 +187,42 @@ async def test_sqlalchemy_connections_and_sessions_will_do(
     ):
         await (await shop.within(pooled)).do(Place("4", Decimal(1)))
     assert await shop.log.head() == 3
+
+
+@pytest.mark.parametrize("made", ["before", "inside"])
+@pytest.mark.parametrize("kind", ["session", "connection", "asyncpg"])
+async def test_what_is_rolled_back_to_a_savepoint_takes_the_events_along(
+    shop: Running, postgres_url: str, connection: asyncpg.Connection[Any], kind: str, made: str
+) -> None:
+    """A session sends its SAVEPOINT when it next needs its connection: that must be before."""
+    engine = create_async_engine(postgres_url.replace("postgresql://", "postgresql+asyncpg://"))
+    opened: Any = nullcontext(connection)
+    if kind != "asyncpg":
+        opened = AsyncSession(engine) if kind == "session" else engine.connect()
+    async with opened as given:
+        if kind == "asyncpg":
+            begin = nested = given.transaction
+        else:
+            begin, nested = given.begin, given.begin_nested
+        async with begin():
+            tx = await shop.within(given)
+            await tx.do(Place("1", Decimal(1)))
+            for number in ("2", "3"):
+                with suppress(ZeroDivisionError):
+                    async with nested():
+                        if made == "inside":
+                            tx = await shop.within(given)
+                        await tx.do(Place(number, Decimal(1)))
+                        raise ZeroDivisionError
+            async with nested():
+                await tx.do(Place("4", Decimal(1)))
+            with suppress(ZeroDivisionError):
+                async with nested():
+                    await tx.append(Placed("5", Decimal(1)))
+                    raise ZeroDivisionError
+    await engine.dispose()
+    found = [one.tags async for one in shop.events.all((Placed,))]
+    assert found == [("order:1",), ("order:4",)]
 
 
 async def test_what_is_no_such_transaction_is_refused(

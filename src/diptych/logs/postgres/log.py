@@ -220,7 +220,8 @@ class PostgresLog:
         self._require_open()
         found = await asyncpg_connection(connection)
         began = await require_fitting(found, self._sql, self._identity)
-        return LogWithin(found, self._identity, self._channel, self._sql, self._inside, began)
+        made = (connection, found, self._identity, self._channel, self._sql, self._inside, began)
+        return LogWithin(*made)
 
     async def close(self) -> None:
         """Finish what was accepted, then release everything. May be called twice."""

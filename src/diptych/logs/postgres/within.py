@@ -30,10 +30,14 @@ from diptych.sql.recent import Recent
 
 
 class LogWithin:
-    """One open transaction. Nothing of it is remembered outside: it may yet be rolled back."""
+    """One open transaction. Nothing of it is remembered outside: it may yet be rolled back.
+
+    ``given`` is what it was made of: see `asyncpg_connection`.
+    """
 
     def __init__(
         self,
+        given: Any,
         connection: Connection,
         identity: str,
         channel: str,
@@ -41,6 +45,7 @@ class LogWithin:
         inside: InsideAppend | None,
         began: datetime,
     ) -> None:
+        self._given = given
         self._connection = connection
         self._began = began
         self.identity = identity
@@ -55,6 +60,10 @@ class LogWithin:
         is appended would commit by itself.
         """
         if self._connection.is_in_transaction():
+            if _is_session(self._given) and self._given.in_transaction():
+                # A session begins a savepoint (`begin_nested`) when it is next asked for its
+                # connection; what is done before is not rolled back with it.
+                await self._given.connection()
             row = await self._connection.fetchrow(self._sql.lock_within)
             if row is not None and row[1] == self._began:
                 return int(row[0])
@@ -115,7 +124,7 @@ async def asyncpg_connection(given: Any) -> Connection:
     Raises ``Invalid`` where there is none.
     """
     connection = given
-    if hasattr(given, "get_bind") and hasattr(given, "connection"):  # an AsyncSession
+    if _is_session(given):
         connection = await given.connection()
     if hasattr(connection, "get_raw_connection"):  # an AsyncConnection: it begins when first used
         await connection.exec_driver_sql("SELECT 1")
@@ -165,3 +174,8 @@ async def require_fitting(connection: Connection, sql: Statements, identity: str
             got="no log there" if reached is None else f"the log {reached}",
         )
     return began
+
+
+def _is_session(given: Any) -> bool:
+    """Whether it is an AsyncSession of SQLAlchemy."""
+    return hasattr(given, "get_bind") and hasattr(given, "connection")
