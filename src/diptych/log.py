@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
 
-from diptych.errors import ForeignCheckpoint, Invalid
+from diptych.errors import ForeignCheckpoint, Invalid, LogUnusable
 from diptych.messages import LONGEST_TEXT
 
 
@@ -287,6 +287,16 @@ def require_limit(limit: int) -> None:
     """Raise ``Invalid`` unless a page may hold at least one event."""
     if limit < 1:
         raise Invalid("A page holds at least one event", field="limit", rule="1 or more", got=limit)
+
+
+def head_set_back(**facts: object) -> LogUnusable:
+    """Return the error of a log whose head lies before events that it holds."""
+    return LogUnusable(
+        "The log's head lies before events that the log holds: it was set back by hand, or its "
+        "table was restored by itself. Nothing can be appended: set `head` in the table `log` to "
+        "the position of the last event, or restore the whole database from a backup",
+        **facts,
+    )
 
 
 def is_new(outcome: Outcome) -> TypeGuard[Appended]:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from diptych.codec import metadata_of, require_whole, time_of
-from diptych.errors import UndecodableEvent
-from diptych.log import Append, EventQuery, NewEvent
+from diptych.errors import LogUnusable, UndecodableEvent
+from diptych.log import Append, Appended, EventQuery, NewEvent
 from diptych.logs.sqlite import SqliteLog
 from diptych.messages import new_id
 from tests.read.world import Moved, new_event
@@ -76,4 +76,26 @@ async def test_damaged_tags_are_named(tmp_path: Path) -> None:
     with pytest.raises(UndecodableEvent) as told:
         await log.read()
     assert told.value.position == 2
+    await log.close()
+
+
+async def test_a_log_whose_head_was_set_back(tmp_path: Path) -> None:
+    """It says so, when it is opened and when it appends, and nothing is lost."""
+    path = tmp_path / "log.db"
+
+    def put(head: int) -> None:
+        database = sqlite3.connect(path)
+        with database:
+            database.execute("UPDATE log SET head = ?", (head,))
+        database.close()
+
+    log = await SqliteLog.open(path)
+    await log.append([Append((event(),)) for _ in range(3)])
+    put(1)
+    with pytest.raises(LogUnusable, match="set back by hand"):
+        await log.append([Append((event(),))])
+    with pytest.raises(LogUnusable, match="last_event: 3"):
+        await SqliteLog.open(path)
+    put(3)
+    assert await log.append([Append((event(),))]) == [Appended(4, 4)]
     await log.close()

@@ -10,6 +10,7 @@ import pytest
 
 from diptych.app.schemas import apply, plan
 from diptych.errors import LogUnusable, ServerUnusable, Unavailable
+from diptych.log import Append, Appended
 from diptych.logs.postgres import PostgresLog
 from diptych.logs.postgres import log as log_module
 from diptych.logs.postgres.log import log_schema
@@ -279,6 +280,21 @@ async def test_a_log_that_has_lost_its_row(postgres_url: str) -> None:
     async with connected(postgres_url) as connection:
         await connection.execute("DELETE FROM diptych.log")
     assert "has lost its identity" in await refusal(postgres_url)
+
+
+async def test_a_log_whose_head_was_set_back(postgres_url: str) -> None:
+    """It says so, when it is opened and when it appends, and nothing is lost."""
+    async with opened(postgres_url) as log:
+        await log.append([Append((event("Taken"),)) for _ in range(3)])
+        async with connected(postgres_url) as connection:
+            await connection.execute("UPDATE diptych.log SET head = 1")
+        with pytest.raises(LogUnusable, match="set back by hand"):
+            await log.append([Append((event("Taken"),))])
+        assert "last_event: 3" in await refusal(postgres_url)
+        async with connected(postgres_url) as connection:
+            await connection.execute("UPDATE diptych.log SET head = 3")
+        [appended] = await log.append([Append((event("Taken"),))])
+        assert appended == Appended(4, 4)
 
 
 async def test_a_server_that_is_not_there(unused_tcp_port: int) -> None:

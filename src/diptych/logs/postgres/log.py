@@ -15,6 +15,7 @@ from diptych.log import (
     Outcome,
     Page,
     Told,
+    head_set_back,
     require_limit,
     require_sound,
 )
@@ -278,13 +279,18 @@ def prepare(database: Database, create: bool) -> Callable[[Connection], Awaitabl
             )
         if pending:
             await wanted.apply(connection, schema)
-        identity = await connection.fetchval(f"SELECT identity FROM {schema}.log")
-        if identity is None:
+        row = await connection.fetchrow(
+            f"SELECT identity, head, (SELECT max(position) FROM {schema}.events) FROM {schema}.log"
+        )
+        if row is None:
             raise LogUnusable(
                 "The log has lost its identity and its head, the row of the table log; restore "
                 "the database from a backup",
                 schema=schema,
             )
+        identity, head, last = row
+        if (last or 0) > head:
+            raise head_set_back(schema=schema, head=head, last_event=last)
         return str(identity)
 
     return job

@@ -20,7 +20,7 @@ from msgspec.json import Decoder
 from msgspec.structs import replace
 
 from diptych.errors import DiptychError, LogUnusable, OutcomeUnknown, Unavailable
-from diptych.log import Append, Outcome, Refused, StoredEvent
+from diptych.log import Append, Outcome, Refused, StoredEvent, head_set_back
 from diptych.logs.postgres.checking import Legs, first_stored, stored_answers
 from diptych.logs.postgres.rows import arrays_of, next_of, stored_events
 from diptych.logs.postgres.statements import Statements
@@ -142,6 +142,8 @@ class Writer:
                     again = isinstance(error, asyncpg.TransactionRollbackError)
                     if not (self._sent or again) or _now() > deadline:
                         why = failure_of(error, database.path)
+                        if getattr(error, "constraint_name", "") == "events_pkey":
+                            why = head_set_back(database=database.path)
                         raise self._gone(why) from error
                 elif _now() > deadline:
                     raise self._gone(unavailable(error, database.path)) from error

@@ -19,6 +19,7 @@ from diptych.log import (
     Outcome,
     Page,
     Told,
+    head_set_back,
     require_limit,
     require_sound,
 )
@@ -271,5 +272,7 @@ def _prepare(connection: sqlite3.Connection, path: Path | None, create: bool) ->
             with suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
             raise
-    (identity,) = connection.execute(SQL["identity"]).fetchone()
+    identity, head, last = connection.execute(SQL["identity"]).fetchone()
+    if last > head:
+        raise head_set_back(path=path, head=head, last_event=last)
     return str(identity)

@@ -6,7 +6,7 @@
 SELECT head FROM log
 
 -- name: identity
-SELECT identity FROM log
+SELECT identity, head, coalesce((SELECT max(position) FROM events), 0) FROM log
 
 -- name: marks
 SELECT (SELECT application_id FROM pragma_application_id),

@@ -18,6 +18,7 @@ from diptych.log import (
     Outcome,
     Refused,
     StoredEvent,
+    head_set_back,
 )
 from diptych.logs.sqlite.statements import (
     POINTS_AT_ONCE,
@@ -117,8 +118,10 @@ class _Transaction:
                 if self._turn is not None:
                     self._turn.over()
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as error:
                 self._roll_back()
+                if isinstance(error, sqlite3.IntegrityError) and "events.position" in str(error):
+                    raise head_set_back(head=judge.begun_at) from error
                 raise
         else:
             self._roll_back()
