@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from diptych.codec import Codec
 from diptych.errors import ProjectionFailed
 from diptych.read.projections import Keyed, projection
 from diptych.read.proving import rowcheck
@@ -197,4 +198,17 @@ async def test_a_checkpoint_beyond_the_head_is_refused_by_rows_too() -> None:
     assert "lies beyond the head of the log" in verdict.reason
     await world.sql("DELETE FROM diptych_checkpoints WHERE projection = 'account'")
     assert "no checkpoint" in (await judged(world, 1)).reason
+    await world.store.close()
+
+
+async def test_what_a_program_does_not_know_is_not_to_be_forgotten() -> None:
+    """Rows were made of events of a type that it does not know: it was renamed, most likely."""
+    world = await built(orders())
+    await world.sql(f"UPDATE \"{Order.__view__.table_name}\" SET customer = 'eve'")
+    known = Codec()
+    known.register(world.projections[0].events)
+    verdict = await verify_rows(world.log, known, world.store, orders())
+    assert not verdict.ok
+    assert "does not know (Moved" in verdict.remedy
+    assert "do not rewind order before that" in verdict.remedy
     await world.store.close()

@@ -23,6 +23,7 @@ from diptych.read.events import Events
 from diptych.read.following import fold
 from diptych.read.parking.steering import Steering
 from diptych.read.port import Change, Checkpoint
+from diptych.read.projections import Keyed
 from diptych.read.proving import proof
 from diptych.read.proving.blame import Unit, explain
 from diptych.read.proving.proof import (
@@ -38,6 +39,7 @@ from diptych.read.proving.proof import (
     total_of,
     unpack,
 )
+from diptych.read.proving.rowcheck import verify_rows
 from diptych.read.proving.verify import Verdict, ranges, verify
 from tests.read.world import Moved, Noted, World, accounts, journals, orders, placed
 
@@ -440,6 +442,12 @@ async def test_events_that_the_log_has_lost_are_named_as_such(
             assert [p for a, b in verdict.gaps for p in range(a, b + 1)] == lost
             assert f"the log itself has no event at: {ranges(lost)}" in verdict.reason
             assert all(last <= 400 for _, last in verdict.unresolved)
+            assert "restore the log from a backup" in verdict.remedy
+        (kept,) = [one for one in world.projections if isinstance(one, Keyed)]
+        rows = await verify_rows(world.log, world.codec, world.store, kept)
+        # What is left in the rows is the last copy of what those events said.
+        assert rows.ok == all(p % 2 == 1 for p in lost)
+        assert rows.ok or "restore the log from a backup" in rows.remedy
         # Whoever reads it passes over the gap, and over nothing else.
         assert len([e async for e in Events(log, world.codec).all()]) == 400 - len(lost)
         await Steering(log, world.codec, [world.engine]).rewind("order")

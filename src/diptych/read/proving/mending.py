@@ -19,7 +19,8 @@ def mending(
 ) -> str:
     """Return what mends a projection that differs from its log; nothing where its reason says it.
 
-    ``gaps``: the log itself has lost events. ``unknown``: types of events that are not known.
+    ``gaps``: the log itself has lost events, or what is in them. ``unknown``: types of events that
+    are not known.
     """
     if gaps:
         return "restore the log from a backup: nothing else knows what was there"

@@ -124,7 +124,7 @@ async def verify_rows(
         faults=faults[:most],
         unsettled=check.unsettled,
         reason=_reason(faults, check.unsettled, columns),
-        remedy=mending(one, spans, log) if faults else "",
+        remedy=mending(one, spans, log, gaps=check.gaps, unknown=check.unknown) if faults else "",
     )
 
 
@@ -162,6 +162,8 @@ class _Check:
         self.compared = 0
         self.faults: list[RowFault] = []
         self.unsettled: list[Any] = []
+        self.gaps = False
+        self.unknown: set[str] = set()
         self._parking = Parking(one, codec)
         self._aside = Aside(())
 
@@ -260,10 +262,13 @@ class _Check:
         at, end = min(after), max(until)
         while at < end:
             page = await self._log.read(after=at, until=end, limit=PAGE)
+            self.gaps |= len(page.events) < page.upto - at
             at = page.upto
             for stored in page.events:
                 decode = self._decode.get(stored.type)
                 if decode is None:
+                    if stored.type not in self._codec.events:
+                        self.unknown.add(stored.type)
                     continue
                 event, keys = self._keys(decode, stored)
                 for key in keys:

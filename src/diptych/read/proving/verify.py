@@ -282,7 +282,7 @@ class _Look:
             reason=reason,
             remedy=mending(
                 *(self.audit.projection, self.spans, log),
-                gaps=bool(self.gaps),
+                gaps=bool(self.gaps or self.audit.unreadable),
                 unknown=self.audit.unknown,
             )
             if reason
