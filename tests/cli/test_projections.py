@@ -57,7 +57,20 @@ def test_plan_says_what_will_be_rebuilt_and_why(changed: Cli) -> None:
 def test_plan_and_assert_say_what_will_not_open(cli: Cli) -> None:
     """What goes on in its table cannot have other columns: known before it is deployed."""
     inline = ("@reading.projects(Summary)", "@reading.projects(Summary, inline=True)")
+    single = inline[1].replace("inline=True", "slices=1")
+    cli("do", "Place", "order=0", "customer=ann", "total=3")
+    cli("ask", "OrdersOf", "customer=ann")
     change(cli, *inline)
+    # It stands at one position for each slice: from none of them could it go on for all.
+    told = cli("projections", "plan")
+    assert (told.status, "have that built" in told.out) == (1, True)
+    refused = cli("do", "Place", "order=1", "customer=ann", "total=3")
+    assert (refused.status, "slices_before  64" in refused.err) == (2, True)
+    text = Path("cli_shop.py").read_text()
+    Path("single_shop.py").write_text(text.replace(inline[0], single))
+    os.environ["DIPTYCH_APP"] = "single_shop:app"
+    assert cli("projections", "rebuild").status == 0
+    os.environ["DIPTYCH_APP"] = "changed_shop:app"
     cli("do", "Place", "order=1", "customer=ann", "total=3")
     assert [cli("projections", "plan").status, cli("db", "assert").status] == [0, 0]
     text = Path("changed_shop.py").read_text()

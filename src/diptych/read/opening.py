@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from diptych.errors import ForeignCheckpoint, NoViews, ViewLost
+from diptych.errors import DefinitionError, ForeignCheckpoint, NoViews, ViewLost
 from diptych.read.port import Checkpoint, Kept, Version, definition_of
 from diptych.read.projections import Keyed, Projection
 
@@ -133,3 +133,23 @@ def unclaimed_rows(one: Projection, noted: Sequence[Version]) -> ForeignCheckpoi
 
 
 __all__ = ["leaving", "owners_of", "require_tables", "unclaimed", "unclaimed_rows"]
+
+
+def require_slices(one: Projection, spans: Iterable[Checkpoint]) -> None:
+    """Raise ``DefinitionError`` unless what is kept in place has as many slices as before.
+
+    Each slice stands where it stands: there is no one position from which all could go on, and
+    what they have applied is proved for each by itself.
+    """
+    there = sum(span.slices for span in spans)
+    if there and there != one.slices:
+        raise DefinitionError(
+            "An inline projection and a handler go on from where the version before them stands, "
+            "which takes the same number of slices. Declare the projection with "
+            f"slices={one.slices}, have that built (`diptych projections rebuild`), and change it "
+            "to this then; or give its view another name, and it begins at the first event",
+            projection=one.title,
+            slices=one.slices,
+            slices_before=there,
+            at=one.at,
+        )

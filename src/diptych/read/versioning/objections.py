@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diptych.errors import DefinitionError, NoViews, ViewLost
+from diptych.read.opening import require_slices
 from diptych.read.parking.desk import NO_KEY
 from diptych.read.port import Kept, ParkedKey, Pause, Version, ViewStore
 from diptych.read.projections import Projection
@@ -44,6 +45,7 @@ async def objections(store: ViewStore, live: Version, row: Version) -> list[str]
 async def refusals(store: ViewStore, log: str, one: Projection, live: Version) -> list[str]:
     """Say why a projection that is kept in place cannot go on in its tables; nothing: it can."""
     try:
+        require_slices(one, (await store.checkpoints()).get(live.instance, ()))
         await store.open(log, {live.instance: Kept(one.views, one.slices)}, create=False)
     except (DefinitionError, ViewLost) as error:
         return [str(error)]

@@ -20,7 +20,7 @@ from msgspec import structs
 from diptych.codec import Codec
 from diptych.errors import DefinitionError, Invalid, LogUnusable, NoViews, Unavailable, ViewNotReady
 from diptych.log import Log
-from diptych.read.opening import leaving, owners_of
+from diptych.read.opening import leaving, owners_of, require_slices
 from diptych.read.port import Kept, State, Turn, Version, View, ViewStore, definition_of
 from diptych.read.projections import Projection
 from diptych.read.versioning.carrying import carry_skips
@@ -306,10 +306,10 @@ class Versions:
     async def _adopt(self) -> None:
         """Take over in place what is never built beside itself."""
         for name, one in self._declared.items():
-            live = self.live(name)
-            if name in self._foreign or live is None:
+            if not kept_in_place(one) or name in self._foreign or (live := self.live(name)) is None:
                 continue
-            if kept_in_place(one) and live.version != self.version(name):
+            if live.version != self.version(name):
+                require_slices(one, (await self.store.checkpoints()).get(live.instance, ()))
                 after = structs.replace(self._row(name, "live"), instance=live.instance)
                 await self.store.open(self._log, {live.instance: _kept(one, after)}, create=True)
                 await self.store.turn([Turn(live, after)])
