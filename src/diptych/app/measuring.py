@@ -15,7 +15,6 @@ from diptych.telemetry.metrics import Family, Labels, Number, Telemetry
 LOOK_SECONDS = 10.0
 """How often an application looks where its projections are, when OpenTelemetry reads its gauges."""
 
-
 LOG_SECONDS = 2.0
 """How long the log may take to answer; then it is away."""
 

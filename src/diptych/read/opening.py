@@ -132,9 +132,6 @@ def unclaimed_rows(one: Projection, noted: Sequence[Version]) -> ForeignCheckpoi
     )
 
 
-__all__ = ["leaving", "owners_of", "require_tables", "unclaimed", "unclaimed_rows"]
-
-
 def require_slices(one: Projection, spans: Iterable[Checkpoint]) -> None:
     """Raise ``DefinitionError`` unless what is kept in place has as many slices as before.
 
@@ -153,3 +150,13 @@ def require_slices(one: Projection, spans: Iterable[Checkpoint]) -> None:
             slices_before=there,
             at=one.at,
         )
+
+
+__all__ = [
+    "leaving",
+    "owners_of",
+    "require_slices",
+    "require_tables",
+    "unclaimed",
+    "unclaimed_rows",
+]
