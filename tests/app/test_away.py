@@ -17,8 +17,10 @@ import pytest
 from diptych import Running
 from diptych.errors import Unavailable
 from diptych.http import service
-from diptych.testing.servers import PostgresServer
+from diptych.testing.servers import PostgresServer, redis
 from diptych.testing.servers import postgres as server_of_its_own
+from tests.app.counting import Count
+from tests.app.counting import app as counting
 from tests.app.test_databases import Asked, Place, app
 from tests.http.conftest import client_of
 from tests.logs.on_postgres import until
@@ -100,6 +102,56 @@ async def test_one_read_database_is_away(own_server: PostgresServer, tmp_path: P
             return found == {"order": ("running", 2, 0), "customer": ("running", 2, 0)}
 
         await until(back)
+
+
+async def test_rows_are_away_or_gone(tmp_path: Path) -> None:
+    """Of a row store, too: whoever works on them has them folded anew by itself."""
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    with redis() as server:
+        views = {"main": main, "cache": server.url}
+        env = {
+            "DIPTYCH_APP": "tests.app.counting:app",
+            "DIPTYCH_LOG": log,
+            "DIPTYCH_VIEWS": " ".join(f"{name}={url}" for name, url in views.items()),
+        }
+        async with counting.open(log=log, views=views) as running:
+            await running.do(Count("a"))
+            await running.catch_up()
+        # This one may not make tables, and follows nothing: it only looks.
+        opening = counting.open(log=log, views=views, create="nothing", projections=False)
+        async with opening as running, client_of(service(running)) as client:
+
+            async def looked() -> list[tuple[str, bool, str]]:
+                found: Any = (await client.get("/health/ready")).json()
+                return [
+                    (one.state, "folded anew" in (one.error or ""), found["status"])
+                    for one in await running.status()
+                ]
+
+            assert await looked() == [("running", False, "ready")]
+            server.kill()
+            assert await looked() == [("away", False, "degraded")]
+            with pytest.raises(Unavailable):
+                await running.verify()
+            server.start()
+            assert await looked() == [("away", True, "degraded")]
+            (verdict,) = await running.verify()
+            assert (verdict.ok, verdict.outcome) == (False, "refused")
+            assert "database was emptied" in verdict.reason
+            words = (("status",), ("metrics",), ("verify",))
+            calls = [asyncio.to_thread(diptych, *each, env=env) for each in words]
+            text, metrics, verified = await asyncio.gather(*calls)
+            assert (text.returncode, "was emptied" in text.stdout) == (0, True), text
+            assert (metrics.returncode, "diptych_log_up 1" in metrics.stdout) == (0, True), metrics
+            here = await figures(running)
+            assert here['diptych_projection_state{projection="times",state="away"}'] == 1
+            assert verified.returncode != 0
+            assert "database was emptied" in verified.stdout + verified.stderr
+            async with counting.open(log=log, views=views) as worker:
+                await worker.catch_up()
+            assert await looked() == [("running", False, "ready")]
+            (verdict,) = await running.verify()
+            assert verdict.ok
 
 
 async def test_health_names_what_is_away(own_server: PostgresServer, tmp_path: Path) -> None:

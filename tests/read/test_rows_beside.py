@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Generator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ from diptych.read.select import column, select
 from diptych.read.stores import duckdb
 from diptych.read.stores.redis import WRITE
 from diptych.testing.servers import RedisServer, redis
+from tests.logs.on_postgres import until
 from tests.read.backends import Current
 from tests.read.beside import OnDuckdb, OnRedis, assert_right, faulty, folded, rows_of, some_events
 from tests.read.test_parking import Faults
@@ -345,25 +347,54 @@ async def test_work_waits_while_redis_is_away_and_goes_on_by_itself() -> None:
 
 
 async def test_rows_that_redis_has_lost_are_refused_then_filled_anew(tmp_path: Path) -> None:
-    """Nobody takes an empty Redis for complete: the next to open begins from the first event."""
+    """Nobody takes an empty Redis for complete: who may make tables begins from the first event."""
     log, path = MemoryLog(), tmp_path / "lost.db"
     with redis() as server, Current.on(OnRedis(server.url)):
         async with World([accounts()], log=log, path=path) as world:
             await world.append(*[Moved("a", "b", 1)] * 10)
             await world.engine.catch_up()
+            only_reads = World([accounts()], log=log, path=path)
+            await only_reads.engine.open(create=False)
             server.kill()
             server.start()
             await world.append(*[Moved("a", "b", 1)] * 10)
             with pytest.raises(Unavailable, match="diptych work"):
-                await world.engine.catch_up()
+                await only_reads.engine.catch_up()
             with pytest.raises(ViewLost, match="diptych work"):
-                await world.engine.open(create=False)
-        async with World([accounts()], log=log, path=path) as world:
+                await only_reads.engine.open(create=False)
+            await only_reads.store.close()
             await world.engine.catch_up()
             await assert_right(world)
             found = await world.store.get(Account, "a")
             assert found.rows[0].moves == 20
             assert found.positions["account"] == 20
+
+
+@pytest.mark.parametrize("idle", [True, False])
+async def test_a_running_engine_fills_anew_what_redis_has_lost(
+    idle: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By itself: also one that has nothing else to do, and where others find the same."""
+    monkeypatch.setattr("diptych.read.following.engine.DOUBT_SECONDS", 0.05)
+    with redis() as server, Current.on(OnRedis(server.url)):
+        async with World([accounts()]) as world:
+            head = await world.append(*[Moved("a", "b", 1)] * 10)
+            await world.engine.start()
+            await world.engine.catch_up()
+            server.kill()
+            server.start()
+            if not idle:
+                head = await world.append(*[Moved("a", "b", 1)] * 10)
+
+            async def filled() -> bool:
+                with suppress(Unavailable):
+                    found = await world.store.get(Account, "a")
+                    return bool(found.rows) and found.rows[0].moves == head
+                return False
+
+            await until(filled)
+            await world.engine.catch_up()
+            await assert_right(world)
 
 
 async def test_an_event_parked_without_a_key_is_rewound_not_retried() -> None:

@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from msgspec import structs
 
-from diptych.errors import ForeignCheckpoint, Invalid
+from diptych.errors import ForeignCheckpoint, Invalid, ViewLost
 from diptych.read.comparing import compared
 from diptych.read.opening import require_tables
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause
@@ -54,7 +54,7 @@ from diptych.read.rowstore import AsksRows, Loaded, Made, Placed, RowStore, RowT
 
 LOST: Final = (
     "The rows of a view are not there any more, although its projection has applied events: their "
-    "database was emptied, or came back empty. The next process that opens the application to work "
+    "database was emptied, or came back empty. Within seconds a process that works on them "
     "(`diptych work`) has them folded anew from the log"
 )
 
@@ -74,6 +74,8 @@ class RowsBeside:
         self._log = ""
         self._written: dict[type[View], str] = {}
         self._read: Mapping[type[View], str] = {}
+        self._opened: dict[str, Kept] = {}
+        self._makes = False
         self._desk = _DeskBeside(self)
         self._plans: Any = None
 
@@ -85,10 +87,8 @@ class RowsBeside:
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
         """Make what is missing: tables, and a checkpoint at 0 for each new projection."""
         self._log = log
-        tables = {
-            name: [RowTable(table, definition.view) for definition, table in one.places]
-            for name, one in projections.items()
-        }
+        self._opened |= projections
+        tables = {name: _tables(one) for name, one in projections.items()}
         every = [table for each in tables.values() for table in each]
         there = await self.row_store.tables(table.name for table in every)
         for table in every:
@@ -129,6 +129,28 @@ class RowsBeside:
                 *(projections, there, stored), create=False, lost=LOST, database=self.name
             )
         self._written |= {table.view: table.name for table in every}
+        self._makes |= create
+
+    async def lost_rows(self, *, refill: bool = False) -> dict[str, ViewLost]:
+        """Return, by projection, the errors of those whose rows are gone, checkpoints not.
+
+        With ``refill``, and where this store was opened with ``create``, they are folded anew.
+        """
+        there = await self.row_store.tables(
+            table.name for one in self._opened.values() for table in _tables(one)
+        )
+        stored = await self.books.checkpoints()
+        kept = {row.instance for row in await self.books.versions() if row.state != "dropped"}
+        lost: dict[str, ViewLost] = {}
+        for name, one in self._opened.items():
+            try:
+                if name in kept:
+                    require_tables({name: one}, there, stored, create=True, lost=LOST)
+            except ViewLost as error:
+                lost[name] = error
+                if refill and self._makes:
+                    await self._refill(name, one, _tables(one))
+        return lost
 
     async def _drop(self, tables: Mapping[str, Made]) -> None:
         """Drop tables, but not what others have made in their place meanwhile."""
@@ -143,8 +165,8 @@ class RowsBeside:
     async def rewound(self, to: Checkpoint, block: Tally, tables: Sequence[RowTable]) -> None:
         """Have the books put back while there are no tables.
 
-        Where it is cut short, `open` finds the tables missing, and does it again. A query that has
-        seen the positions before, and would see rows from after, is told by the turn.
+        Where it is cut short, `lost_rows` finds the tables missing, and does it again. A query that
+        has seen the positions before, and would see rows from after, is told by the turn.
         """
         for table in tables:
             await self.row_store.drop(table.name)
@@ -387,6 +409,10 @@ class RowsBeside:
     async def close(self) -> None:
         """Release the rows; the books are their owner's to close. May be called twice."""
         await self.row_store.close()
+
+
+def _tables(one: Kept) -> list[RowTable]:
+    return [RowTable(table, definition.view) for definition, table in one.places]
 
 
 def _placed(writes: Writes) -> dict[Any, Placed]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from msgspec import Struct, structs
 
+from diptych.errors import ViewLost
 from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
@@ -273,6 +274,15 @@ class ViewStore(Protocol):
 
     async def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return every projection's checkpoints, by name: its spans, in the order of slices."""
+        ...
+
+    async def lost_rows(self, *, refill: bool = False) -> dict[str, ViewLost]:
+        """Return, by projection, the errors of those whose rows are gone, checkpoints not.
+
+        That is noticed here only where rows are kept in a database of their own (`RowsBeside`), and
+        raises ``Unavailable`` where it does not answer; elsewhere nothing is lost. With ``refill``
+        a store that was opened with ``create`` also has these rows folded anew.
+        """
         ...
 
     async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:

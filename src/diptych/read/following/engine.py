@@ -194,6 +194,8 @@ class Engine:
                     follower.error = follower.error or error
                 failures = min(failures + 1, 8)
                 await asyncio.sleep(random.uniform(0.5, 1.0) * 0.05 * 2**failures)
+                with suppress(DiptychError):
+                    await self.doubt()
 
     async def _beat(self) -> None:
         """Let the other workers know of this one, and learn of changes among them."""
@@ -432,13 +434,12 @@ class Engine:
         if now - self._doubted_at > DOUBT_SECONDS and await self.doubt():
             return
         able = self._able()
-        timeout = INLINE_SECONDS
+        timeout = min(INLINE_SECONDS, self.pace.wait(now))
         for follower in self.spans:
             if follower.state in RESTING:
                 timeout = min(timeout, max(follower.retry_at - now, 0.001))
             elif follower.seen is not None:
                 timeout = min(timeout, SETTLE_SECONDS)
-        timeout = min(timeout, self.pace.wait(now))
         await self.refresh_inline()
         if not able:
             await self._hurried(timeout)
@@ -473,8 +474,7 @@ class Engine:
             await self.spans.reload(follower)
         head = await self.log.head()
         # A process without these projections has appended.
-        behind = [f for f in inline if f.checkpoint.position < head]
-        if behind:
+        if behind := [f for f in inline if f.checkpoint.position < head]:
             await self._turn(behind, head, settle=True)
 
     async def doubt(self) -> bool:

@@ -163,8 +163,9 @@ class Spans:
     async def look(self) -> list[Follower]:
         """Read how far all are; return followers whose checkpoint has gone back, or is no more.
 
-        Those that are refused are asked about again.
+        Those that are refused are asked about again; rows that are gone are folded anew.
         """
+        await self.store.lost_rows(refill=True)
         for follower in [one for one in self if one.state == "refused"]:
             await self.reload(follower)  # somebody may have put it right: rewound it, most likely
         known = {follower: follower.checkpoint for follower in self}

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ForeignCheckpoint, Unavailable
+from diptych.errors import ForeignCheckpoint, Unavailable, ViewLost
 from diptych.log import Log, StoredEvent
 from diptych.read.following.fold import PAUSE_SECONDS
 from diptych.read.following.follower import refuse_foreign_spans
@@ -126,15 +126,18 @@ async def _verify(
     began: float,
 ) -> dict[str, Verdict]:
     verdicts: dict[str, Verdict] = {}
+    lost = await store.lost_rows()
     looked: list[_Look] = []
     parked: dict[str, list[Parked]] = {}
     for one in projections:
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
+            if one.name in lost:
+                raise lost[one.name]
             if not spans:
                 raise unclaimed_rows(one, await store.versions())
             await refuse_foreign_spans(one.name, spans, log)
-        except ForeignCheckpoint as error:
+        except (ForeignCheckpoint, ViewLost) as error:
             verdicts[one.name] = Verdict(
                 projection=one.name,
                 ok=False,

@@ -246,8 +246,8 @@ class Rows:
         found = _mark(c, name)
         if not found[0]:
             raise Unavailable(
-                "The rows of this view are not there any more. The next process that opens the "
-                "application to work (`diptych work`) has them folded anew from the log",
+                "The rows of this view are not there any more. Within seconds a process that works "
+                "on them (`diptych work`) has them folded anew from the log",
                 database=self.address.shown,
                 table=name,
             )

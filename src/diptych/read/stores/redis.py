@@ -247,8 +247,8 @@ class Rows:
 
     def _gone(self, name: str) -> Unavailable:
         return Unavailable(
-            "The rows of this view are not there any more. The next process that opens the "
-            "application to work (`diptych work`) has them folded anew from the log",
+            "The rows of this view are not there any more. Within seconds a process that works on "
+            "them (`diptych work`) has them folded anew from the log",
             database=self.address.shown,
             table=self._hash(name),
         )

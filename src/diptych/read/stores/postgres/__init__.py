@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 from msgspec import structs
 
-from diptych.errors import Invalid
+from diptych.errors import Invalid, ViewLost
 from diptych.read.port import (
     Change,
     Checkpoint,
@@ -140,6 +140,10 @@ class PostgresViews:
     async def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return every projection's checkpoints, by name: its spans, in the order of slices."""
         return checkpoints_of(await self.database.run(lambda c: c.fetch(self.sql("read"))))
+
+    async def lost_rows(self, *, refill: bool = False) -> dict[str, ViewLost]:
+        """Return nothing: rows and checkpoints are in one database, and lost together."""
+        return {}
 
     async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:
         """Cut a projection's spans at these slices, join what stands level; return the spans."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Collection, Iterable, Mapping, Seque
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from diptych.errors import CheckpointMoved, DefinitionError, NoViews
+from diptych.errors import CheckpointMoved, DefinitionError, NoViews, ViewLost
 from diptych.read.opening import require_tables, unclaimed
 from diptych.read.port import (
     Change,
@@ -122,6 +122,10 @@ class SqliteViews:
     async def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return every projection's checkpoints, by name: its spans, in the order of slices."""
         return await self.database.read(sql.read_checkpoints)
+
+    async def lost_rows(self, *, refill: bool = False) -> dict[str, ViewLost]:
+        """Return nothing: rows and checkpoints are in one database, and lost together."""
+        return {}
 
     async def recut(self, projection: str, cuts: Collection[int]) -> list[Checkpoint]:
         """Cut a projection's spans at these slices, join what stands level; return the spans."""
@@ -472,8 +476,7 @@ class SqliteTransaction:
         rows = self._store.rows_of(view, read=self.owned is None or view not in self.owned)
         values = rows.layout.key_values(key)
         found = await self._held.run(lambda c: c.execute(rows.by_key, values).fetchall())
-        listed = rows.layout.from_rows(found)
-        return listed[0] if listed else None
+        return next(iter(rows.layout.from_rows(found)), None)
 
     async def put(self, row: View) -> None:
         """Insert a row, or replace the one of the same key."""
