@@ -123,9 +123,11 @@ async def test_rows_are_away_or_gone(tmp_path: Path) -> None:
 
             async def looked() -> list[tuple[str, bool, str]]:
                 found: Any = (await client.get("/health/ready")).json()
+                listed = await running.status()
+                assert [one.position for one in listed] == [1]  # the checkpoints are elsewhere
                 return [
                     (one.state, "folded anew" in (one.error or ""), found["status"])
-                    for one in await running.status()
+                    for one in listed
                 ]
 
             assert await looked() == [("running", False, "ready")]

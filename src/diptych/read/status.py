@@ -10,7 +10,7 @@ from typing import Final
 from msgspec import Struct
 
 from diptych.codec import time_of
-from diptych.errors import Unavailable, ViewLost
+from diptych.errors import Unavailable
 from diptych.log import Log
 from diptych.read.following.crew import LEASE_SECONDS, shares
 from diptych.read.following.spans import Spans
@@ -57,7 +57,8 @@ class Status(Struct, frozen=True):
     ``lag_seconds`` is the age of the oldest event not yet applied, a parked one too; 0.0 when there
     is none. ``state``: new, running, standby (another worker does it), failed, paused, refused; or
     away: its read database does not answer, ``error`` says why, and all else is what this process
-    knew last (``spans`` are empty where it knows nothing); or its rows are gone from there.
+    knew last (``spans`` are empty where it knows nothing). Where only its rows do not answer or
+    are gone, as they are kept apart from its checkpoints, all else is as it is.
     ``parked_keys`` have ``parked_events`` that were not applied; ``skipped`` ones never will be. A
     handler that stands before an event that it fails on has failed, whichever process holds it, and
     that event is the parked one.
@@ -104,7 +105,7 @@ class _Stored(Struct):
     keys: Mapping[str, Sequence[ParkedKey]]
     pauses: Mapping[str, Pause]
     objections: Mapping[str, list[str]]
-    lost: Mapping[str, ViewLost]
+    gone: Mapping[str, Exception]
 
     @classmethod
     async def of(cls, store: ViewStore, versions: Versions) -> _Stored:
@@ -120,8 +121,16 @@ class _Stored(Struct):
                 for one, row in versions.shown()
                 if (live := versions.live(one.title)) and row.state in BUILT
             },
-            await store.lost_rows(),
+            await _gone(store, versions),
         )
+
+
+async def _gone(store: ViewStore, versions: Versions) -> Mapping[str, Exception]:
+    """Return why the rows of projections cannot be had, while the checkpoints can."""
+    try:
+        return await store.lost_rows()
+    except Unavailable as error:
+        return {one.name: error for one, _ in versions.shown()}
 
 
 async def status_of(
@@ -158,8 +167,8 @@ async def status_of(
         if not isinstance(one, Keyed) and parked and state not in ("refused", "paused"):
             # Whichever process holds the handler: it has noted what it stands before, and why.
             state, error, failed = "failed", str(failure_noted(one, parked[0])), parked[0].position
-        if name in stored.lost:
-            state, error = "away", str(stored.lost[name])
+        if name in stored.gone:
+            state, error = "away", str(stored.gone[name])
         measures.parked(name, len(parked))
         oldest = min((key.time for key in parked if key.time is not None), default=None)
         found.append(
