@@ -269,3 +269,25 @@ def test_what_was_proved_and_parked_of_a_later_version_has_the_plain_name(change
     changed("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
     refused = changed("parked", "retry", "summary", "--json").error
     assert (refused["code"], refused["facts"]["projection"]) == ("projection-paused", "summary")
+
+
+def test_what_the_code_no_longer_has_is_listed_and_dropped(cli: Cli) -> None:
+    cli("do", "Place", "order=1", "customer=ann", "total=3")
+    assert cli("ask", "OrdersOf", "customer=ann").status == 0
+    change(cli, "@reading.projects(Summary", '@reading.projects(Summary, name="other"')
+    Path("bare_shop.py").write_text(
+        Path("cli_shop.py").read_text().partition("class Summary(View)")[0]
+        + 'app = App("shop", reading)\n'
+    )
+    os.environ["DIPTYCH_APP"] = "bare_shop:app"
+    assert "not in the code" in cli("projections", "list").out
+    (left,) = cli("projections", "list", "--json").json["versions"]
+    assert (left["projection"], left["in_code"], left["own"]) == ("summary", False, False)
+    asked = cli("projections", "drop", "summary", "--json")
+    assert (asked.status, asked.error["code"]) == (2, "not-confirmed")
+    assert "(live) will be dropped, with summary (1 row)" in asked.error["facts"]["would"]
+    assert "a handler then handles all of them again" in asked.error["facts"]["would"]
+    done = cli("projections", "drop", "summary", "--yes")
+    assert (done.status, done.out.startswith("summary: dropped ")) == (0, True)
+    assert cli("projections", "list").out == "no projections\n"
+    assert "There is no such projection" in cli("projections", "drop", "summary", "--yes").err

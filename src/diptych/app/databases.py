@@ -136,9 +136,12 @@ def books_of(views: ViewsAt) -> Where | None:
 
 
 def read_databases(
-    views: ViewsAt, projections: Sequence[Projection]
+    views: ViewsAt, projections: Sequence[Projection], *, spare: bool = False
 ) -> dict[Where, list[Projection]]:
-    """Return the addresses of all read databases, and the projections that each is to keep."""
+    """Return the addresses of all read databases, and the projections that each is to keep.
+
+    ``spare``: there may be addresses that no view names; else that is taken for a mistake.
+    """
     found: dict[Where, list[Projection]] = {}
     if isinstance(views, str):
         found[Where.parse(views, "views")] = list(projections)
@@ -162,7 +165,7 @@ def read_databases(
             )
         found[given[one.store]].append(one)
     used = {MAIN, *(one.store for one in projections)}
-    if projections and (unused := [name for name in given if name not in used]):
+    if projections and not spare and (unused := [name for name in given if name not in used]):
         raise Invalid(
             "An address is given for a read database that no view names",
             field="views",

@@ -284,7 +284,8 @@ class Opening(AbstractAsyncContextManager[Running]):
     """What ``Module.open`` returns: the application, opened by ``async with``.
 
     Once closed it may be opened again. ``away``: open it although read databases do not answer, for
-    its ``status`` and ``metrics`` only.
+    its ``status`` and ``metrics`` only. ``spare``: also on read databases that no view names, where
+    something may be left.
     """
 
     def __init__(
@@ -299,6 +300,7 @@ class Opening(AbstractAsyncContextManager[Running]):
         rebuild: Rebuild,
         verify_every: float | None,
         away: bool = False,
+        spare: bool = False,
     ) -> None:
         self.definitions = definitions
         self._open = partial(
@@ -312,6 +314,7 @@ class Opening(AbstractAsyncContextManager[Running]):
             rebuild=rebuild,
             verify_every=verify_every,
             away=away,
+            spare=spare,
         )
 
     async def __aenter__(self) -> Running:
@@ -346,6 +349,7 @@ async def open_app(
     rebuild: Rebuild,
     verify_every: float | None,
     away: bool,
+    spare: bool,
 ) -> AsyncGenerator[Running]:
     """Put an application together; at the end take it apart, in the opposite order."""
     if create not in get_args(Create):
@@ -355,7 +359,7 @@ async def open_app(
         rule = " or ".join(get_args(Rebuild))
         raise Invalid("That is no way to rebuild", field="rebuild", rule=rule, got=rebuild)
     log_at = Where.parse(log_url, "log")
-    places = read_databases(views_at, definitions.projections)
+    places = read_databases(views_at, definitions.projections, spare=spare)
     codec = definitions.codec
     async with AsyncExitStack() as stack:
         databases = Databases(stack, log_at, places, create, books_of(views_at))

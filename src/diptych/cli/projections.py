@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from diptych.app.databases import Create
     from diptych.app.running import Running
-    from diptych.read.control import Plan, Switched, VersionStatus
+    from diptych.read.control import Plan, Switched
     from diptych.read.port import Difference
+    from diptych.read.versioning.noted import VersionStatus
     from diptych.read.versioning.rebuild import Progress
 
 projections = App(
@@ -37,13 +38,16 @@ Yes = Annotated[bool, Parameter(help="Do it without asking.", negative="")]
 def list_(*, options: Given) -> None:
     """Show the versions that are kept: which is live, and how far each is.
 
+    What stands last, with `not in the code` in place of `own`, is left of projections that the code
+    at hand does not have; `drop` removes it.
+
     A version is a hash of what the rows depend on: the fold's code and what it calls, the key, the
     columns, the types of events. `own` is that of the code at hand.
     """
     from diptych.cli.screen import screen, write_json
     from diptych.cli.tables import make_table
 
-    found = _with(options, lambda running: running.projections.versions())
+    found = _with(options, lambda running: running.projections.versions(), spare=True)
     if options.json:
         write_json({"versions": found})
         return
@@ -60,7 +64,7 @@ def _version_row(one: VersionStatus) -> list[str]:
     from diptych.cli.screen import moment
 
     since = moment(one.since.replace(microsecond=0))
-    own = "own" if one.own else ""
+    own = "own" if one.own else "" if one.in_code else "not in the code"
     return [one.projection, one.version, own, one.state, since, str(one.position), str(one.lag)]
 
 
@@ -334,43 +338,65 @@ def drop(
 
     Programs with their code read the live version from then on, if it has the columns they know.
     There is no way back but to build them again.
+
+    Of a projection that the code at hand does not have, all is dropped, the live version too.
+    Refused while workers run it.
     """
     from diptych.cli.screen import write_json
 
-    there = _with(options, lambda running: running.projections.droppable(name, version))
-    what = [
-        f"{one.projection}: {one.version} ({one.state}) will be dropped, with its tables "
-        f"{', '.join(one.tables)}"
-        for one in there
-    ]
+    there = _with(options, lambda running: running.projections.droppable(name, version), spare=True)
+    what = list(map(_will_drop, there))
+    if not all(one.in_code for one in there):
+        what.append(
+            f"{name} is not in the code: its checkpoints, proofs and parked events go too. If it "
+            "comes back it begins with the first event: a handler then handles all of them again. "
+            "Programs whose code still has it must not run any more"
+        )
     if there and not sure(what, yes=yes):
         return NO
     done: list[VersionStatus] = []
     if there:
-        done = _with(options, lambda running: running.projections.drop(name, version))
+        done = _with(options, lambda running: running.projections.drop(name, version), spare=True)
     if options.json:
         write_json({"dropped": done})
         return OK
     for one in done:
-        print(f"{one.projection}: dropped {one.version}, with {', '.join(one.tables)}")
+        print(f"{one.projection}: dropped {one.version}, with {_told(one)}")
     if not done:
         print(f"{name}: there is nothing to drop")
     return OK
 
 
+def _will_drop(one: VersionStatus) -> str:
+    return f"{one.projection}: {one.version} ({one.state}) will be dropped, with {_told(one)}"
+
+
+def _told(one: VersionStatus) -> str:
+    """Name the tables of a version, with their rows where they were counted."""
+    if not one.tables:
+        return "no table that is its own"
+    counted = {table: f" ({rows:,} row{'s' * (rows != 1)})" for table, rows in one.rows.items()}
+    return ", ".join(table + counted.get(table, "") for table in one.tables)
+
+
 def _with(
-    options: Options, work: Callable[[Running], Awaitable[Any]], *, create: Create = "nothing"
+    options: Options,
+    work: Callable[[Running], Awaitable[Any]],
+    *,
+    create: Create = "nothing",
+    spare: bool = False,
 ) -> Any:
-    """Do something with the application open, in which nothing is built unless asked for."""
+    """Do something with the application open, in which nothing is built unless asked for.
+
+    ``spare``: read databases may be given that no view names.
+    """
     from diptych.cli.loading import load
-    from diptych.cli.running import addresses, run
+    from diptych.cli.running import opened, run
 
     app = load(options.app)
-    log, views = addresses(options)
 
     async def whole() -> Any:
-        opening = app.open(log=log, views=views, projections=False, create=create, rebuild="manual")
-        async with opening as running:
+        async with opened(app, options, create=create, spare=spare) as running:
             return await work(running)
 
     return run(whole())

@@ -69,11 +69,13 @@ async def opened(
     rebuild: Rebuild = "manual",
     verify_every: float | None = None,
     away: bool = False,
+    spare: bool = False,
 ) -> AsyncGenerator[Running]:
     """Open the application on log and views; ``create`` says what may be made.
 
     ``rebuild``: one command does not deploy, so versions that are new are built by those only that
     go on: workers, and who is asked to. ``away``: read databases need not answer.
+    ``spare``: some may be given that no view names.
     """
     log, views = addresses(options)
     async with Opening(
@@ -86,6 +88,7 @@ async def opened(
         rebuild=rebuild,
         verify_every=verify_every,
         away=away,
+        spare=spare,
     ) as running:
         yield running
 

@@ -31,7 +31,7 @@ from msgspec import structs
 
 from diptych.errors import ForeignCheckpoint, Invalid, ViewLost
 from diptych.read.comparing import compared
-from diptych.read.opening import require_tables
+from diptych.read.opening import require_tables, tables_of_none
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause
 from diptych.read.port import (
     Change,
@@ -62,7 +62,8 @@ LOST: Final = (
 class RowsBeside:
     """The view store of ``rows``, with checkpoints and all else in ``books``.
 
-    ``kind`` names the kind of row store in the books, ``name`` says to people which database the
+    ``kind`` names the kind of row store in the books (``before`` is what stands before the names of
+    its tables there), ``name`` says to people which database the
     rows are in. Closing it closes the rows only.
     """
 
@@ -70,7 +71,7 @@ class RowsBeside:
         self.books = books
         self.row_store = rows
         self.name = name
-        self._before = f"{kind}:"
+        self.before = f"{kind}:"
         self._log = ""
         self._written: dict[type[View], str] = {}
         self._read: Mapping[type[View], str] = {}
@@ -215,6 +216,24 @@ class RowsBeside:
         await self._drop(there)
         return True
 
+    async def forget(self, gone: Sequence[Version]) -> bool:
+        """Delete versions, all or none of them, with all that is theirs alone."""
+        there, noted = await self._ours(gone), list(map(self._noted, gone))
+        if not await self.books.forget(noted):
+            return False
+        unused = tables_of_none(noted, await self.books.versions())
+        await self._drop({n: made for n, made in there.items() if self.before + n in unused})
+        return True
+
+    async def has_rows(self, instance: str) -> bool:
+        """Whether a version is kept here: its tables are noted as such, and one is there."""
+        rows = [row for row in await self.books.versions() if row.instance == instance]
+        return any([self._has(row) and await self._ours([self._plain(row)]) for row in rows])
+
+    async def _ours(self, rows: Iterable[Version]) -> dict[str, Made]:
+        there = await self.row_store.tables(t for row in rows for t in row.tables.values())
+        return {name: made for name, made in there.items() if made.log == self._log}
+
     async def index(self, kept: Kept) -> None:
         """Do nothing: rows are found by their key, or by DuckDB without indexes."""
 
@@ -235,14 +254,14 @@ class RowsBeside:
         return await compared(self.row_store, first, second, columns, most, positions)
 
     def _has(self, row: Version) -> bool:
-        return all(name.startswith(self._before) for name in row.tables.values())
+        return all(name.startswith(self.before) for name in row.tables.values())
 
     def _noted(self, row: Version) -> Version:
-        tables = {plain: self._before + name for plain, name in row.tables.items()}
+        tables = {plain: self.before + name for plain, name in row.tables.items()}
         return structs.replace(row, tables=tables)
 
     def _plain(self, row: Version) -> Version:
-        tables = {plain: name.removeprefix(self._before) for plain, name in row.tables.items()}
+        tables = {plain: name.removeprefix(self.before) for plain, name in row.tables.items()}
         return structs.replace(row, tables=tables)
 
     # --- rows -------------------------------------------------------------------------------------

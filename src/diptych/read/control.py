@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Final, Literal
 
 from msgspec import Struct, structs
@@ -15,6 +14,8 @@ from diptych.read.following.engine import Engine
 from diptych.read.following.follower import STOPPED
 from diptych.read.port import Difference, State, Version, definition_of
 from diptych.read.projections import Handler, Projection
+from diptych.read.versioning.leftovers import Left, left_of, remove
+from diptych.read.versioning.noted import VersionStatus
 from diptych.read.versioning.objections import pause_of, refusals
 from diptych.read.versioning.rebuild import Builder, Progress
 from diptych.read.versioning.version import differences, kept_in_place
@@ -29,23 +30,6 @@ LEVEL_SECONDS: Final = 0.5
 """How long going back waits for a moment when the version of before is as far."""
 
 Action = Literal["new", "none", "build", "building", "held", "old", "dropped", "adopt", "refused"]
-
-
-class VersionStatus(Struct, frozen=True):
-    """A version of a projection: its state since when, and how far it is. ``own``: this program's.
-
-    ``lag`` counts events.
-    """
-
-    projection: str
-    version: str
-    state: State
-    own: bool
-    instance: str
-    tables: list[str]
-    since: datetime
-    position: int
-    lag: int
 
 
 class Plan(Struct, frozen=True):
@@ -101,7 +85,10 @@ class Projections:
     # --- looking ----------------------------------------------------------------------------------
 
     async def versions(self) -> list[VersionStatus]:
-        """Return all versions that are noted, those that were dropped left out."""
+        """Return all versions that are noted, those that were dropped left out.
+
+        The last ones (not ``in_code``) are left of projections that this program does not have.
+        """
         found: list[VersionStatus] = []
         for builder in self._builders:
             engine = builder.engine
@@ -122,7 +109,7 @@ class Projections:
                             *(row.since, position, max(head - position, 0)),
                         )
                     )
-        return found
+        return found + [await one.status() for one in await self._left() if not one.foreign]
 
     async def plan(self, *names: str) -> list[Plan]:
         """Return what this program's versions are to the live ones. Changes nothing."""
@@ -323,9 +310,14 @@ class Projections:
     async def drop(self, name: str, version: str | None = None) -> list[VersionStatus]:
         """Drop the versions that are not live, or one of them: tables, checkpoints and proofs.
 
-        Returns what was dropped. Raises ``Invalid`` for the live one, and where there is none.
+        Of a projection that this program does not have, all of them, and all that is noted of it.
+        Returns what was dropped. Raises ``Invalid`` for the live one, where there is none, and
+        where workers run the projection.
         """
         found = await self.droppable(name, version)
+        if any(not one.in_code for one in found):
+            await remove(await self._left(name), version)
+            return found
         [(builder, _)] = await self._chosen([name])
         versions = builder.engine.versions
         for one in found:
@@ -336,12 +328,15 @@ class Projections:
 
     async def droppable(self, name: str, version: str | None = None) -> list[VersionStatus]:
         """Return what `drop` would drop."""
-        await self._chosen([name])
-        listed = [one for one in await self.versions() if one.projection == name]
+        if left := await self._left(name):
+            listed = [await one.status(count=True) for one in left]
+        else:
+            await self._chosen([name])
+            listed = [one for one in await self.versions() if one.projection == name]
         found = [
             one
             for one in listed
-            if one.state != "live" and (version is None or one.version == version)
+            if (one.state != "live" or left) and (version is None or one.version == version)
         ]
         if version is not None and not found:
             raise Invalid(
@@ -361,6 +356,9 @@ class Projections:
         if live is None or before is None:
             return None
         return live.version, before.version, await _lag(builder, before)
+
+    async def _left(self, name: str | None = None) -> list[Left]:
+        return await left_of([builder.engine for builder in self._builders], name)
 
     def _before(self, builder: Builder, name: str) -> Version | None:
         old = [row for row in builder.engine.versions.of(name) if row.state == "old"]

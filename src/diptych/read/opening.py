@@ -99,6 +99,12 @@ def owners_of(one: Projection, noted: Sequence[Version]) -> list[Version]:
     ]
 
 
+def tables_of_none(gone: Iterable[Version], left: Iterable[Version]) -> set[str]:
+    """Return the tables of versions that are no more which no version that is left is in."""
+    used = {name for row in left if row.state != "dropped" for name in row.tables.values()}
+    return {name for row in gone for name in row.tables.values()} - used
+
+
 def leaving(one: Projection, noted: Sequence[Version], row: Version) -> Version:
     """Return a version that is to be dropped, without the tables that a handler takes over."""
     taken: set[str] = set() if isinstance(one, Keyed) else tables_of(one, noted)
@@ -157,6 +163,7 @@ __all__ = [
     "owners_of",
     "require_slices",
     "require_tables",
+    "tables_of_none",
     "unclaimed",
     "unclaimed_rows",
 ]

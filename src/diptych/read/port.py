@@ -350,6 +350,14 @@ class ViewStore(Protocol):
         """
         ...
 
+    async def forget(self, gone: Sequence[Version]) -> bool:
+        """Delete versions, all or none of them, if each is still as it is believed to be.
+
+        With their tables, but for those that versions which stay are in, and with all that is noted
+        under their instances.
+        """
+        ...
+
     async def index(self, kept: Kept) -> None:
         """Make the indexes of tables that were made without."""
         ...

@@ -51,3 +51,23 @@ class Difference(Struct, frozen=True):
     columns: dict[str, int]
     examples: list[tuple[Any, Any, Any]]
     positions: dict[str, int]
+
+
+class VersionStatus(Struct, frozen=True):
+    """A version of a projection: its state since when, and how far it is. ``own``: this program's.
+
+    ``lag`` counts events. Not ``in_code``: the program has no such projection; what it has left can
+    be dropped. ``rows``: how many are in its tables, where that was asked.
+    """
+
+    projection: str
+    version: str
+    state: State
+    own: bool
+    instance: str
+    tables: list[str]
+    since: datetime
+    position: int
+    lag: int
+    in_code: bool = True
+    rows: dict[str, int] = {}

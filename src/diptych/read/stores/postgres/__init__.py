@@ -115,6 +115,11 @@ class PostgresViews:
         schema = self.database.schema
         return await self.database.run(lambda c: versions.turn(c, schema, changes, level=level))
 
+    async def forget(self, gone: Sequence[Version]) -> bool:
+        """Delete versions, all or none of them, with all that is theirs alone."""
+        schema = self.database.schema
+        return await self.database.run(lambda c: versions.forget(c, schema, gone))
+
     async def index(self, kept: Kept) -> None:
         """Make the indexes of tables that were made without."""
         from diptych.read.stores.postgres.schema import make_all_indexes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from diptych.read.opening import tables_of_none
 from diptych.read.port import Definition, Difference, Turn, Version
 from diptych.read.stores.postgres.rows import SQL as ROWS
 from diptych.read.stores.postgres.rows import positions_of, quoted
@@ -53,14 +54,38 @@ async def turn(
     connection: Connection, schema: str, changes: Sequence[Turn], *, level: bool
 ) -> bool:
     """Change versions, in a transaction."""
+    return await _all_or_none(connection, lambda: _turn(connection, schema, changes, level=level))
+
+
+async def forget(connection: Connection, schema: str, gone: Sequence[Version]) -> bool:
+    """Delete versions, in a transaction."""
+    return await _all_or_none(connection, lambda: _forget(connection, schema, gone))
+
+
+async def _all_or_none(connection: Connection, work: Callable[[], Awaitable[bool]]) -> bool:
     transaction = connection.transaction()
     await transaction.start()
     done = False
     try:
-        done = await _turn(connection, schema, changes, level=level)
+        done = await work()
     finally:
         await (transaction.commit() if done else transaction.rollback())
     return done
+
+
+async def _forget(connection: Connection, schema: str, gone: Sequence[Version]) -> bool:
+    await connection.execute(_sql("lock", schema))
+    last: int = await connection.fetchval(_sql("last_turn", schema))
+    for row in gone:
+        known = (row.projection, row.version, row.instance, row.state)
+        if await connection.execute(_sql("forget", schema), *known) != "DELETE 1":
+            return False
+        for name in _DROPS:
+            await connection.execute(_sql(name, schema), row.instance)
+    await connection.execute(_sql("count_on", schema), last + 1)
+    for table in tables_of_none(gone, await read_versions(connection, schema)):
+        await connection.execute(f"DROP TABLE IF EXISTS {schema}.{quoted(table)}")
+    return True
 
 
 async def _turn(

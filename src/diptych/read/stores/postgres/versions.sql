@@ -21,6 +21,15 @@ UPDATE {schema}.diptych_versions
 SET version = $1, tables = $2, state = $3, parts = $4, since = $5, turn = $6
 WHERE projection = $7 AND version = $8 AND instance = $9 AND state = $10
 
+-- name: forget
+DELETE FROM {schema}.diptych_versions
+WHERE projection = $1 AND version = $2 AND instance = $3 AND state = $4
+
+-- The last turn stays the last: else a later change would pass for one that is known.
+-- name: count_on
+UPDATE {schema}.diptych_versions SET turn = $1
+WHERE turn = (SELECT max(turn) FROM {schema}.diptych_versions)
+
 -- name: last_turn
 SELECT coalesce(max(turn), 0) FROM {schema}.diptych_versions
 

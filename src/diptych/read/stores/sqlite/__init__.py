@@ -30,7 +30,7 @@ from diptych.read.stores.sqlite import rows as sql
 from diptych.read.stores.sqlite import versions
 from diptych.read.stores.sqlite.desk import SqliteDesk, park
 from diptych.read.stores.sqlite.rows import Rows, flat
-from diptych.sql.sqlite import Database, Session, patiently, spilling, transaction
+from diptych.sql.sqlite import Database, Session, spilling, transaction
 
 if TYPE_CHECKING:
     from diptych.read.stores.sqlite.plans import Plans, Runner
@@ -210,17 +210,11 @@ class SqliteViews:
 
     async def turn(self, changes: Sequence[Turn], *, level: bool = False) -> bool:
         """Change versions, all or none of them, if each is still as it is believed to be."""
+        return await self.database.write(lambda c: versions.turn(c, changes, level=level))
 
-        def job(connection: sqlite3.Connection) -> bool:
-            patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
-            done = False
-            try:
-                done = versions.turn(connection, changes, level=level)
-            finally:
-                connection.execute("COMMIT" if done else "ROLLBACK")
-            return done
-
-        return await self.database.write(job)
+    async def forget(self, gone: Sequence[Version]) -> bool:
+        """Delete versions, all or none of them, with all that is theirs alone."""
+        return await self.database.write(lambda c: versions.forget(c, gone))
 
     async def index(self, kept: Kept) -> None:
         """Make the indexes of tables that were made without."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
 import msgspec
 
+from diptych.read.opening import tables_of_none
 from diptych.read.port import Definition, Difference, Turn, Version
 from diptych.read.stores.sqlite.rows import SQL as ROWS
 from diptych.read.stores.sqlite.rows import positions_of, quoted
 from diptych.sql.named import named_statements
+from diptych.sql.sqlite import patiently
 
 SQL = named_statements(__name__.rpartition(".")[0], "versions.sql")
 
@@ -45,7 +47,26 @@ def claim(connection: sqlite3.Connection, versions: Sequence[Version]) -> None:
 
 
 def turn(connection: sqlite3.Connection, changes: Sequence[Turn], *, level: bool) -> bool:
-    """Change versions; where False is returned, the transaction must be rolled back."""
+    """Change versions, in a transaction."""
+    return _all_or_none(connection, lambda: _turn(connection, changes, level=level))
+
+
+def forget(connection: sqlite3.Connection, gone: Sequence[Version]) -> bool:
+    """Delete versions, in a transaction."""
+    return _all_or_none(connection, lambda: _forget(connection, gone))
+
+
+def _all_or_none(connection: sqlite3.Connection, work: Callable[[], bool]) -> bool:
+    patiently(lambda: connection.execute("BEGIN IMMEDIATE"))
+    done = False
+    try:
+        done = work()
+    finally:
+        connection.execute("COMMIT" if done else "ROLLBACK")
+    return done
+
+
+def _turn(connection: sqlite3.Connection, changes: Sequence[Turn], *, level: bool) -> bool:
     if level:
         reached = {
             change.after.state: connection.execute(
@@ -73,6 +94,20 @@ def turn(connection: sqlite3.Connection, changes: Sequence[Turn], *, level: bool
                 connection.execute(SQL[name], (after.instance,))
             for table in after.tables.values():
                 connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
+    return True
+
+
+def _forget(connection: sqlite3.Connection, gone: Sequence[Version]) -> bool:
+    (last,) = connection.execute(SQL["last_turn"]).fetchone()
+    for row in gone:
+        known = (row.projection, row.version, row.instance, row.state)
+        if connection.execute(SQL["forget"], known).rowcount != 1:
+            return False
+        for name in _DROPS:
+            connection.execute(SQL[name], (row.instance,))
+    connection.execute(SQL["count_on"], (last + 1,))
+    for table in tables_of_none(gone, read_versions(connection)):
+        connection.execute(f"DROP TABLE IF EXISTS {quoted(table)}")
     return True
 
 

@@ -11,6 +11,15 @@ VALUES (?, ?, ?, ?, ?, ?, ?, (SELECT coalesce(max(turn), 0) + 1 FROM diptych_ver
 UPDATE diptych_versions SET version = ?, tables = ?, state = ?, parts = ?, since = ?, turn = ?
 WHERE projection = ? AND version = ? AND instance = ? AND state = ?
 
+-- name: forget
+DELETE FROM diptych_versions
+WHERE projection = ? AND version = ? AND instance = ? AND state = ?
+
+-- The last turn stays the last: else a later change would pass for one that is known.
+-- name: count_on
+UPDATE diptych_versions SET turn = ?
+WHERE turn = (SELECT max(turn) FROM diptych_versions)
+
 -- name: last_turn
 SELECT coalesce(max(turn), 0) FROM diptych_versions
 

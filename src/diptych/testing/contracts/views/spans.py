@@ -6,10 +6,21 @@ import asyncio
 from typing import Any
 
 from diptych.errors import CheckpointMoved
-from diptych.read.port import Change, Checkpoint, Proof, Tally, ViewStore, Worker, pack
+from diptych.read.port import (
+    Change,
+    Checkpoint,
+    Proof,
+    Tally,
+    Version,
+    ViewStore,
+    Worker,
+    definition_of,
+    pack,
+)
 from diptych.testing.contracts.views.making import (
     AT,
     LOG,
+    VIEWS,
     Counter,
     StoreMaker,
     error_of,
@@ -193,3 +204,29 @@ class SpanContract(StoreMaker):
             again = replace(proof, ok=False, position=8, reason="because")
             await store.prove(again)
             assert (await store.proofs())["leg"] == again
+
+    async def test_versions_are_forgotten(self) -> None:
+        """With all that is theirs alone, or nothing of it; and no turn is counted twice."""
+        async with self.new_store() as store:
+            table = definition_of(Counter).table_name
+            tables = {table: table}
+            await put(store, Counter("a", 1))
+            counter = Version("counter", "1", "counter", tables, "live", "{}", AT)
+            other = Version("other", "1", "other", tables, "live", "{}", AT)
+            leg = Version("leg", "1", "leg", {}, "live", "{}", AT)
+            await store.prove(Proof("counter", LOG, AT, True, 0, 0, "", [0], bytes(24)))
+            noted = {one.projection: one for one in await store.claim([leg, other, counter])}
+            turn = max(one.turn for one in noted.values())
+            assert not await store.forget([noted["other"], replace(counter, state="old")])
+            assert len(await store.versions()) == 3
+            assert await store.forget([noted["counter"]])
+            assert not await store.forget([noted["counter"]])
+            assert "counter" not in await store.checkpoints()
+            assert await store.proofs() == {}
+            assert await store.load(Counter, ["a"])  # the other one is in its table
+            assert await store.forget([noted["other"]])
+            (left,) = await store.versions()
+            assert (left.projection, left.turn > turn) == ("leg", True)
+            assert "leg" in await store.checkpoints()
+            await store.open(LOG, {"counter": VIEWS["counter"]})
+            assert await store.load(Counter, ["a"]) == {}
