@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Literal, Protocol, TypeAlias, TypeGuard
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeGuard
 
 from msgspec import DecodeError, Raw, Struct
 from msgspec.json import Decoder
@@ -287,6 +287,25 @@ def require_limit(limit: int) -> None:
     """Raise ``Invalid`` unless a page may hold at least one event."""
     if limit < 1:
         raise Invalid("A page holds at least one event", field="limit", rule="1 or more", got=limit)
+
+
+LOOK_BACK: Final = 1000
+"""How many positions at a time are looked through for the last event that is there."""
+
+
+async def last_position(log: Log) -> int:
+    """Return where the log's last event is: before the head, where somebody has deleted the last.
+
+    Nobody who follows the log comes further, until something is appended.
+    """
+    until = await log.head()
+    size = 1
+    while until:
+        after = max(until - size, 0)
+        if (page := await log.read(after=after, until=until, limit=size)).events:
+            return page.events[-1].position
+        until, size = after, LOOK_BACK
+    return 0
 
 
 def head_set_back(**facts: object) -> LogUnusable:

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import pytest
 
+from diptych.errors import ForeignCheckpoint
 from diptych.log import Log
 from diptych.logs.sqlite import SqliteLog
 from diptych.read.parking.steering import Steering
@@ -89,3 +90,55 @@ async def test_all_who_read_go_on_behind_them(
         assert len([each async for each in events.all()]) == left - 1
         assert len(await events.read(limit=EVENTS)) == left - 1
         assert (await log.read(after=EVENTS - 1)).upto == EVENTS
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+@pytest.mark.parametrize("applied", [True, False])
+async def test_what_is_lost_at_the_end_is_named_and_waited_for_by_nobody(
+    request: pytest.FixtureRequest, tmp_path: Path, kind: str, applied: bool
+) -> None:
+    """Where the rows have it, they are its last copy: no rewind is recommended."""
+    one = orders()
+    opened = (
+        in_file(tmp_path)
+        if kind == "sqlite"
+        else on_server(request.getfixturevalue("postgres_url"))
+    )
+    async with opened as (log, delete), World([one], log=log) as world:
+        await world.append(*placed(*range(1, 11)))
+        if applied:
+            await world.engine.catch_up()
+        await delete([9, 10])
+        await world.engine.catch_up()
+        (verdict,) = await verify(log, world.codec, world.store, world.projections)
+        assert (verdict.ok, verdict.gaps) == (False, [(9, 10)])
+        assert verdict.remedy.startswith("restore the log from a backup")
+        rows = await verify_rows(log, world.codec, world.store, one)
+        assert rows.ok is not applied
+        assert rows.remedy.startswith("restore the log") is applied
+        if applied:  # who starts anew refuses to go on
+            (follower,) = world.engine.spans
+            with pytest.raises(ForeignCheckpoint, match="Restore the log from a backup"):
+                await follower.reload(log, world.store)
+            return
+        await world.engine.start()
+        await world.engine.catch_up()
+        (status,) = await world.engine.status()
+        assert (status.position, status.lag) == (8, 2)
+        if kind == "postgres":  # whoever has stored what is lost stores no more
+            return
+        await world.append(*placed(11))
+        await world.engine.catch_up()
+        (status,) = await world.engine.status()
+        assert (status.position, status.lag) == (11, 0)
+        (verdict,) = await verify(log, world.codec, world.store, world.projections)
+        assert (verdict.ok, verdict.gaps) == (False, [(9, 10)])
+
+
+async def test_where_all_is_lost_nobody_waits(tmp_path: Path) -> None:
+    async with in_file(tmp_path) as (log, delete), World([orders()], log=log) as world:
+        await world.append(*placed(1, 2))
+        await delete([1, 2])
+        await world.engine.catch_up()
+        (verdict,) = await verify(log, world.codec, world.store, world.projections)
+        assert (verdict.position, verdict.gaps) == (0, [(1, 2)])

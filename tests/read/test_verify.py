@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diptych.errors import Unavailable
+from diptych.errors import ForeignCheckpoint, Unavailable
 from diptych.log import StoredEvent
 from diptych.logs.sqlite import SqliteLog
 from diptych.read.events import Events
@@ -460,7 +460,7 @@ async def test_events_that_the_log_has_lost_are_named_as_such(
     await log.close()
 
 
-async def test_a_checkpoint_at_an_event_that_is_lost_is_refused_rightly(tmp_path: Path) -> None:
+async def test_a_checkpoint_at_an_event_that_is_lost_is_no_reason_to_rewind(tmp_path: Path) -> None:
     log = await SqliteLog.open(tmp_path / "log.db")
     async with World([orders()], log=log) as world:
         await world.append(*placed(1, 2, 3))
@@ -472,6 +472,11 @@ async def test_a_checkpoint_at_an_event_that_is_lost_is_refused_rightly(tmp_path
             database.execute("DELETE FROM events WHERE position = 3")
         database.close()
         (verdict,) = await verify(world.log, world.codec, world.store, world.projections)
-        assert "The log has no event at the position" in verdict.reason
-        assert "head: 4" in verdict.reason
+        assert verdict.reason.startswith("the log itself has no event at: 3; somebody has")
+        assert (verdict.gaps, verdict.outcome) == ([(3, 3)], "compared")
+        assert verdict.remedy.startswith("restore the log from a backup")
+        # Who is to go on from there refuses, and says the same.
+        (follower,) = world.engine.spans
+        with pytest.raises(ForeignCheckpoint, match="Restore the log from a backup"):
+            await follower.reload(world.log, world.store)
     await log.close()

@@ -16,7 +16,7 @@ from typing import Final
 
 from diptych.codec import Codec
 from diptych.errors import Closed, DiptychError, LogUnusable, Unavailable
-from diptych.log import Log, StoredEvent
+from diptych.log import Log, StoredEvent, last_position
 from diptych.read.following.crew import Crew
 from diptych.read.following.fold import Used
 from diptych.read.following.follower import RESTING, STOPPED, Follower
@@ -137,12 +137,12 @@ class Engine:
         return self._task is not None and not self._task.done()
 
     async def catch_up(self) -> None:
-        """Bring every projection to where the head is now, inline ones too.
+        """Bring every projection to the log's last event of now, inline ones too.
 
         One that cannot go on does not hold up the others; its error is raised at the end.
         Raises ``ProjectionFailed``, ``ForeignCheckpoint``, ``Unavailable``.
         """
-        head = await self.log.head()
+        head = await last_position(self.log)
         await self.doubt()
         await self.refresh_inline(force=True)
         for follower in self.spans:

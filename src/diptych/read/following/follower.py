@@ -244,17 +244,22 @@ class Follower:
         self.error = error
 
 
-async def refuse_foreign_spans(name: str, spans: Iterable[Checkpoint], log: Log) -> None:
-    """Raise ``ForeignCheckpoint`` unless a projection has checkpoints, all of them of this log."""
+async def refuse_foreign_spans(
+    name: str, spans: Iterable[Checkpoint], log: Log, *, lost: bool = False
+) -> None:
+    """Raise ``ForeignCheckpoint`` unless a projection has checkpoints, all of them of this log.
+
+    ``lost``: where somebody has deleted the event that one names, that is not what is asked.
+    """
     some = False
     for span in spans:
         some = True
-        await refuse_foreign(span, log)
+        await refuse_foreign(span, log, lost=lost)
     if not some:
         raise ForeignCheckpoint("The projection has no checkpoint", projection=name)
 
 
-async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
+async def refuse_foreign(checkpoint: Checkpoint, log: Log, *, lost: bool = False) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
     anew = (
         "`diptych projections rewind` has it begin anew with this log: a fold's rows are emptied, "
@@ -281,9 +286,12 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log) -> None:
         return
     page = await log.read(after=checkpoint.position - 1, until=checkpoint.position, limit=1)
     if not page.events and (head := await log.head()) >= checkpoint.position:
+        if lost:
+            return
         raise ForeignCheckpoint(
             "The log has no event at the position of the projection's checkpoint, though its head "
-            f"lies behind it: somebody has deleted it; {remedy}",
+            "lies behind it: somebody has deleted it. Restore the log from a backup: the rows may "
+            f"be the last copy of what it has lost; or, {anew}",
             projection=name,
             position=checkpoint.position,
             head=head,

@@ -11,7 +11,7 @@ from msgspec import Struct, structs
 
 from diptych.codec import Codec, metadata_of, time_of
 from diptych.errors import ForeignCheckpoint, Invalid
-from diptych.log import Log, StoredEvent
+from diptych.log import Log, StoredEvent, last_position
 from diptych.read.following.engine import Engine
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.parking.desk import Pause
@@ -125,7 +125,7 @@ class Steering:
         # An append parks nothing: with a fold that fails, every command would be refused.
         await require_foldable(self._log, self._codec, engine.store, one)
         position, before = await self._rewind(engine, one, 0)
-        head = await self._log.head()
+        head = await last_position(self._log)
         await engine.doubt()
         while True:
             await engine.refresh_inline(force=True)

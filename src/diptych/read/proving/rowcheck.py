@@ -93,7 +93,7 @@ async def verify_rows(
     began = time.perf_counter()
     spans = (await store.checkpoints()).get(one.name, [])
     try:
-        await refuse_foreign_spans(one.name, spans, log)
+        await refuse_foreign_spans(one.name, spans, log, lost=True)
     except ForeignCheckpoint as error:
         return RowVerdict(
             projection=one.title,

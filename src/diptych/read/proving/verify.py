@@ -20,7 +20,7 @@ from msgspec import Struct
 
 from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint, Unavailable, ViewLost
-from diptych.log import Log, StoredEvent
+from diptych.log import Log, StoredEvent, last_position
 from diptych.read.following.fold import PAUSE_SECONDS
 from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.opening import unclaimed_rows
@@ -136,7 +136,7 @@ async def _verify(
                 raise lost[one.name]
             if not spans:
                 raise unclaimed_rows(one, await store.versions())
-            await refuse_foreign_spans(one.name, spans, log)
+            await refuse_foreign_spans(one.name, spans, log, lost=True)
         except (ForeignCheckpoint, ViewLost) as error:
             verdicts[one.name] = Verdict(
                 projection=one.name,
@@ -150,9 +150,13 @@ async def _verify(
             )
             continue
         looked.append(_Look(one, codec, spans, blocks, proofs.get(one.name)))
+    head, last = await log.head(), await last_position(log)
     gaps = await _read(log, codec, [look.audit for look in looked])
     for look in looked:
-        look.gaps = [gap for gap in gaps if gap[0] <= max(look.audit.reach)]
+        reach = max(look.audit.reach)
+        look.gaps = [gap for gap in gaps if gap[0] <= reach]
+        if last <= reach < head:  # what it would apply next is gone, up to the head
+            look.gaps.append((reach + 1, head))
         await excuse(log, look.audit, parked[look.audit.projection.name])
         verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
         with suppress(Unavailable):  # it may be a copy that can only be read

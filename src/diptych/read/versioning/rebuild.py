@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec import Struct, structs
 
 from diptych.errors import Closed, DiptychError, ProjectionFailed
+from diptych.log import last_position
 from diptych.read.following.engine import PAGE, Engine
 from diptych.read.port import Checkpoint, State, Version
 from diptych.read.projections import Keyed, Projection
@@ -126,7 +127,7 @@ class Builder:
     ) -> list[str]:
         versions = self.engine.versions
         ready: list[Projection] = []
-        head = await self.engine.log.head()
+        head = await last_position(self.engine.log)
         stored = await self.engine.store.checkpoints()
         for name in names:
             one, row = versions.projection(name), versions.mine(name)
