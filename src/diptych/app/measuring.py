@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from diptych.errors import DiptychError, Unavailable
+from diptych.errors import DiptychError, LogUnusable, Unavailable
 from diptych.log import Log
 from diptych.read.status import STATES, Status
 from diptych.telemetry import declared
@@ -33,7 +33,7 @@ async def note(
             head = await log.head()
         up.value = 1
         note_status(telemetry, head, await status())
-    except (Unavailable, TimeoutError):
+    except (Unavailable, LogUnusable, TimeoutError):
         up.value = 0
 
 

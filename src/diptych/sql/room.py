@@ -67,7 +67,11 @@ class Room:
 
     def _make(self, length: int) -> None:
         # Not by the writer's own connection, which would have to forget all the pages it keeps.
-        with closing(sqlite3.connect(self._path, timeout=0, isolation_level=None)) as connection:
+        # Nor by one that makes the file: it may be gone from its place.
+        name = f"{self._path.absolute().as_uri()}?mode=rw"
+        with closing(
+            sqlite3.connect(name, uri=True, timeout=0, isolation_level=None)
+        ) as connection:
             connection.execute("PRAGMA wal_autocheckpoint = 0")
             connection.execute(f"PRAGMA cache_size = {_UNKEPT}")
             connection.execute("BEGIN IMMEDIATE")

@@ -23,9 +23,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
-from diptych.errors import Closed, LogUnusable, SqliteVersionWarning, Unavailable
+from diptych.errors import (
+    Closed,
+    DiptychError,
+    LogUnusable,
+    SqliteVersionWarning,
+    Unavailable,
+)
 from diptych.sql.brief import Brief, Habit
 from diptych.sql.gathering import Done, settle
+from diptych.sql.inplace import InPlace
 from diptych.sql.room import CHECKPOINT, Room
 
 T = TypeVar("T")
@@ -62,7 +69,8 @@ class Database:
     """
 
     def __init__(self, path: Path | None, *, durable: bool = True) -> None:
-        self.path = path
+        # SQLite, too, goes by where a path led when it was opened.
+        self.path = path = None if path is None else path.absolute()
         self.durable = durable
         self._closed = False
         self._forks = _forks
@@ -71,6 +79,7 @@ class Database:
             warn_of_version()
         self._room = None if path is None or not durable or is_frozen(path) else Room(path)
         self._writer = _Worker("write", self._connect(writing=True), self._room)
+        self._in_place = None if path is None else InPlace(path)
         # A database in memory exists in one connection only.
         self._reader = self._writer if path is None else _Worker("read", self._connect())
         self._peeker = None if path is None else self._connect()
@@ -126,14 +135,22 @@ class Database:
         self.require_usable()
         return _future(self._reader.jobs, job)
 
-    def begin_write(self, job: Job[T], done: Done[T]) -> None:
+    def begin_write(
+        self, job: Job[T], done: Done[T], gone: type[DiptychError] = Unavailable
+    ) -> None:
         """Begin what `write` does; at its end call ``done`` in the event loop.
 
-        It spares those who wait a round of the loop.
+        It spares those who wait a round of the loop. A file that is not in its place is not written
+        to: an error of the kind ``gone``.
         """
         self.require_usable()
         self._writing += 1
-        _enqueue(self._writer.jobs, job, partial(self._written, done))
+
+        def in_place(connection: sqlite3.Connection) -> T:
+            self.require_in_place(gone)
+            return job(connection)
+
+        _enqueue(self._writer.jobs, in_place, partial(self._written, done))
 
     def _written(self, done: Done[T], result: T | None, failure: BaseException | None) -> None:
         self._writing -= 1
@@ -222,6 +239,11 @@ class Database:
             self._peeker.close()
         if self._brief is not None:
             self._brief.connection.close()
+
+    def require_in_place(self, gone: type[DiptychError] = Unavailable) -> None:
+        """Raise an error of this kind where the file was deleted, moved or replaced meanwhile."""
+        if self._in_place is not None:
+            self._in_place.require(gone)
 
     def require_usable(self) -> None:
         """Raise ``Closed`` or, in a forked process, ``LogUnusable``."""

@@ -131,7 +131,7 @@ class SqliteLog:
 
         if self._database.is_writing or sum(map(len, batches)) < LEAST:
             self._database.begin_write(
-                lambda connection: self._writer.append(connection, batches), done
+                lambda connection: self._writer.append(connection, batches), done, LogUnusable
             )
             return
         turn = Turn()
@@ -142,7 +142,7 @@ class SqliteLog:
             finally:
                 turn.over()
 
-        self._database.begin_write(job, done)
+        self._database.begin_write(job, done, LogUnusable)
         turn.wait()
 
     def read(
@@ -168,11 +168,16 @@ class SqliteLog:
         self._database.begin_read(lambda connection: read_pages(connection, requests), deliver)
 
     async def head(self) -> int:
-        """Return the position of the last event; 0 when there is none."""
+        """Return the position of the last event; 0 when there is none.
+
+        Raises ``LogUnusable`` where the file was deleted, moved or replaced since it was opened.
+        """
         return self._head()
 
     def _head(self) -> int:
         self._require_open()
+        # Who asks for it goes by it: to follow a log that has gone would be to wait for ever.
+        self._database.require_in_place(LogUnusable)
         (head,) = self._database.peek(SQL["head"])
         return int(head)
 

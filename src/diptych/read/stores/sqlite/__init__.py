@@ -121,6 +121,7 @@ class SqliteViews:
 
     async def checkpoints(self) -> dict[str, list[Checkpoint]]:
         """Return every projection's checkpoints, by name: its spans, in the order of slices."""
+        self.database.require_in_place()
         return await self.database.read(sql.read_checkpoints)
 
     async def lost_rows(self, *, refill: bool = False) -> dict[str, ViewLost]:
