@@ -43,7 +43,7 @@ class Accepted(Struct, frozen=True):
 
     ``token`` is what a query needs to see its effect. ``first`` and ``last`` are the positions of
     its events in the log (``first`` 0: there was nothing to change). ``replayed``: its idempotency
-    key had been used, this is the first answer again.
+    key had been used, this is the first answer again, with a ``command_id`` of this attempt.
     """
 
     token: str

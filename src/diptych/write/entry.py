@@ -24,7 +24,7 @@ class Receipt(Struct, frozen=True, gc=False):
 
     ``first`` and ``last`` are their positions; a command that changed nothing has ``first`` 0 and
     ``last`` the head when it was decided. ``replayed``: its key had been used, this is the first
-    answer.
+    answer; ``command_id`` is then that of this attempt, which no event bears.
     """
 
     log: str
