@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from diptych import App, Event, Key, View
+from diptych.app.databases import Where
 from diptych.errors import DefinitionError, Invalid
 from diptych.read.port import Transaction
 from diptych.testing.servers import RedisServer
@@ -41,6 +42,38 @@ async def test_an_address_that_is_none_is_invalid(url: str) -> None:
     with pytest.raises(Invalid, match=r"views\.cache"):
         async with app.open(log="memory:", views={"main": "memory:", "cache": url}):
             pass
+
+
+@pytest.mark.parametrize("path", ["abc", "-1", "1/2", "1/", "0x1", "٣", "%31", " 1"])
+async def test_a_path_that_is_no_number_is_not_taken_for_database_0(path: str) -> None:
+    """The rows would be somewhere else than meant."""
+    url = f"redis://user:secret@127.0.0.1:1/{path}"
+    with pytest.raises(Invalid, match="a database's number") as caught:
+        async with app.open(log="memory:", views={"main": "memory:", "cache": url}):
+            pass
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["h:abc", "h:99999", "[::1"])
+def test_a_port_that_is_none_is_invalid(host: str) -> None:
+    """It is not the driver that says so, without a code."""
+    with pytest.raises(Invalid, match="no address of Redis"):
+        Where.parse(f"redis://{host}/0", "views")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/0", "/15", "?prefix=shop:", "/3?prefix=shop:"])
+def test_a_path_may_be_left_out(path: str) -> None:
+    """It is database 0 then."""
+    assert Where.parse(f"redis://127.0.0.1{path}", "views").kind == "redis"
+
+
+def test_the_rule_of_views_names_what_keeps_rows_only() -> None:
+    """That of a log does not: it cannot lie there."""
+    with pytest.raises(Invalid, match=r"redis://host:6379/0.*duckdb:///file"):
+        Where.parse("mysql://x", "views")
+    with pytest.raises(Invalid) as caught:
+        Where.parse("mysql://x", "log")
+    assert "redis" not in caught.value.rule
 
 
 async def test_a_log_in_redis_is_refused() -> None:

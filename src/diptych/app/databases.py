@@ -34,6 +34,10 @@ Rebuild: TypeAlias = Literal["auto", "manual", "never"]
 
 
 _RULE = "memory: or sqlite:///file (sqlite:////absolute/file) or postgresql://user@host/database"
+_VIEWS_RULE = (
+    f"{_RULE}; beside a read database 'main' also redis://host:6379/0 (rediss://) or "
+    "duckdb:///file (duckdb:////absolute/file)"
+)
 _ROWS_ONLY = ("redis", "duckdb")
 """The kinds that keep rows and nothing else: no log, no checkpoints."""
 
@@ -57,8 +61,9 @@ class Where(Struct, frozen=True):
     def parse(url: str, field: str) -> Where:
         """Read ``memory:``, ``sqlite:///file`` or ``postgresql://…``; raise ``Invalid``."""
         given: Any = url
+        rule = _RULE if field == "log" else _VIEWS_RULE
         if not isinstance(given, str):
-            raise Invalid("That is no address", field=field, rule=_RULE, got=repr(given))
+            raise Invalid("That is no address", field=field, rule=rule, got=repr(given))
         if url == "memory:":
             return Where("memory", url)
         scheme, _, rest = url.partition("://")
@@ -80,7 +85,7 @@ class Where(Struct, frozen=True):
         raise Invalid(
             "That is no address of a log or of views",
             field=field,
-            rule=_RULE,
+            rule=rule,
             got=without_password(url),
         )
 

@@ -8,6 +8,7 @@ loses the rows loses that too, and is noticed. The guard is a script, which Redi
 from __future__ import annotations
 
 import math
+import re
 import secrets
 from collections.abc import AsyncIterator, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -57,6 +58,8 @@ if ARGV[1] == '' or redis.call('HGET', KEYS[1], '') == ARGV[1] then
 end
 """
 
+_DATABASE = re.compile(r"(?a:/?|/\d{1,9})")
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -77,17 +80,27 @@ class Address(Struct, frozen=True):
 
     @staticmethod
     def parse(url: str, field: str = "url") -> Address:
-        """Read a URL; raise ``Invalid``. All but ``prefix`` is for the driver."""
-        parts = urlsplit(url)
+        """Read a URL; raise ``Invalid``. All but ``prefix`` is for the driver.
+
+        The driver would take the database 0 for a path that is no number.
+        """
+        refused = Invalid(
+            "That is no address of Redis",
+            field=field,
+            rule="redis://host:6379/0?prefix=shop: (or rediss://), the path a database's number, "
+            "and no other parameter",
+            got=without_password(url),
+        )
+        try:
+            parts = urlsplit(url)
+            host = parts.hostname and parts.port != 0
+        except ValueError:
+            raise refused from None
         options = dict(parse_qsl(parts.query, keep_blank_values=True))
         prefix = options.pop("prefix", PREFIX)
-        if not prefix or not parts.hostname or set(options) - {"protocol", "ssl_ca_certs"}:
-            raise Invalid(
-                "That is no address of Redis",
-                field=field,
-                rule="redis://host:6379/0?prefix=shop: (or rediss://), and no other parameter",
-                got=without_password(url),
-            )
+        known = not set(options) - {"protocol", "ssl_ca_certs"}
+        if not (prefix and host and known and _DATABASE.fullmatch(parts.path)):
+            raise refused
         return Address(urlunsplit(parts._replace(query=urlencode(options))), prefix)
 
     @property
