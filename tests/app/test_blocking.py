@@ -390,6 +390,15 @@ def test_a_call_ends_in_time() -> None:
         assert running.log.wait(0) == 1
 
 
+@pytest.mark.parametrize("seconds", ["2", None, True, -1, 0, float("inf"), float("nan"), 1e300])
+def test_what_is_no_limit_is_invalid(seconds: Any) -> None:
+    """It is said at once, and not by the first call."""
+    with app.open_blocking(log="memory:", views="memory:", projections=False) as running:
+        with pytest.raises(Invalid, match="no limit to a call") as refused:
+            running.with_timeout(seconds)
+        assert refused.value.facts["got"] == repr(seconds)
+
+
 def waiters(running: BlockingRunning) -> Any:
     """Those who wait for the log, as it sees them."""
     return [*running._inner.log._waiters]  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]

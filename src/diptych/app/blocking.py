@@ -19,7 +19,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 from diptych.app.modules import Definitions
 from diptych.app.running import Running
 from diptych.app.running import open_log as opening_log
-from diptych.errors import BlocksEventLoop, Closed, LogUnusable, TimedOut
+from diptych.errors import BlocksEventLoop, Closed, Invalid, LogUnusable, TimedOut
 from diptych.log import Log
 from diptych.messages import Actor
 from diptych.read.control import Projections
@@ -118,7 +118,18 @@ class _Opened(_Facade[T]):
     """What a program opens, and closes at the end: a context manager, or by ``close``."""
 
     def with_timeout(self, seconds: float) -> Self:
-        """Return the same with a limit to each call: after so many seconds, ``TimedOut``."""
+        """Return the same with a limit to each call: after so many seconds, ``TimedOut``.
+
+        Raises ``Invalid`` for what is no number of seconds above 0.
+        """
+        if type(seconds) not in (int, float) or not 0 < seconds <= threading.TIMEOUT_MAX:
+            raise Invalid(
+                "That is no limit to a call",
+                field="seconds",
+                rule=f"a number above 0, at most {threading.TIMEOUT_MAX:.0f}; without a limit, use "
+                "the application as it was opened",
+                got=repr(seconds),
+            )
         return type(self)(self._thread, self._inner, seconds)
 
     def close(self) -> None:
