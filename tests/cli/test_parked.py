@@ -1,5 +1,6 @@
 """`diptych parked` and `diptych projections pause`, `resume`, `rewind`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,12 @@ def test_pause_and_resume(filled: Cli) -> None:
     pause = ("projections", "pause", "summary", "--why", "a look", "--actor", "ada")
     version = filled("status", "--json").json["projections"][0]["version"]
     assert filled(*pause) == (0, f"summary is paused: {version} (live)\n", "")
+    (first,) = (p["paused"] for p in filled("status", "--json").json["projections"])
+    again = filled("projections", "pause", "summary", "--why", "mine", "--actor", "bob")
+    assert again.status == 1
+    assert re.fullmatch(r"summary was paused already, by ada since \S+ \S+Z: a look\n", again.out)
+    told = filled("projections", "pause", "summary", "--why", "mine", "--json")
+    assert (told.status, told.json) == (1, {"paused": first, "already": True})
     said = filled("status")
     assert said.out.count("paused by ada since") == 1
     assert "is paused" not in said.out

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from diptych.app.running import Running
+    from diptych.read.parking.desk import Pause
 
 T = TypeVar("T")
 
@@ -36,15 +37,29 @@ def pause(
     why: Annotated[str, Parameter(help="The reason; it is kept, and shown by `status`.")],
     actor: Acting = None,
     options: Given,
-) -> None:
+) -> int:
     """Stop a projection: when this returns, no worker anywhere changes its rows any more.
 
     It stays so, whatever is restarted, until `resume`. Queries answer from what is there. All
-    versions that are kept stop; one that is deployed meanwhile is built beside, and held.
+    versions that are kept stop; one that is deployed meanwhile is built beside, and held. Status 1:
+    it was paused already; that pause stands, with its reason, and is shown.
     """
+    from diptych.cli.screen import moment
+
     who = login(actor)
-    done = work(options, lambda running: running.steering.pause(name, actor=who, why=why))
-    _told(options, {"paused": done}, f"{name} is paused: {_kept(options, name)}")
+
+    async def paused(running: Running) -> tuple[Pause, bool]:
+        before = (await running.steering.pauses()).get(name)
+        pause = await running.steering.pause(name, actor=who, why=why)
+        return pause, before is not None
+
+    done, already = work(options, paused)
+    said = f"{name} is paused: {_kept(options, name)}"
+    if already:
+        since = moment(done.since.replace(microsecond=0))
+        said = f"{name} was paused already, by {done.actor} since {since}: {done.why}"
+    _told(options, {"paused": done, "already": already}, said)
+    return NO if already else OK
 
 
 def resume(name: Name, /, *, options: Given) -> int:

@@ -484,9 +484,9 @@ class _DeskBeside:
         """Return a projection's parked effects, of one key or of all, by position."""
         return await self._store.books.desk.parked(projection, key, queued=queued, limit=limit)
 
-    async def pause(self, pause: Pause) -> None:
-        """Stop a projection."""
-        await self._store.books.desk.pause(pause)
+    async def pause(self, pause: Pause) -> Pause:
+        """Stop a projection; return the pause that stands."""
+        return await self._store.books.desk.pause(pause)
 
     async def resume(self, projection: str) -> bool:
         """Let a projection go on; False where it was not paused."""

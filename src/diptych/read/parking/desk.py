@@ -107,8 +107,11 @@ class Desk(Protocol):
         """
         ...
 
-    async def pause(self, pause: Pause) -> None:
-        """Stop a projection: no step that rests on an older revision is made from now on."""
+    async def pause(self, pause: Pause) -> Pause:
+        """Stop a projection: no step that rests on an older revision is made from now on.
+
+        Return the pause that stands: the first one, where it is paused already.
+        """
         ...
 
     async def resume(self, projection: str) -> bool:

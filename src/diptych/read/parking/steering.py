@@ -60,8 +60,8 @@ class Steering:
 
         Not those of any version that is kept, whichever this program has; and nobody switches to
         another one, which may be built meanwhile and is held. It is kept with who did it and why,
-        until `resume`. Raises ``Invalid``, for an inline projection too: its rows are part of the
-        append.
+        until `resume`. Where it is paused already that pause stands, and is what is returned.
+        Raises ``Invalid``, for an inline projection too: its rows are part of the append.
         """
         engine = self._engine(projection)
         if engine.projections[projection].inline:
@@ -76,7 +76,8 @@ class Steering:
                 raise Invalid("A pause is kept with who did it and why", field=field, rule="a text")
         pause = Pause(projection, datetime.now(UTC), actor, why)
         for instance in await self._instances(engine, projection):
-            await engine.store.desk.pause(structs.replace(pause, projection=instance))
+            kept = await engine.store.desk.pause(structs.replace(pause, projection=instance))
+            pause = structs.replace(kept, projection=projection)
         return pause
 
     async def resume(self, projection: str) -> bool:

@@ -55,14 +55,18 @@ class PostgresDesk:
         rows = await self._store.database.run(lambda c: c.fetch(statement, *values))
         return [Parked(*row) for row in rows]
 
-    async def pause(self, pause: Pause) -> None:
-        """Stop a projection: no step that rests on an older revision is made from now on."""
+    async def pause(self, pause: Pause) -> Pause:
+        """Stop a projection: no step that rests on an older revision is made from now on.
 
-        async def job(connection: Connection) -> None:
-            await connection.execute(self._sql["pause"], *structs.astuple(pause))
+        Return the pause that stands: the first one.
+        """
+
+        async def job(connection: Connection) -> Pause:
+            kept = await connection.fetchrow(self._sql["pause"], *structs.astuple(pause))
             await connection.execute(self._sql["raise"], pause.projection)
+            return Pause(*kept) if kept else pause
 
-        await self._write(job)
+        return await self._write(job)
 
     async def resume(self, projection: str) -> bool:
         """Let a projection go on; False where it was not paused."""

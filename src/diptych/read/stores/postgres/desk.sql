@@ -29,10 +29,11 @@ ORDER BY position, key, slice LIMIT $4
 -- name: pauses
 SELECT projection, since, actor, why FROM {schema}.diptych_pauses
 
+-- The first stands: the update holds its row and changes nothing.
 -- name: pause
 INSERT INTO {schema}.diptych_pauses (projection, since, actor, why) VALUES ($1, $2, $3, $4)
-ON CONFLICT (projection) DO UPDATE
-SET (since, actor, why) = (excluded.since, excluded.actor, excluded.why)
+ON CONFLICT (projection) DO UPDATE SET projection = excluded.projection
+RETURNING projection, since, actor, why
 
 -- name: resume
 DELETE FROM {schema}.diptych_pauses WHERE projection = $1

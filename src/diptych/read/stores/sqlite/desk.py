@@ -64,15 +64,19 @@ class SqliteDesk:
             lambda c: [_parked(row) for row in c.execute(SQL["parked"], values).fetchall()]
         )
 
-    async def pause(self, pause: Pause) -> None:
-        """Stop a projection: no step that rests on an older revision is made from now on."""
+    async def pause(self, pause: Pause) -> Pause:
+        """Stop a projection: no step that rests on an older revision is made from now on.
+
+        Return the pause that stands: the first one.
+        """
         values = (pause.projection, _text(pause.since), pause.actor, pause.why)
 
-        def job(connection: sqlite3.Connection) -> None:
+        def job(connection: sqlite3.Connection) -> Pause:
             connection.execute(SQL["pause"], values)
             connection.execute(SQL["raise"], (pause.projection,))
+            return _pauses(connection)[pause.projection]
 
-        await self._write(job)
+        return await self._write(job)
 
     async def resume(self, projection: str) -> bool:
         """Let a projection go on; False where it was not paused."""
@@ -87,8 +91,7 @@ class SqliteDesk:
 
     async def pauses(self) -> dict[str, Pause]:
         """Return the projections that are paused."""
-        rows = await self._store.database.read(lambda c: c.execute(SQL["pauses"]).fetchall())
-        return {row[0]: Pause(row[0], datetime.fromisoformat(row[1]), *row[2:]) for row in rows}
+        return await self._store.database.read(_pauses)
 
     async def rewind(self, to: Checkpoint, block: Tally, views: Sequence[type[View]]) -> None:
         """Put a projection back, as one span, in one transaction."""
@@ -136,6 +139,11 @@ def park(
                 None if one.decided is None else _text(one.decided),
             ),
         )
+
+
+def _pauses(connection: sqlite3.Connection) -> dict[str, Pause]:
+    rows = connection.execute(SQL["pauses"]).fetchall()
+    return {row[0]: Pause(row[0], datetime.fromisoformat(row[1]), *row[2:]) for row in rows}
 
 
 def _parked(row: Sequence[Any]) -> Parked:

@@ -39,8 +39,9 @@ DELETE FROM diptych_parked WHERE projection = ? AND key = ? AND position = ? AND
 -- name: pauses
 SELECT projection, since, actor, why FROM diptych_pauses
 
+-- The first stands.
 -- name: pause
-INSERT OR REPLACE INTO diptych_pauses (projection, since, actor, why) VALUES (?, ?, ?, ?)
+INSERT OR IGNORE INTO diptych_pauses (projection, since, actor, why) VALUES (?, ?, ?, ?)
 
 -- name: resume
 DELETE FROM diptych_pauses WHERE projection = ?

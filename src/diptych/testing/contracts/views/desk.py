@@ -119,18 +119,18 @@ class DeskContract(StoreMaker):
             assert await store.apply([step(whole)]) == [True]
 
     async def test_a_paused_projection_makes_no_step_until_it_is_resumed(self) -> None:
-        """Not one that was computed before; others go on. Who paused it is kept."""
+        """Not one that was computed before; others go on. Who paused it first is kept."""
         async with self.new_store() as store:
             pause = Pause("leg", AT, "ada", "é'")
             (before,) = (await store.checkpoints())["leg"]
             assert await store.desk.pauses() == {}
-            await store.desk.pause(pause)
+            assert await store.desk.pause(pause) == pause
             assert await store.desk.pauses() == {"leg": pause}
             assert await store.apply([step(before)]) == [False]
             await put(store, Counter("a", 1))
-            again = replace(pause, actor="bob")
-            await store.desk.pause(again)
-            assert await store.desk.pauses() == {"leg": again}
+            again = replace(pause, since=AT + timedelta(hours=1), actor="bob", why="too")
+            assert await store.desk.pause(again) == pause  # the first stands
+            assert await store.desk.pauses() == {"leg": pause}
             (paused,) = (await store.checkpoints())["leg"]
             assert await store.desk.resume("leg")
             assert not await store.desk.resume("leg")
