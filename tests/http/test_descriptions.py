@@ -125,6 +125,28 @@ async def test_answers_are_what_the_description_says(
     check("/queries/One", "get", lost)
 
 
+async def test_the_form_of_a_token_is_the_same_wherever_it_goes(
+    described: Any, shop: httpx.AsyncClient
+) -> None:
+    """Where it is given, in headers and bodies, and where it is taken."""
+    ask = described["paths"]["/queries/OrdersOf"]["get"]
+    do = described["paths"]["/commands/Place"]["post"]
+    schemas = described["components"]["schemas"]
+    forms = {
+        *(one["schema"]["pattern"] for one in ask["parameters"] if one["name"] == "Diptych-After"),
+        *(
+            told["headers"]["Diptych-Token"]["schema"]["pattern"]
+            for one in (ask, do)
+            for status, told in one["responses"].items()
+            if status in ("200", "304")
+        ),
+        *(schemas[name]["properties"]["token"]["pattern"] for name in ("Accepted", "LiveAnswer")),
+    }
+    (form,) = forms
+    done = await shop.post("/commands/Place", json=placing("1"))
+    assert re.fullmatch(form, done.json()["token"])
+
+
 async def test_the_version_changes_with_the_interface(described: Any) -> None:
     other = openapi(orders.compile(), "all")
     assert other["info"]["version"] != described["info"]["version"]

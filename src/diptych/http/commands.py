@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeAlias
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from diptych.errors import Invalid, Overloaded, UnknownMessage
 from diptych.http.call import GUARDED, NO_STORE
 from diptych.http.messages import (
     JSON,
     LINES,
+    TOKEN,
     ClientGone,
     body_of,
     chunks_of,
@@ -46,7 +47,7 @@ class Accepted(Struct, frozen=True):
     key had been used, this is the first answer again, with a ``command_id`` of this attempt.
     """
 
-    token: str
+    token: Annotated[str, Meta(pattern=TOKEN)]
     command_id: str
     first: int
     last: int

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from diptych.http.messages import preferences, wait_of
+from diptych.http.messages import TOKEN, preferences, wait_of
 from diptych.http.streams import Stream, frame, resumed
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LiveAnswer(Struct, frozen=True):
     as_of: int
     age: float
     stale: bool
-    token: str
+    token: Annotated[str, Meta(pattern=TOKEN)]
 
 
 class Frames:

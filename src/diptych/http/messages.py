@@ -18,6 +18,9 @@ JSON: Final = (b"content-type", b"application/json")
 LINES: Final = "application/x-ndjson"
 EVENTS: Final = "text/event-stream"
 
+TOKEN: Final = r"^[0-9a-zA-Z-]{1,64}\.[0-9]{1,18}$"
+"""The form of a token, for descriptions: clients pass on what they were given."""
+
 _JSON_TYPE = re.compile(rb"application/(?:[\w.+-]+\+)?json\s*(?:;|\Z)", re.IGNORECASE)
 _LINES_TYPE = re.compile(rb"application/(?:x-ndjson|jsonl)\s*(?:;|\Z)", re.IGNORECASE)
 _STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[\]{}]', re.DOTALL)

@@ -15,7 +15,7 @@ from diptych.http.commands import Accepted
 from diptych.http.events import Told
 from diptych.http.fields import form_of
 from diptych.http.live import LiveAnswer
-from diptych.http.messages import EVENTS, LINES
+from diptych.http.messages import EVENTS, LINES, TOKEN
 from diptych.http.problems import DOOR, ERRORS, FAULT, MEDIA_TYPE
 from diptych.http.schemas import WHERE, Schema, Schemas, described, example_of
 from diptych.messages import type_hints
@@ -44,7 +44,7 @@ PROBLEM: Final[Schema] = {
 
 _TOKEN: Final[Schema] = {
     "description": "Stands for a place in the log: pass it on as `Diptych-After`.",
-    "schema": {"type": "string"},
+    "schema": {"type": "string", "pattern": TOKEN},
     "required": True,
 }
 _AS_OF: Final[Schema] = {
@@ -73,7 +73,7 @@ _AFTER: Final[Schema] = {
     "name": "Diptych-After",
     "in": "header",
     "description": "A token: answer with what it stands for.",
-    "schema": {"type": "string", "pattern": r"^[0-9a-zA-Z-]{1,64}\.[0-9]{1,18}$"},
+    "schema": {"type": "string", "pattern": TOKEN},
 }
 _PREFER: Final[Schema] = {
     "name": "Prefer",
