@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
@@ -437,6 +438,31 @@ def test_an_interrupt_ends_the_wait_and_nothing_else() -> None:
             running.log.wait(0)
         until(lambda: not waiters(running))
         assert running.do(Note("1", "a")).first == 1
+
+
+def test_an_interrupted_call_leaves_no_complaint(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the end comes at the same time as the interrupt."""
+    held, go_on = threading.Event(), threading.Event()
+
+    @asynccontextmanager
+    async def opening() -> AsyncGenerator[None]:
+        yield
+
+    async def busy() -> None:
+        held.set()
+        go_on.wait()  # the loop learns of the rest only afterwards
+
+    thread = LoopThread(opening())
+    call = thread.start(asyncio.Event().wait)
+    thread.start(busy)
+    assert held.wait(60)
+    call.cancel()
+    thread._request_stop()
+    go_on.set()
+    thread.close()
+    del call
+    gc.collect()
+    assert caplog.text == ""  # asyncio would say that an exception was never retrieved
 
 
 def test_an_interrupt_while_opening_closes_what_was_opened() -> None:

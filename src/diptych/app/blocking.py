@@ -352,6 +352,7 @@ class LoopThread(Generic[T]):
         call = asyncio.current_task()
         assert call is not None
         self._calls.add(call)
+        call.add_done_callback(_seen)
         try:
             return await work(*args, **kwargs)
         except asyncio.CancelledError:
@@ -428,6 +429,12 @@ def _require_no_loop() -> None:
         "A blocking call would make this thread's event loop stand still; use "
         "`async with app.open(...)` there, or call from another thread (asyncio.to_thread)"
     )
+
+
+def _seen(call: asyncio.Task[Any]) -> None:
+    """Keep asyncio from complaining on stderr of an error whose caller was interrupted before."""
+    if not call.cancelled():
+        call.exception()
 
 
 def _closed() -> Closed:
