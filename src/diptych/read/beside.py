@@ -32,7 +32,8 @@ from msgspec import structs
 from diptych.errors import ForeignCheckpoint, Invalid, ViewLost
 from diptych.read.comparing import compared
 from diptych.read.opening import require_tables, tables_of_none
-from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause
+from diptych.read.parking.beside import DeskBeside
+from diptych.read.parking.desk import Desk
 from diptych.read.port import (
     Change,
     Checkpoint,
@@ -77,7 +78,7 @@ class RowsBeside:
         self._read: Mapping[type[View], str] = {}
         self._opened: dict[str, Kept] = {}
         self._makes = False
-        self._desk = _DeskBeside(self)
+        self._desk = DeskBeside(books.desk, self._rewind)
         self._plans: Any = None
 
     @property
@@ -161,9 +162,9 @@ class RowsBeside:
     async def _refill(self, projection: str, one: Kept, tables: Sequence[RowTable]) -> None:
         """Have a projection begin anew: the row store has none of its rows, or old ones."""
         start = Checkpoint(projection, self._log, slices=one.slices, tallies=bytes(24 * one.slices))
-        await self.rewound(start, Tally(), tables)
+        await self._put_back(start, Tally(), tables)
 
-    async def rewound(self, to: Checkpoint, block: Tally, tables: Sequence[RowTable]) -> None:
+    async def _put_back(self, to: Checkpoint, block: Tally, tables: Sequence[RowTable]) -> None:
         """Have the books put back while there are no tables.
 
         Where it is cut short, `lost_rows` finds the tables missing, and does it again. A query that
@@ -178,6 +179,9 @@ class RowsBeside:
         await self.books.turn([Turn(row, row) for row in live])
         for table in tables:
             await self.row_store.make(self._log, table)
+
+    async def _rewind(self, to: Checkpoint, block: Tally, views: Sequence[type[View]]) -> None:
+        await self._put_back(to, block, list(map(self.written, views)))
 
     def written(self, view: type[View]) -> RowTable:
         """Return the table that a view is written to."""
@@ -461,44 +465,6 @@ class _Trial:
     async def put(self, row: View) -> None:
         """Raise ``Invalid`` for a row that cannot be kept."""
         self._store.require(row)
-
-
-class _DeskBeside:
-    """The books' desk; only a rewind concerns the rows too."""
-
-    def __init__(self, store: RowsBeside) -> None:
-        self._store = store
-
-    async def keys(self) -> dict[str, list[ParkedKey]]:
-        """Return the keys of which effects are queued or skipped, by projection."""
-        return await self._store.books.desk.keys()
-
-    async def parked(
-        self,
-        projection: str,
-        key: str | None = None,
-        *,
-        queued: bool = False,
-        limit: int | None = None,
-    ) -> list[Parked]:
-        """Return a projection's parked effects, of one key or of all, by position."""
-        return await self._store.books.desk.parked(projection, key, queued=queued, limit=limit)
-
-    async def pause(self, pause: Pause) -> Pause:
-        """Stop a projection; return the pause that stands."""
-        return await self._store.books.desk.pause(pause)
-
-    async def resume(self, projection: str) -> bool:
-        """Let a projection go on; False where it was not paused."""
-        return await self._store.books.desk.resume(projection)
-
-    async def pauses(self) -> dict[str, Pause]:
-        """Return the projections that are paused."""
-        return await self._store.books.desk.pauses()
-
-    async def rewind(self, to: Checkpoint, block: Tally, views: Sequence[type[View]]) -> None:
-        """Put a projection back, and drop the rows of these views."""
-        await self._store.rewound(to, block, list(map(self._store.written, views)))
 
 
 __all__ = ["RowsBeside"]
