@@ -9,6 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import suppress
 from decimal import Decimal
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from diptych.read.proving.rowcheck import verify_rows
 from diptych.read.queries import Queries
 from diptych.read.select import column, select
 from diptych.read.stores import duckdb
-from diptych.read.stores.redis import WRITE
+from diptych.read.stores.redis import WRITE, Address, Rows
 from diptych.testing.servers import RedisServer, redis
 from tests.logs.on_postgres import until
 from tests.read.backends import Current
@@ -344,6 +345,23 @@ async def test_work_waits_while_redis_is_away_and_goes_on_by_itself() -> None:
                 ["account"], head, asyncio.get_running_loop().time() + 60
             )
             await assert_right(world)
+
+
+async def test_a_call_that_is_cancelled_ends_at_once(redis_server: RedisServer) -> None:
+    """At whichever of its steps: the driver swallows it at some, and an engine would not stop."""
+    rows = Rows(Address.parse(f"{redis_server.url}?prefix=cancelled:"))
+    await rows.tables(["a"])  # connects
+    for steps in count():
+        call = asyncio.create_task(rows.tables(["a", "b"]))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if call.done():
+            break
+        call.cancel()
+        await asyncio.wait([call])
+        assert call.cancelled(), steps
+    assert steps > 5
+    await rows.close()
 
 
 async def test_rows_that_redis_has_lost_are_refused_then_filled_anew(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ loses the rows loses that too, and is noticed. The guard is a script, which Redi
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 import secrets
@@ -268,8 +269,12 @@ class Rows:
 
     @contextmanager
     def _reached(self) -> Generator[None]:
+        task = asyncio.current_task()
+        cancelled = task.cancelling() if task else 0
         try:
             yield
+            if task and task.cancelling() > cancelled:  # the driver has swallowed it
+                raise asyncio.CancelledError
         except (RedisError, OSError) as error:
             raise Unavailable(
                 "Redis cannot be reached, or refuses work",
