@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import asyncpg
 import pytest
 
-from diptych import Running
+from diptych import App, Command, Event, Key, Running, Tag, View
 from diptych.errors import Unavailable
 from diptych.http import service
 from diptych.testing.servers import PostgresServer, redis
@@ -24,6 +26,40 @@ from tests.app.counting import app as counting
 from tests.app.test_databases import Asked, Place, app
 from tests.http.conftest import client_of
 from tests.logs.on_postgres import until
+
+both = App("both")
+
+
+class Note(Command):
+    name: Annotated[str, Tag("name")]
+
+
+class Noted(Event):
+    name: Annotated[str, Tag("name")]
+
+
+@both.decides
+def note(command: Note) -> Iterator[Noted]:
+    yield Noted(command.name)
+
+
+class Kept(View):
+    name: Key[str]
+
+
+class Cached(View, store="cache"):
+    name: Key[str]
+
+
+@both.projects(Kept)
+def kept(row: Kept | None, event: Noted) -> Kept:
+    return Kept(event.name)
+
+
+@both.projects(Cached)
+def cached(row: Cached | None, event: Noted) -> Cached:
+    return Cached(event.name)
+
 
 TABLE = """
 SELECT format('%I.%I', table_schema, table_name) FROM information_schema.tables
@@ -154,6 +190,48 @@ async def test_rows_are_away_or_gone(tmp_path: Path) -> None:
             assert await looked() == [("running", False, "ready")]
             (verdict,) = await running.verify()
             assert verdict.ok
+
+
+@pytest.mark.parametrize("gone", ["rows", "checkpoint"])
+async def test_lost_rows_concern_their_projection_only(gone: str, tmp_path: Path) -> None:
+    """Whoever looks is told of the others; and what is recommended mends it."""
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    with redis() as server:
+        env = {
+            "DIPTYCH_APP": "tests.app.test_away:both",
+            "DIPTYCH_LOG": log,
+            "DIPTYCH_VIEWS": f"main={main} cache={server.url}",
+        }
+
+        async def said(*words: str) -> subprocess.CompletedProcess[str]:
+            return await asyncio.to_thread(diptych, *words, env=env)
+
+        async with both.open(log=log, views={"main": main, "cache": server.url}) as running:
+            await running.do(Note("a"))
+            await running.catch_up()
+        if gone == "rows":
+            await asyncio.to_thread(server.restart)
+        else:
+            with closing(sqlite3.connect(tmp_path / "main.db")) as connection, connection:
+                connection.execute("DELETE FROM diptych_checkpoints WHERE projection = 'cached'")
+        found = json.loads((await said("status", "--json")).stdout)["projections"]
+        states = {one["projection"]: one["state"] for one in found}
+        assert states == {"kept": "current", "cached": "away" if gone == "rows" else "refused"}
+        assert (await said("verify", "kept")).returncode == 0
+        verdicts = json.loads((await said("verify", "--json")).stdout)["projections"]
+        assert {one["projection"]: one["outcome"] for one in verdicts} == {
+            "kept": "compared",
+            "cached": "refused",
+        }
+        for words in (("parked", "list"), ("projections", "list"), ("metrics",)):
+            assert (await said(*words)).returncode == 0, words
+        if gone == "checkpoint":
+            rewound = await said("projections", "rewind", "cached", "--yes")
+            assert rewound.returncode == 0, rewound.stderr
+        async with both.open(log=log, views={"main": main, "cache": server.url}) as running:
+            await running.catch_up()
+            assert [one.ok for one in await running.verify_rows()] == [True, True]
+        assert (await said("verify")).returncode == 0
 
 
 async def test_health_names_what_is_away(own_server: PostgresServer, tmp_path: Path) -> None:

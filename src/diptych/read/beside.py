@@ -87,7 +87,10 @@ class RowsBeside:
         return self._desk
 
     async def open(self, log: str, projections: dict[str, Kept], *, create: bool = True) -> None:
-        """Make what is missing: tables, and a checkpoint at 0 for each new projection."""
+        """Make what is missing: tables, and a checkpoint at 0 for each new projection.
+
+        Without ``create`` nothing is made, and rows that are gone are told by `lost_rows`.
+        """
         self._log = log
         self._opened |= projections
         tables = {name: _tables(one) for name, one in projections.items()}
@@ -112,6 +115,11 @@ class RowsBeside:
             # They were there before their checkpoint: books that are no more had them filled.
             left = [t.name for name, each in tables.items() if name not in begun for t in each]
             await self._drop({name: there.pop(name) for name in left if name in there})
+        elif await self.books.versions():
+            begun = await self.books.checkpoints()
+            for name, each in tables.items():
+                if name not in begun and any(table.name in there for table in each):
+                    del books[name]  # refused when it is followed, as anywhere
         await self.books.open(log, books, create=create)
         stored = await self.books.checkpoints()
         if create:
@@ -127,9 +135,13 @@ class RowsBeside:
             for table in every:
                 await self.row_store.make(log, table)
         else:
-            require_tables(
-                *(projections, there, stored), create=False, lost=LOST, database=self.name
-            )
+            # Rows of events that were applied may be gone: that concerns their projection only.
+            begin = {
+                name: one
+                for name, one in projections.items()
+                if not any(span.count for span in stored.get(name, ()))
+            }
+            require_tables(*(begin, there, stored), create=False, filled=there, database=self.name)
         self._written |= {table.view: table.name for table in every}
         self._makes |= create
 
