@@ -337,6 +337,15 @@ def test_projections_that_others_do_not_know_are_shared_among_those_who_do() -> 
     assert shares("b@2", 64, workers) == {"1": range(32), "3": range(32, 64)}
 
 
+def test_who_shares_no_projection_says_nothing_of_it() -> None:
+    """As the engine of a row store, whose books are another engine's, too."""
+    ours = ("c", "d")
+    workers = [Worker("1", "", 1, ("a",), ("c",)), Worker("2", "", 1, ours, ours)]
+    workers.append(Worker("3", "", 1, ours, ours))
+    assert shares("c", 64, workers) == {"2": range(64), "3": range(64, 64)}
+    assert shares("d", 64, workers) == {"2": range(0), "3": range(64)}
+
+
 class Positions:
     """A store in which only positions can be read, and the log's head."""
 
@@ -377,6 +386,16 @@ async def test_the_first_worker_says_what_is_far_behind() -> None:
     assert await store.bulk(one, head, a=30, b=30, c=30) == ("a", "b", "c")
     assert await store.bulk(one, head, a=head - NEAR - 1, b=head, c=head) == ("a", "b", "c")
     assert await store.bulk(one, head, a=head - NEAR, b=head, c=head) == ()
+
+
+async def test_engines_that_share_no_projection_speak_for_themselves() -> None:
+    """Those of a process: one has its rows elsewhere, and its books where the other has all."""
+    store = Positions()
+    main = Crew(store, [projection(order, Order, name="a")])  # type: ignore[arg-type]
+    beside = Crew(store, [projection(order, Order, name=name) for name in ("b", "c")])  # type: ignore[arg-type]
+    for crew in (main, beside, main):
+        await store.bulk(crew, FAR + 1, a=0, b=0, c=0)
+    assert (main.me.bulk, beside.me.bulk) == ((), ("b", "c"))
 
 
 async def test_what_stands_still_or_is_throttled_is_not_shared_with_the_rest() -> None:

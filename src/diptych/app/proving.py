@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+import random
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 from diptych.errors import DiptychError, Invalid
-from diptych.read.following.engine import Engine
+from diptych.read.versioning.rebuild import Builder
 
 
 @asynccontextmanager
-async def proving(
-    verify: Callable[..., Coroutine[Any, Any, Any]], engines: Sequence[Engine], every: float | None
-) -> AsyncGenerator[None]:
+async def proving(builders: Sequence[Builder], every: float | None) -> AsyncGenerator[None]:
     """Verify each projection from its last proof on, every so many seconds; None: not at all.
 
-    Of the workers that share a read database one does it.
+    What anybody has proved within that time is left alone. So of several workers one does it,
+    whichever others there are; two that do it at once only waste their work.
     """
     if every is None:
         yield
@@ -29,7 +28,7 @@ async def proving(
             rule="seconds, more than 0",
             got=repr(every),
         )
-    task = asyncio.create_task(_prove(verify, engines, every), name="diptych-prove")
+    task = asyncio.create_task(_prove(builders, every), name="diptych-prove")
     try:
         yield
     finally:
@@ -37,12 +36,23 @@ async def proving(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _prove(
-    verify: Callable[..., Coroutine[Any, Any, Any]], engines: Sequence[Engine], every: float
-) -> None:
+async def _prove(builders: Sequence[Builder], every: float) -> None:
+    wait = 0.0
     while True:
-        await asyncio.sleep(every)
-        for engine in engines:
-            if engine.running and engine.crew.is_first and engine.projections:
+        # Not all workers at the same moment: the first one's proof spares the others theirs.
+        await asyncio.sleep(wait + random.uniform(0, every / 10))
+        wait = every
+        for builder in builders:
+            if builder.engine.running:
                 with suppress(DiptychError):  # the database is away: next time
-                    await verify(*engine.projections, since="last")
+                    wait = min(wait, await _prove_due(builder, every))
+
+
+async def _prove_due(builder: Builder, every: float) -> float:
+    """Prove what nobody has proved for so long; return in how many seconds the next is due."""
+    ages = await builder.proof_ages()
+    # A proof of the future is by a clock that is wrong: who waited for it might never prove.
+    due = [name for name, age in ages.items() if not abs(age) < every]
+    if due:
+        await builder.verify(due, since="last")
+    return min([every, *(every - age for name, age in ages.items() if name not in due)])

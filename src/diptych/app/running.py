@@ -395,7 +395,7 @@ async def open_app(
         stack.push_async_callback(bus.close)
         running = Running(definitions, log, bus, engines, builders, telemetry, unopened)
         await stack.enter_async_context(observed(telemetry, running.metrics))
-        await stack.enter_async_context(proving(running.verify, engines, verify_every))
+        await stack.enter_async_context(proving(builders, verify_every))
         stack.push_async_callback(running._live.stop)  # pyright: ignore[reportPrivateUsage]
         yield running
 

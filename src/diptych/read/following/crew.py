@@ -6,7 +6,8 @@ checkpoints let one pass: nothing but wasted work rests on this.
 
 Each gets an equal part of every projection. Of several that are far behind it gets an equal part of
 all together, whole ones mostly: else each worker would read all events for all of them. Which these
-are is the first worker's to say.
+are is said by the first of the workers that have any in common. (Several engines of a process may
+share one list of workers, and no projection.)
 """
 
 from __future__ import annotations
@@ -69,11 +70,6 @@ class Crew:
         self._cut = _cut(projections)
         self._become(structs.replace(self.me, projections=_names(projections)))
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this worker is the one to do what only one needs to do."""
-        return self.workers[0].id == self.me.id
-
     async def beat(self, head: Callable[[], Awaitable[int]]) -> bool:
         """Say that this worker is there, look who else is; True when shares are others now.
 
@@ -81,12 +77,18 @@ class Crew:
         """
         before = _basis(self.workers)
         await self._say()
-        bulk = await self._look(head) if self.is_first else self.workers[0].bulk
+        first = self._first()
+        bulk = await self._look(head) if first.id == self.me.id else first.bulk
         if bulk != self.me.bulk:
             self._become(structs.replace(self.me, bulk=bulk))
-            if self.is_first:
+            if first.id == self.me.id:
                 await self._say()
         return _basis(self.workers) != before
+
+    def _first(self) -> Worker:
+        """Return the first of those that have projections in common with this one."""
+        mine = set(self.me.projections)
+        return next((one for one in self.workers if mine.intersection(one.projections)), self.me)
 
     def _become(self, me: Worker) -> None:
         before, self.me = self.me, me
@@ -166,17 +168,18 @@ class Crew:
 
 def shares(name: str, slices: int, workers: Sequence[Worker]) -> dict[str, range]:
     """Return the slices of a projection that are each worker's, by its id; some may have none."""
-    members = [one.id for one in workers if name in one.projections]
+    sharing = [one for one in workers if name in one.projections]
+    members = [one.id for one in sharing]
     size = len(members)
     if slices == 1:
         # Else the first worker would have all of these.
         chosen = crc32(name.encode()) % max(size, 1)
         return {id_: range(int(place == chosen)) for place, id_ in enumerate(members)}
     place, together = 0, 1
-    if workers and name in workers[0].bulk:
+    if sharing and name in sharing[0].bulk:
         alike = [
             other
-            for other in workers[0].bulk
+            for other in sharing[0].bulk
             if [one.id for one in workers if other in one.projections] == members
         ]
         place, together = alike.index(name), len(alike)
@@ -189,7 +192,8 @@ def shares(name: str, slices: int, workers: Sequence[Worker]) -> dict[str, range
 
 def _basis(workers: Sequence[Worker]) -> object:
     """Return what shares are computed from."""
-    return [(one.id, one.projections) for one in workers], workers[0].bulk if workers else ()
+    said = {name: one.bulk for one in reversed(workers) for name in one.projections}
+    return [(one.id, one.projections) for one in workers], said
 
 
 def _cut(projections: Iterable[Projection]) -> list[str]:

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct, structs
@@ -223,26 +224,22 @@ class Builder:
         verdicts: dict[str, list[Verdict]] = {name: [] for name in names}
         nothing: dict[str, Any] = {"position": 0, "count": 0, "seconds": 0.0}
         for name in names:
-            live, mine, own = versions.live(name), versions.mine(name), versions.projection(name)
-            if live is not None and live != mine:
-                if (there := versions.provable(name, live)) is not None:
-                    looked.append((there, live))
-                else:
-                    verdicts[name].append(
-                        Verdict(
-                            projection=name,
-                            ok=False,
-                            **nothing,
-                            version=live.version,
-                            outcome="unprovable",
-                            reason=f"the live version, {live.version}, can be verified by a "
-                            "program with its code only; this one's is "
-                            f"{versions.version(name)}",
-                        )
+            live, comparable = versions.live(name), self._comparable(name)
+            looked += comparable
+            if live is not None and live not in [versions.mine(name), *(r for _, r in comparable)]:
+                verdicts[name].append(
+                    Verdict(
+                        projection=name,
+                        ok=False,
+                        **nothing,
+                        version=live.version,
+                        outcome="unprovable",
+                        reason=f"the live version, {live.version}, can be verified by a "
+                        "program with its code only; this one's is "
+                        f"{versions.version(name)}",
                     )
-            if own is not None and mine is not None:
-                looked.append((own, mine))
-            elif versions.is_new(name):
+                )
+            if versions.is_new(name):
                 verdicts[name].append(
                     Verdict(
                         projection=name,
@@ -264,6 +261,31 @@ class Builder:
             about = {"version": row.version, "phase": row.state, "remedy": remedy}
             verdicts[one.title].append(structs.replace(verdict, projection=one.title, **about))
         return verdicts
+
+    def _comparable(self, name: str) -> list[tuple[Projection, Version]]:
+        """Return the versions of a projection that this program can verify: live, and its own."""
+        versions, found = self.engine.versions, list[tuple[Projection, Version]]()
+        live, mine, own = versions.live(name), versions.mine(name), versions.projection(name)
+        if live is not None and live != mine:
+            there = versions.provable(name, live)
+            found += [] if there is None else [(there, live)]
+        if own is not None and mine is not None:
+            found.append((own, mine))
+        return found
+
+    async def proof_ages(self) -> dict[str, float]:
+        """Return how many seconds ago projections were proved last; never: infinity.
+
+        Of several versions that can be verified it is the one whose proof is the oldest.
+        """
+        proofs, now = await self.engine.store.proofs(), datetime.now(UTC)
+
+        def age(one: Projection) -> float:
+            proof = proofs.get(one.name)
+            return float("inf") if proof is None else (now - proof.time).total_seconds()
+
+        each = {name: self._comparable(name) for name in self.engine.projections}
+        return {name: max(age(one) for one, _ in found) for name, found in each.items() if found}
 
     async def verify_rows(self, names: Sequence[str], *, sample: float) -> dict[str, RowVerdict]:
         """Compare the rows of versions that are live with what this program's folds make."""
