@@ -659,6 +659,68 @@ async def test_a_handler_that_is_put_back_handles_again_what_lies_behind() -> No
             await control_of(world).rewind("other", 1)
 
 
+async def put_checkpoint(world: World, position: int) -> None:
+    """As somebody does by hand."""
+    (event,) = (await world.log.read(after=position - 1, until=position, limit=1)).events
+    await world.sql(
+        f"UPDATE diptych_checkpoints SET position = {position}, event_id = '{event.id}'"
+    )
+    await world.engine.open()
+
+
+async def test_what_a_handler_has_done_twice_is_accepted_by_a_rewind_to_where_it_stands() -> None:
+    """As the finding's remedy says: nothing is handled again, and what follows is proved."""
+    async with World([journals()]) as world:
+        await world.append(*map(Noted, "abc"))
+        await world.engine.catch_up()
+        await put_checkpoint(world, 2)
+        (ahead,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert ahead.ahead == [3]
+        assert "a second time" in ahead.remedy
+        await world.engine.catch_up()
+        (found,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert found.doubled == [3]
+        assert found.remedy.startswith("nothing takes back what a handler has done twice: put that")
+        assert "then `diptych projections rewind journal --to 3` accepts what is" in found.remedy
+        await control_of(world).pause("journal", actor="ada", why="done twice")
+        await control_of(world).rewind("journal", 3)
+        await control_of(world).resume("journal")
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "abcc")]
+        assert (await proved(world))["journal"].count == 3
+        await world.append(Noted("d"))
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "abccd")]
+        await proved(world)
+
+
+async def test_what_a_handler_has_not_handled_is_handled_by_a_rewind_to_before_it() -> None:
+    """With all that follows; where its sums alone are wrong, they are made anew."""
+    async with World([journals()]) as world:
+        await world.append(*map(Noted, "abcd"))
+        await put_checkpoint(world, 2)
+        await world.engine.catch_up()
+        (found,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert found.missing == [1, 2]
+        assert found.remedy.startswith("`diptych projections rewind journal --to 0` has all events")
+        await control_of(world).rewind("journal", 0)
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "cdabcd")]
+        await proved(world)
+        await world.sql("UPDATE diptych_checkpoints SET count = count + 1")
+        (found,) = await verify(world.log, world.codec, world.store, world.projections)
+        assert (
+            "where nothing is missing, `diptych projections rewind journal --to 4`" in found.remedy
+        )
+        await control_of(world).rewind("journal", 4)
+        await world.engine.open()
+        await world.engine.catch_up()
+        assert await world.rows(Journal) == [Journal(1, "cdabcd")]
+        await proved(world)
+
+
 @pytest.mark.parametrize("harm", ["lost events", "lost checkpoint", "another log"])
 async def test_a_handler_that_is_refused_goes_on_behind_what_it_has_handled(harm: str) -> None:
     """Its rows stay, whatever it is put back to; what lies before is not handled again."""

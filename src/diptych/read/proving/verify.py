@@ -274,15 +274,16 @@ class _Look:
         if not self.partly:
             await self._blame(log, faults, unresolved, tails)
         reason = self._reason(faults, unresolved, tails)
+        wrong = {what: _positions(faults, what) for what in ("missing", "doubled", "ahead")}
         return Verdict(
             projection=self.audit.projection.name,
             ok=not reason,
             position=min(self.audit.reach),
             count=sum(span.count for span in self.spans),
             seconds=time.perf_counter() - began,
-            missing=_positions(faults, "missing"),
-            doubled=_positions(faults, "doubled"),
-            ahead=_positions(faults, "ahead"),
+            missing=wrong["missing"],
+            doubled=wrong["doubled"],
+            ahead=wrong["ahead"],
             faults=faults,
             unresolved=unresolved,
             gaps=self.gaps,
@@ -291,6 +292,7 @@ class _Look:
                 *(self.audit.projection, self.spans, log),
                 gaps=bool(self.gaps or self.audit.unreadable),
                 unknown=self.audit.unknown,
+                wrong=wrong,
             )
             if reason
             else "",
