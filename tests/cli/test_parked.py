@@ -116,6 +116,7 @@ def test_status_and_verify_tell_of_parked_keys(poisoned: Cli) -> None:
     said = poisoned("verify")
     assert said.status == 1
     assert "1 effect parked" in said.out
+    assert "then `diptych parked retry summary`" in said.out
     assert said.out.splitlines()[2].split()[-1] == "parked"
     told = poisoned("verify", "--json").json
     assert (told["ok"], told["projections"][0]["ok"]) == (False, True)

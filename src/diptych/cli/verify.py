@@ -136,7 +136,7 @@ def _beside(one: Verdict | RowVerdict) -> list[str]:
     if one.parked:
         said.append(
             f"{counted(one.parked, 'effect')} parked: see `diptych parked list`, correct the "
-            "function, then `diptych parked retry`"
+            f"function, then `diptych parked retry {one.projection}`"
         )
     if one.skipped:
         said.append(f"{counted(one.skipped, 'effect')} skipped")
