@@ -123,6 +123,20 @@ def test_status_and_verify_tell_of_parked_keys(poisoned: Cli) -> None:
     assert told["projections"][0]["parked"] == 1
 
 
+def test_what_was_parked_since_is_no_part_of_the_last_proof(filled: Cli) -> None:
+    assert filled("ask", "HowMany").status == 0
+    assert filled("verify").status == 0
+    filled("do", "Place", "order=poison", "customer=poison", "total=1")
+    filled("ask", "HowMany")
+    said = filled("status").out
+    assert re.search(r" ok, \S+ \w+ ago +parked\n", said)
+    assert "1 event of 1 key parked" in said
+    assert filled("verify").status == 1
+    assert re.search(r" parked, \S+ \w+ ago +parked\n", filled("status").out)
+    (told,) = filled("status", "--json").json["projections"]
+    assert (told["proved"]["ok"], told["proved"]["reason"]) == (True, "effects parked: 1")
+
+
 def test_a_retry_applies_what_can_be_applied(poisoned: Cli, folder: Path) -> None:
     said = poisoned("parked", "retry", "--all")
     assert said.status == 1

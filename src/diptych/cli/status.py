@@ -274,10 +274,10 @@ def _proved(one: Status) -> Text:
 
     from diptych.cli.screen import seconds
 
-    if one.proved is None:
-        return Text("-")
+    if one.proved is None or (one.proved.ok and not one.proved.position):
+        return Text("-")  # what was found right before any event tells nothing
     told, style = ("ok", "") if one.proved.ok else ("differs", "bold red")
-    if one.proved.ok and one.parked_keys:
+    if one.proved.ok and one.proved.reason:
         told, style = "parked", "yellow"
     return Text(f"{told}, {seconds(one.proved.age)} ago", style)
 

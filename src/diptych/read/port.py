@@ -147,6 +147,7 @@ class Change(Struct, frozen=True):
 class Proof(Struct, frozen=True):
     """What ``verify`` found last: ``reach`` and ``tallies`` of each slice, at ``time`` (UTC).
 
+    ``reason`` says what is wrong; where it is ``ok``, that effects were parked, if any.
     ``unknown``: how many events up to there are of types that the program did not know.
     """
 

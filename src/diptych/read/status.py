@@ -39,6 +39,7 @@ class SpanStatus(Struct, frozen=True):
 class Proved(Struct, frozen=True):
     """What ``verify`` found last of a projection, when (UTC), and ``age`` seconds ago.
 
+    ``reason`` says what is wrong, or that effects were parked then: ``ok`` all the same.
     ``unknown``: how many events it passed over, by type, as the program did not know these.
     """
 

@@ -310,7 +310,7 @@ class _Look:
             verdict.ok,
             verdict.position,
             verdict.count,
-            verdict.reason,
+            verdict.reason or (f"effects parked: {verdict.parked}" if verdict.parked else ""),
             self.audit.reach,
             pack(self.audit.stored),
             verdict.unknown,
