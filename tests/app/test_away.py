@@ -175,6 +175,8 @@ async def test_rows_are_away_or_gone(tmp_path: Path) -> None:
             assert await looked() == [("away", True, "degraded")]
             (verdict,) = await running.verify()
             assert (verdict.ok, verdict.outcome) == (False, "refused")
+            (rows,) = await running.verify_rows()
+            assert (rows.outcome, rows.reason) == ("refused", verdict.reason)
             assert "database was emptied" in verdict.reason
             words = (("status",), ("metrics",), ("verify",))
             calls = [asyncio.to_thread(diptych, *each, env=env) for each in words]

@@ -177,6 +177,8 @@ def test_a_version_that_parks_what_is_applied_is_switched_to_by_force_only(cli: 
     assert "is held: 1 key is parked in it" in status
     assert "parked, held" in status
     assert "ok," not in status
+    held = listed(cli)["held"]
+    assert f"\nsummary, {held}, held: 1 effect parked: see" in cli("verify").out
     refused = cli("projections", "cutover", "summary", "--yes", "--json")
     assert (refused.status, refused.error["code"]) == (2, "invalid")
     assert pieces(cli) == [0]
@@ -192,7 +194,12 @@ def test_a_renamed_projection_is_refused_and_rewound(cli: Cli) -> None:
     assert (asked.status, asked.error["code"]) == (2, "foreign-checkpoint")
     assert "keep the name summary" in asked.error["message"]
     assert "refused" in cli("status").out
-    assert "refused" in cli("verify").out
+    for words in (["verify"], ["verify", "--rows"]):
+        said = cli(*words).out
+        (_, _, row, *_) = said.splitlines()
+        assert row.split()[-1] == "refused"
+        assert (row.split()[1:3] == ["-", "-"]) is ("--rows" in words)
+        assert "`diptych projections rewind other`" in said
     assert cli("projections", "rewind", "other", "--yes").status == 0
     assert pieces(cli) == [0]
     assert cli("verify").status == 0

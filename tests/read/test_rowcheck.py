@@ -195,9 +195,13 @@ async def test_a_checkpoint_beyond_the_head_is_refused_by_rows_too() -> None:
         verdict = await judged(world)
     [plain, _] = await verify(world.log, world.codec, world.store, world.projections)
     assert (verdict.ok, verdict.rows, verdict.reason) == (False, 0, plain.reason)
+    assert verdict.outcome == plain.outcome == "refused"
     assert "lies beyond the head of the log" in verdict.reason
     await world.sql("DELETE FROM diptych_checkpoints WHERE projection = 'account'")
-    assert "no checkpoint" in (await judged(world, 1)).reason
+    rows = await judged(world, 1)
+    [_, plain] = await verify(world.log, world.codec, world.store, world.projections)
+    assert (rows.outcome, rows.reason) == (plain.outcome, plain.reason)
+    assert "by `diptych projections rewind account`" in rows.reason
     await world.store.close()
 
 

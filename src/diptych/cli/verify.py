@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
@@ -82,15 +83,19 @@ def verify(
         shown = (_version(one),) if several else ()
         table.add_row(one.projection, *shown, *_numbers(one), f"{one.seconds:.2f} s", told)
     console.print(table if found else Text("no projections", "dim"))
+    verdicts = Counter(one.projection for one in found)
     for one in found:
+        title = one.projection
+        if verdicts[title] > 1:
+            title += f", {_version(one)}"
         if not one.ok or one.outcome == "new":
-            name = (f"{one.projection}: ", "" if one.ok else "bold red")
+            name = (f"{title}: ", "" if one.ok else "bold red")
             console.print(Text.assemble(name, one.reason), soft_wrap=True)
             _print_faults(console, one)
             if one.remedy:
                 console.print(Text.assemble(("  → ", "cyan"), one.remedy), soft_wrap=True)
-        for text in _beside(one):
-            console.print(Text(f"{one.projection}: {text}", "yellow"), soft_wrap=True)
+        for text in _beside(one, several=verdicts[one.projection] > 1):
+            console.print(Text(f"{title}: {text}", "yellow"), soft_wrap=True)
     return OK if right else NO
 
 
@@ -107,7 +112,7 @@ def _version(one: Verdict | RowVerdict) -> str:
 
     if one.outcome == "new":
         return "-"
-    rows = "live" if one.outcome == "compared" else "not live"
+    rows = "live" if one.outcome in ("compared", "refused") else "not live"
     return f"{one.version}, {one.phase if isinstance(one, Verdict) else rows}"
 
 
@@ -116,7 +121,7 @@ def _numbers(one: Verdict | RowVerdict) -> tuple[str, str]:
 
     if isinstance(one, Verdict):
         return str(one.position), str(one.count)
-    return str(one.rows), str(one.differing)
+    return (str(one.rows), str(one.differing)) if one.outcome == "compared" else ("-", "-")
 
 
 def _parked(one: Verdict | RowVerdict) -> int:
@@ -125,7 +130,7 @@ def _parked(one: Verdict | RowVerdict) -> int:
     return one.parked if isinstance(one, Verdict) else 0
 
 
-def _beside(one: Verdict | RowVerdict) -> list[str]:
+def _beside(one: Verdict | RowVerdict, *, several: bool) -> list[str]:
     """Say what is not applied, and yet no fault."""
     from diptych.cli.screen import counted, harmless
     from diptych.read.proving.verify import Verdict
@@ -134,9 +139,11 @@ def _beside(one: Verdict | RowVerdict) -> list[str]:
         return []
     said: list[str] = []
     if one.parked:
+        # Of several versions, this program's own is the one that is not live, and it retries that.
+        code = f"with the code of {one.version}, " if several and one.phase == "live" else ""
         said.append(
             f"{counted(one.parked, 'effect')} parked: see `diptych parked list`, correct the "
-            f"function, then `diptych parked retry {one.projection}`"
+            f"function, then {code}`diptych parked retry {one.projection}`"
         )
     if one.skipped:
         said.append(f"{counted(one.skipped, 'effect')} skipped")

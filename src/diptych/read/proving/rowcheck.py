@@ -15,17 +15,17 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import DamagedRow, ForeignCheckpoint, ProjectionFailed, raised, said
+from diptych.errors import DamagedRow, ForeignCheckpoint, ProjectionFailed, ViewLost, raised, said
 from diptych.log import Log, StoredEvent
 from diptych.read.beside import RowsBeside
 from diptych.read.following.fold import recorded
-from diptych.read.following.follower import refuse_foreign_spans
 from diptych.read.following.pages import undecodable
 from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Checkpoint, ViewStore
 from diptych.read.projections import Keyed
 from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import hash_key
+from diptych.read.proving.refusing import require_comparable
 from diptych.read.select import select
 
 MOST_ROWS: Final = 100_000
@@ -61,8 +61,8 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
 
     ``columns`` says in how many rows each column differs; ``faults`` are the first of them.
     ``unsettled`` keys changed so fast that they could not be told. ``reason`` says it in words,
-    ``remedy`` what to do. ``outcome`` tells where nothing was: this program's ``version`` is not
-    live, or is new.
+    ``remedy`` what to do. ``outcome`` tells where nothing was: the rows are those of another log or
+    projection; or this program's ``version`` is not live, or is new.
     """
 
     projection: str
@@ -77,7 +77,7 @@ class RowVerdict(Struct, frozen=True, kw_only=True):
     reason: str = ""
     remedy: str = ""
     version: str = ""
-    outcome: Literal["compared", "not compared", "new"] = "compared"
+    outcome: Literal["compared", "refused", "not compared", "new"] = "compared"
 
 
 async def verify_rows(
@@ -93,8 +93,8 @@ async def verify_rows(
     began = time.perf_counter()
     spans = (await store.checkpoints()).get(one.name, [])
     try:
-        await refuse_foreign_spans(one.name, spans, log, lost=True)
-    except ForeignCheckpoint as error:
+        await require_comparable(one, spans, await store.lost_rows(), store, log)
+    except (ForeignCheckpoint, ViewLost) as error:
         return RowVerdict(
             projection=one.title,
             ok=False,
@@ -104,6 +104,7 @@ async def verify_rows(
             sample=sample,
             reason=str(error),
             remedy=mending(one, spans, log),
+            outcome="refused",
         )
     check = _Check(log, codec, store, one, sample)
     for part in await check.parts():

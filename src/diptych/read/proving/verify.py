@@ -22,8 +22,6 @@ from diptych.codec import Codec
 from diptych.errors import ForeignCheckpoint, Unavailable, ViewLost
 from diptych.log import Log, StoredEvent, last_position
 from diptych.read.following.fold import PAUSE_SECONDS
-from diptych.read.following.follower import refuse_foreign_spans
-from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.excused import excuse
 from diptych.read.port import Checkpoint, Parked, Proof, ViewStore, pack, unpack
 from diptych.read.projections import Projection
@@ -31,6 +29,7 @@ from diptych.read.proving.audit import Audit, Effects, Reader
 from diptych.read.proving.blame import Unit, explain
 from diptych.read.proving.mending import mending
 from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
+from diptych.read.proving.refusing import require_comparable
 
 PAGE: Final = 1 << BLOCK_SHIFT
 """How many events are read at a time: a block. (Of larger pages the garbage collector looks through
@@ -132,11 +131,7 @@ async def _verify(
     for one in projections:
         spans, blocks, parked[one.name] = await _stored(store, one.name)
         try:
-            if one.name in lost:
-                raise lost[one.name]
-            if not spans:
-                raise unclaimed_rows(one, await store.versions())
-            await refuse_foreign_spans(one.name, spans, log, lost=True)
+            await require_comparable(one, spans, lost, store, log)
         except (ForeignCheckpoint, ViewLost) as error:
             verdicts[one.name] = Verdict(
                 projection=one.name,
