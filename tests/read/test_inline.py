@@ -246,3 +246,17 @@ async def test_an_inline_projection_whose_fold_fails_is_not_put_back(tmp_path: P
         assert await app.store.checkpoints() == before
         await append(app.log, *placed(9))
         assert (await app.store.get(Order, "o9")).rows
+
+
+async def test_a_checkpoint_that_was_changed_by_hand_is_named_and_rewound(tmp_path: Path) -> None:
+    async with shared(tmp_path / "a.db", inline_orders()) as app:
+        await append(app.log, *placed(1, 2))
+        damage = "UPDATE diptych_checkpoints SET digest = 'zz'"
+        await app.database.write(lambda connection: connection.execute(damage).fetchall())
+        (outcome,) = await app.log.append([Append((new_event(placed(3)[0]),))])
+        assert isinstance(outcome, Refused)
+        assert "changed by hand" in str(outcome.error)
+        await Steering(app.log, app.codec, [app.engine]).rewind("order")
+        await append(app.log, *placed(3))
+        (verdict,) = await verify(app.log, app.codec, app.store, app.projections)
+        assert (verdict.ok, verdict.count) == (True, 3)

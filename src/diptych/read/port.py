@@ -18,7 +18,15 @@ from diptych.errors import ViewLost
 from diptych.log import StoredEvent
 from diptych.read.kinds import DECIMAL_COLLATION, Storage, compare_decimals, plain_decimal
 from diptych.read.parking.desk import Desk, Parked, ParkedKey, Pause, Place
-from diptych.read.proving.proof import BLOCK_SHIFT, Tally, key_text, pack, total_of, unpack
+from diptych.read.proving.proof import (
+    BLOCK_SHIFT,
+    Tally,
+    is_whole,
+    key_text,
+    pack,
+    total_of,
+    unpack,
+)
 from diptych.read.versioning.noted import Difference, State, Turn, Version
 from diptych.read.views import Definition, Layout, View, damaged_row, definition_of
 
@@ -55,6 +63,11 @@ class Checkpoint(Struct, frozen=True):
     def end(self) -> int:
         """The first slice after the span."""
         return self.slice + self.slices
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it is not what was written: somebody has changed it by hand."""
+        return self.digest < 0 or not is_whole(self.tallies, self.slices)
 
     def part(self, start: int, end: int) -> Checkpoint:
         """Return the checkpoint of some slices of the span."""
@@ -415,6 +428,8 @@ class ViewStore(Protocol):
 
 def recut_spans(spans: Sequence[Checkpoint], cuts: Collection[int]) -> list[Checkpoint]:
     """Return spans cut where ``cuts`` say; neighbours at one position that no cut parts are one."""
+    if any(span.damaged for span in spans):
+        return list(spans)  # else sums of parts would be sound
     found: list[Checkpoint] = []
     for span in spans:
         edges = [span.slice, *sorted(c for c in cuts if span.slice < c < span.end), span.end]

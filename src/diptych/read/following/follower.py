@@ -16,7 +16,7 @@ from diptych.read.opening import unclaimed_rows
 from diptych.read.parking.parking import Aside, Parking
 from diptych.read.port import Change, Checkpoint, Parked, Pause, Tally, ViewStore, Writes
 from diptych.read.projections import Keyed, Projection
-from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed, is_whole
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, add_packed
 
 LONGEST_RETRY: Final = 30.0
 """Seconds between attempts at an event that cannot be folded, at most."""
@@ -244,6 +244,25 @@ class Follower:
         self.error = error
 
 
+ANEW: Final = (
+    "`diptych projections rewind` has it begin anew with this log: a fold's rows are emptied, "
+    "a handler's stay, and --to POSITION spares it what it has handled"
+)
+
+
+def refuse_damaged(checkpoint: Checkpoint) -> None:
+    """Raise ``ForeignCheckpoint`` where a checkpoint is not what was written."""
+    if checkpoint.damaged:
+        name, _, _ = checkpoint.projection.partition("@")  # without its version
+        raise ForeignCheckpoint(
+            "The projection's checkpoint does not hold count, digest and what each of its slices "
+            f"has applied as they are written: it was changed by hand; {ANEW}",
+            projection=name,
+            slices=checkpoint.slices,
+            tallies=len(checkpoint.tallies),
+        )
+
+
 async def refuse_foreign_spans(
     name: str, spans: Iterable[Checkpoint], log: Log, *, lost: bool = False
 ) -> None:
@@ -261,10 +280,7 @@ async def refuse_foreign_spans(
 
 async def refuse_foreign(checkpoint: Checkpoint, log: Log, *, lost: bool = False) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
-    anew = (
-        "`diptych projections rewind` has it begin anew with this log: a fold's rows are emptied, "
-        "a handler's stay, and --to POSITION spares it what it has handled"
-    )
+    anew = ANEW
     remedy = f"connect the log it belongs to; or, {anew}"
     name, _, _ = checkpoint.projection.partition("@")  # without its version
     if checkpoint.log != log.identity:
@@ -274,14 +290,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log, *, lost: bool = False
             checkpoint_of=checkpoint.log,
             this_log=log.identity,
         )
-    if not is_whole(checkpoint.tallies, checkpoint.slices):
-        raise ForeignCheckpoint(
-            "The projection's checkpoint does not hold what each of its slices has applied: it was "
-            f"changed by hand; {anew}",
-            projection=name,
-            slices=checkpoint.slices,
-            tallies=len(checkpoint.tallies),
-        )
+    refuse_damaged(checkpoint)
     if checkpoint.position == 0:
         return
     page = await log.read(after=checkpoint.position - 1, until=checkpoint.position, limit=1)

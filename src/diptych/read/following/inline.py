@@ -18,7 +18,7 @@ from diptych.codec import Codec
 from diptych.errors import CheckpointMoved, ForeignCheckpoint, ProjectionFailed, said
 from diptych.log import StoredEvent
 from diptych.read.following.fold import Folded, Used, fold_used
-from diptych.read.following.follower import Follower
+from diptych.read.following.follower import Follower, refuse_damaged
 from diptych.read.following.pages import undecodable
 from diptych.read.port import AsyncInsideStore, Change, Checkpoint, InsideStore, Tally
 from diptych.read.projections import Keyed
@@ -87,6 +87,7 @@ class _Inline(Generic[S, G]):
                 checkpoint_of=None if checkpoint is None else checkpoint.log,
                 this_log=identity,
             )
+        refuse_damaged(checkpoint)  # no step would ever match it
         block: Tally = yield "block", (follower.name, 0, checkpoint.position >> BLOCK_SHIFT)
         follower.tip, follower.block, follower.lost = checkpoint, block, False
 

@@ -30,6 +30,9 @@ MASK: Final = MODULUS - 1
 BLOCK_SHIFT: Final = 10
 """Count and digest are kept for each block of 1024 positions too: block = position >> 10."""
 
+NO_DIGEST: Final = -1
+"""What stands for a stored digest that is none: no sum is that, nor with any sum added to it."""
+
 KEYS_KEPT: Final = 20_000
 
 # Of the program's own context nothing may depend: two programs would not agree on a key.

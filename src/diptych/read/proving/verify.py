@@ -28,7 +28,7 @@ from diptych.read.projections import Projection
 from diptych.read.proving.audit import Audit, Effects, Reader
 from diptych.read.proving.blame import Unit, explain
 from diptych.read.proving.mending import mending
-from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, total_of
+from diptych.read.proving.proof import BLOCK_SHIFT, MODULUS, Tally, is_whole, total_of
 from diptych.read.proving.refusing import require_comparable
 
 PAGE: Final = 1 << BLOCK_SHIFT
@@ -377,6 +377,7 @@ def _fits(proof: Proof, spans: Sequence[Checkpoint]) -> bool:
         proof.ok
         and proof.log == spans[0].log
         and len(proof.reach) == len(reach)
+        and is_whole(proof.tallies, len(reach))
         and all(before <= now for before, now in zip(proof.reach, reach, strict=True))
     )
 

@@ -27,11 +27,11 @@ from diptych.read.port import (
     definition_of,
 )
 from diptych.read.presence import Presence, Sight
+from diptych.read.stored import checkpoints_of, proofs_of
 from diptych.read.stores.postgres import versions
 from diptych.read.stores.postgres.desk import PostgresDesk
 from diptych.read.stores.postgres.rows import (
     Steps,
-    checkpoints_of,
     positions_of,
     proof_of,
     recut,
@@ -185,11 +185,7 @@ class PostgresViews:
     async def proofs(self) -> dict[str, Proof]:
         """Return what was found last, by projection."""
         rows = await self.database.run(lambda c: c.fetch(self.sql("proofs")))
-        decode = msgspec.json.decode
-        return {
-            row[0]: structs.replace(Proof(*row[:9]), unknown=decode(row[9]))
-            for row in map(tuple, rows)
-        }
+        return proofs_of(map(tuple, rows))
 
     def mark(self) -> int:
         """Return where one is in the news of steps."""

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypeVar
 from msgspec import structs
 
 from diptych.read.port import BLOCK_SHIFT, Checkpoint, Parked, ParkedKey, Pause, Tally, View
+from diptych.read.stored import checkpoint_of
 from diptych.read.stores.postgres.rows import SQL as CHECKPOINTS
-from diptych.read.stores.postgres.rows import checkpoint_of, insert_span
+from diptych.read.stores.postgres.rows import insert_span
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import Connection
 

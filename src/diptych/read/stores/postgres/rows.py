@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
 from functools import cached_property
 from itertools import chain, count
 from typing import Any, Final
@@ -29,6 +28,7 @@ from diptych.read.port import (
     definition_of,
     recut_spans,
 )
+from diptych.read.stored import blocks_of, checkpoint_of
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import Connection
 
@@ -50,8 +50,7 @@ CUT_LOCK: Final = 0x6469707479636875
 """Keeps the locks of those who cut apart from other advisory locks of the database."""
 
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
-_spans = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
-_blocks = msgspec.json.Decoder(list[tuple[int, int, str]]).decode
+_rows = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
 
 
 def quoted(name: str) -> str:
@@ -371,39 +370,10 @@ def refused_rows() -> Generator[None]:
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    """Return a checkpoint from its row."""
-    projection, slice_, slices, log, position, event_id, count, digest, time, tallies, rev = row
-    return Checkpoint(
-        projection,
-        log,
-        position,
-        event_id,
-        count,
-        int(digest, 16),
-        datetime.fromisoformat(time) if isinstance(time, str) else time,
-        slice_,
-        slices,
-        bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
-        rev,
-    )
-
-
-def checkpoints_of(rows: Iterable[Sequence[Any]]) -> dict[str, list[Checkpoint]]:
-    """Return all checkpoints, by projection."""
-    found: dict[str, list[Checkpoint]] = {}
-    for row in rows:
-        found.setdefault(row[0], []).append(checkpoint_of(row))
-    return found
-
-
 def proof_of(row: Sequence[str]) -> tuple[list[Checkpoint], dict[int, Tally]]:
     """Return spans, and the tallies of blocks, from the texts of JSON that they come in."""
     spans, blocks = row
-    tallies: dict[int, Tally] = {}
-    for number, effects, digest in _blocks(blocks):
-        tallies[number] = tallies.get(number, Tally()).plus(Tally(effects, int(digest, 16)))
-    return [checkpoint_of(span) for span in _spans(spans)], tallies
+    return [checkpoint_of(span) for span in _rows(spans)], blocks_of(_rows(blocks))
 
 
 async def recut(

@@ -15,7 +15,8 @@ import asyncpg
 from diptych.errors import DefinitionError
 from diptych.read.opening import require_tables, unclaimed
 from diptych.read.port import Checkpoint, Definition, Kept
-from diptych.read.stores.postgres.rows import SQL, checkpoints_of, quoted
+from diptych.read.stored import checkpoints_of
+from diptych.read.stores.postgres.rows import SQL, quoted
 from diptych.sql.named import named_statements
 from diptych.sql.postgres import SETUP_LOCK, Connection
 

@@ -10,7 +10,8 @@ import msgspec
 
 from diptych.errors import CheckpointMoved, DefinitionError
 from diptych.read.port import Change, Checkpoint, Tally, View, definition_of
-from diptych.read.stores.postgres.rows import Rows, checkpoint_of, refused_rows
+from diptych.read.stored import checkpoint_of, tally_of
+from diptych.read.stores.postgres.rows import Rows, refused_rows
 from diptych.sql.postgres import Connection
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PostgresInside:
         """Return the tally of one block, as far as spans that begin with a slice wrote it."""
         statement = self._store.sql("block")
         row = await self._connection.fetchrow(statement, projection, slice_, number)
-        return Tally() if row is None else Tally(row[0], int(row[1], 16))
+        return Tally() if row is None else tally_of(*row)
 
     async def load(self, view: type[View], keys: Sequence[Any]) -> dict[Any, Any]:
         """Return the rows that exist for these keys, by key."""

@@ -43,16 +43,19 @@ WHERE projection = ? AND slice = ? AND slices = ? AND log = ? AND position = ? A
 
 -- name: positions
 SELECT json_group_object(projection, position)
-FROM (SELECT projection, min(position) AS position FROM diptych_checkpoints GROUP BY projection
+FROM (SELECT projection, CAST(min(position) AS INTEGER) AS position
+      FROM diptych_checkpoints GROUP BY projection
       UNION ALL SELECT '', coalesce(max(turn), 0) FROM diptych_versions)
 
 -- name: proof
 SELECT
     (SELECT json_group_array(json_array(
-        projection, slice, slices, log, position, event_id, count, digest, time, hex(tallies),
-        revision
+        projection, slice, slices, log, position, event_id, count,
+        iif(typeof(digest) = 'text', digest, ''), time, hex(tallies), revision
     )) FROM (SELECT * FROM diptych_checkpoints WHERE projection = :projection ORDER BY slice)),
-    (SELECT json_group_array(json_array(block, count, digest)) FROM diptych_blocks
+    (SELECT json_group_array(json_array(
+        block, count, iif(typeof(digest) = 'text', digest, '')
+    )) FROM diptych_blocks
      WHERE projection = :projection)
 
 -- name: block

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from diptych.read.port import BLOCK_SHIFT, Checkpoint, Parked, ParkedKey, Pause, Place, Tally, View
+from diptych.read.stored import NO_TIME, moment_of
 from diptych.read.stores.sqlite.rows import SQL as CHECKPOINTS
 from diptych.read.stores.sqlite.rows import insert_span
 from diptych.sql.named import named_statements
@@ -35,7 +36,7 @@ class SqliteDesk:
             for row in connection.execute(SQL["keys"]).fetchall():
                 values = [*row]
                 for column in (6, 10):
-                    values[column] = _moment(values[column])
+                    values[column] = moment_of(values[column])
                 key = ParkedKey(*values)
                 found.setdefault(key.projection, []).append(key)
             return found
@@ -143,18 +144,15 @@ def park(
 
 def _pauses(connection: sqlite3.Connection) -> dict[str, Pause]:
     rows = connection.execute(SQL["pauses"]).fetchall()
-    return {row[0]: Pause(row[0], datetime.fromisoformat(row[1]), *row[2:]) for row in rows}
+    return {row[0]: Pause(row[0], moment_of(row[1]) or NO_TIME, *row[2:]) for row in rows}
 
 
 def _parked(row: Sequence[Any]) -> Parked:
     values = [*row]
-    for column in (7, 8, 15):
-        values[column] = _moment(values[column])
+    for column in (7, 8):
+        values[column] = moment_of(values[column]) or NO_TIME
+    values[15] = moment_of(values[15])
     return Parked(*values)
-
-
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 def _text(time: datetime) -> str:

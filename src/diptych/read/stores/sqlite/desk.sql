@@ -50,7 +50,7 @@ DELETE FROM diptych_pauses WHERE projection = ?
 UPDATE diptych_checkpoints SET revision = revision + 1 WHERE projection = ?
 
 -- name: revision
-SELECT coalesce(max(revision), 0) FROM diptych_checkpoints WHERE projection = ?
+SELECT coalesce(max(CAST(revision AS INTEGER)), 0) FROM diptych_checkpoints WHERE projection = ?
 
 -- name: forget_checkpoints
 DELETE FROM diptych_checkpoints WHERE projection = ?

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from datetime import datetime
 from functools import cached_property
 from itertools import chain
 from operator import itemgetter
@@ -27,6 +26,7 @@ from diptych.read.port import (
     recut_spans,
 )
 from diptych.read.presence import Sight
+from diptych.read.stored import blocks_of, checkpoint_of, checkpoints_of, proofs_of, tally_of
 from diptych.sql.brief import Habit
 from diptych.sql.named import named_statements, read_sql
 from diptych.sql.sqlite import transaction
@@ -37,7 +37,6 @@ MOST_VALUES = 32_766
 
 _encode = msgspec.json.Encoder().encode
 _decode: Callable[[str], list[Any]] = msgspec.json.Decoder(list[tuple[Any, ...]]).decode
-_reach = msgspec.json.Decoder(list[int]).decode
 _sights = msgspec.json.Decoder(list[Sight]).decode
 positions_of = msgspec.json.Decoder(dict[str, int]).decode
 
@@ -194,24 +193,6 @@ def flat(columns: Sequence[Sequence[Any]]) -> list[Any]:
 # --- checkpoints ----------------------------------------------------------------------------------
 
 
-def checkpoint_of(row: Sequence[Any]) -> Checkpoint:
-    """Return a checkpoint from its row."""
-    projection, slice_, slices, log, position, event_id, count, digest, time, tallies, rev = row
-    return Checkpoint(
-        projection,
-        log,
-        position,
-        event_id,
-        count,
-        int(digest, 16),
-        None if time is None else datetime.fromisoformat(time),
-        slice_,
-        slices,
-        bytes.fromhex(tallies) if isinstance(tallies, str) else tallies,
-        rev,
-    )
-
-
 def _moment(checkpoint: Checkpoint) -> str | None:
     return None if checkpoint.time is None else checkpoint.time.isoformat()
 
@@ -276,10 +257,7 @@ _FORGETS = ("start_forgets_blocks", "start_forgets_parked", "start_forgets_proof
 
 def read_checkpoints(connection: sqlite3.Connection) -> dict[str, list[Checkpoint]]:
     """Return all checkpoints, by projection."""
-    found: dict[str, list[Checkpoint]] = {}
-    for row in connection.execute(SQL["read"]).fetchall():
-        found.setdefault(row[0], []).append(checkpoint_of(row))
-    return found
+    return checkpoints_of(connection.execute(SQL["read"]).fetchall())
 
 
 def read_spans(connection: sqlite3.Connection, projection: str) -> list[Checkpoint]:
@@ -317,7 +295,7 @@ def insert_span(connection: sqlite3.Connection, span: Checkpoint, revision: int)
 def read_block(connection: sqlite3.Connection, projection: str, slice_: int, number: int) -> Tally:
     """Return the tally of a block, as far as spans that begin with a slice wrote it."""
     row = connection.execute(SQL["block"], (projection, slice_, number)).fetchone()
-    return Tally() if row is None else Tally(row[0], int(row[1], 16))
+    return Tally() if row is None else tally_of(*row)
 
 
 def read_proof(
@@ -325,10 +303,7 @@ def read_proof(
 ) -> tuple[list[Checkpoint], dict[int, Tally]]:
     """Return a projection's spans and the tallies of all its blocks, of one snapshot."""
     spans, blocks = connection.execute(SQL["proof"], {"projection": projection}).fetchone()
-    tallies: dict[int, Tally] = {}
-    for block, count, digest in _decode(blocks):
-        tallies[block] = tallies.get(block, Tally()).plus(Tally(count, int(digest, 16)))
-    return [checkpoint_of(row) for row in _decode(spans)], tallies
+    return [checkpoint_of(row) for row in _decode(spans)], blocks_of(_decode(blocks))
 
 
 def keep_proof(connection: sqlite3.Connection, proof: Proof) -> None:
@@ -341,15 +316,7 @@ def keep_proof(connection: sqlite3.Connection, proof: Proof) -> None:
 
 def read_proofs(connection: sqlite3.Connection) -> dict[str, Proof]:
     """Return what verify found last, by projection."""
-    found: dict[str, Proof] = {}
-    for row in connection.execute(SQL["proofs"]).fetchall():
-        name, log, time, ok, position, count, reason, reach, tallies, unknown = row
-        moment, passed = datetime.fromisoformat(time), msgspec.json.decode(unknown)
-        proof = Proof(
-            name, log, moment, bool(ok), position, count, reason, _reach(reach), tallies, passed
-        )
-        found[name] = proof
-    return found
+    return proofs_of(connection.execute(SQL["proofs"]).fetchall())
 
 
 # --- workers --------------------------------------------------------------------------------------

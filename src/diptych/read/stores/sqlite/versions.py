@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from diptych.read.opening import tables_of_none
 from diptych.read.port import Definition, Difference, Turn, Version
+from diptych.read.stored import NO_TIME, moment_of
 from diptych.read.stores.sqlite.rows import SQL as ROWS
 from diptych.read.stores.sqlite.rows import positions_of, quoted
 from diptych.sql.named import named_statements
@@ -32,7 +32,7 @@ def read_versions(connection: sqlite3.Connection) -> list[Version]:
     found: list[Version] = []
     for row in connection.execute(SQL["versions"]).fetchall():
         projection, version, instance, tables, state, parts, since, turn = row
-        moment = datetime.fromisoformat(since)
+        moment = moment_of(since) or NO_TIME
         found.append(
             Version(projection, version, instance, _tables(tables), state, parts, moment, turn)
         )

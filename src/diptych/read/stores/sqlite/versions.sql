@@ -24,7 +24,7 @@ WHERE turn = (SELECT max(turn) FROM diptych_versions)
 SELECT coalesce(max(turn), 0) FROM diptych_versions
 
 -- name: reached
-SELECT coalesce(min(position), -1) FROM diptych_checkpoints WHERE projection = ?
+SELECT coalesce(CAST(min(position) AS INTEGER), -1) FROM diptych_checkpoints WHERE projection = ?
 
 -- name: drop_checkpoints
 DELETE FROM diptych_checkpoints WHERE projection = ?
