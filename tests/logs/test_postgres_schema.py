@@ -243,6 +243,8 @@ async def test_a_role_without_rights(postgres_url: str, role: str) -> None:
     async with opened(postgres_url):
         text = await refusal(postgres_url.replace("postgres@", f"{role}@"))
         assert "permission denied for schema diptych" in text
+        assert "to make or drop tables" in text
+        assert "the role that owns them" in text
 
 
 async def test_a_server_that_is_too_old(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,6 @@ _REFUSED = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.UndefinedTableError,
     asyncpg.InvalidSchemaNameError,
-    asyncpg.InsufficientPrivilegeError,
     asyncpg.UndefinedFunctionError,
 )
 
@@ -439,6 +438,14 @@ def failure_of(error: Exception, path: str) -> Exception:
     if isinstance(error, asyncpg.InvalidCatalogNameError):
         return LogUnusable(
             "PostgreSQL has no database of that name; create it first, as with createdb",
+            database=path,
+            why=why,
+        )
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return LogUnusable(
+            "PostgreSQL does not let this role do that. `diptych db apply --role NAME` gives a "
+            "role what an application needs; to make or drop tables, as `diptych projections drop` "
+            "does, takes the role that owns them. `diptych db plan` prints what is missing",
             database=path,
             why=why,
         )
