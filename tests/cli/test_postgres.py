@@ -1,7 +1,9 @@
 """The command line on PostgreSQL: looking makes nothing, and does what it does on SQLite."""
 
+import asyncio
 from collections.abc import Sequence
 
+import asyncpg
 import pytest
 
 from tests.cli.conftest import Cli
@@ -60,3 +62,40 @@ def test_views_that_are_not_there_are_not_made_by_looking(
         assert on_postgres("db", "plan", *views).json == before
     assert on_postgres("ask", "HowMany", *elsewhere).json["value"] == 1
     assert on_postgres(command, *elsewhere).status == 0
+
+
+def run_sql(url: str, sql: str) -> None:
+    """Run statements as the owner."""
+
+    async def job() -> None:
+        connection = await asyncpg.connect(url)
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    asyncio.run(job())
+
+
+def test_a_role_that_may_only_read_verifies(on_postgres: Cli, postgres_url: str) -> None:
+    """What is found is not kept, and a command that writes names what the role lacks."""
+    on_postgres("do", "Place", "order=1", "customer=ada", "total=1")
+    on_postgres("ask", "HowMany")
+    name = f"reader_{postgres_url[-8:]}"
+    run_sql(
+        postgres_url,
+        f"CREATE ROLE {name} LOGIN; GRANT USAGE ON SCHEMA diptych TO {name}; "
+        f"GRANT SELECT ON ALL TABLES IN SCHEMA diptych TO {name}",
+    )
+    try:
+        reader = postgres_url.replace("postgres@", f"{name}@")
+        where = ("--log", reader, "--views", reader, "--json")
+        found = on_postgres("verify", *where)
+        assert (found.status, found.json["ok"]) == (0, True)
+        status = on_postgres("status", *where).json
+        assert all(one["proved"] is None for one in status["projections"])
+        refused = on_postgres("projections", "rewind", "summary", "--yes", *where)
+        assert (refused.status, refused.error["code"]) == (2, "log-unusable")
+        assert "the role that owns them" in refused.error["message"]
+    finally:
+        run_sql(postgres_url, f"DROP OWNED BY {name}; DROP ROLE {name}")

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from diptych.codec import Codec
-from diptych.errors import ForeignCheckpoint, Unavailable, ViewLost
+from diptych.errors import ForeignCheckpoint, LogUnusable, Unavailable, ViewLost
 from diptych.log import Log, StoredEvent, last_position
 from diptych.read.following.fold import PAUSE_SECONDS
 from diptych.read.parking.excused import excuse
@@ -154,7 +154,7 @@ async def _verify(
             look.gaps.append((reach + 1, head))
         await excuse(log, look.audit, parked[look.audit.projection.name])
         verdict = verdicts[look.audit.projection.name] = await look.verdict(log, began)
-        with suppress(Unavailable):  # it may be a copy that can only be read
+        with suppress(Unavailable, LogUnusable):  # a copy, or a role, that may only read
             await store.prove(look.proof(verdict))
     return verdicts
 
