@@ -88,6 +88,19 @@ def test_plan_and_assert_say_what_will_not_open(cli: Cli) -> None:
         assert (said.status, said.error["code"]) == (2, "definition")
 
 
+def test_a_live_version_in_slices_is_not_called_inline_by_the_program_before(cli: Cli) -> None:
+    change(cli, "@reading.projects(Summary)", "@reading.projects(Summary, inline=True)")
+    assert cli("do", "Place", "order=1", "customer=ann", "total=3").status == 0
+    (before,) = cli("status", "--json").json["projections"]
+    assert (before["kind"], before["phase"]) == ("inline", "live")
+    os.environ["DIPTYCH_APP"] = "cli_shop:app"
+    assert cli("projections", "rebuild").status == 0
+    os.environ["DIPTYCH_APP"] = "changed_shop:app"
+    found = cli("status", "--json").json["projections"]
+    live = next(one for one in found if one["phase"] == "live")
+    assert (live["kind"], live["version"] != before["version"]) == ("async", True)
+
+
 def test_a_comment_rebuilds_nothing(cli: Cli) -> None:
     cli("do", "Place", "order=1", "customer=ann", "total=3")
     cli("ask", "OrdersOf", "customer=ann")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from diptych.codec import time_of
 from diptych.errors import Unavailable
@@ -16,10 +16,10 @@ from diptych.read.following.crew import LEASE_SECONDS, shares
 from diptych.read.following.spans import Spans
 from diptych.read.freshness import Freshness, ReadMeasures
 from diptych.read.parking.failing import failure_noted
-from diptych.read.port import Checkpoint, ParkedKey, Pause, Proof, ViewStore, Worker
-from diptych.read.projections import Keyed
+from diptych.read.port import Checkpoint, ParkedKey, Pause, Proof, Version, ViewStore, Worker
+from diptych.read.projections import Keyed, Projection
 from diptych.read.versioning.objections import objections
-from diptych.read.versioning.versions import BUILT, Versions
+from diptych.read.versioning.versions import BUILT, Versions, parts_in
 
 STORE_SECONDS: Final = 5.0
 """How long a read database may take to answer; then it is away."""
@@ -152,7 +152,7 @@ async def status_of(
         return await _away(log, spans, versions, measures, why)
     head, ages = await log.head(), dict[int, float]()
     found: list[Status] = []
-    for one, row in versions.shown():
+    for one, row in _shown(versions):
         name = one.name
         held = stored.checkpoints.get(name) or [Checkpoint(name, "", slices=one.slices)]
         parts = [await _part(log, head, ages, span) for span in held]
@@ -205,6 +205,16 @@ async def status_of(
     return found
 
 
+def _shown(versions: Versions) -> list[tuple[Projection, Version]]:
+    """Return what is shown; a version of other code has slices of its own, and more are async."""
+    found: list[tuple[Projection, Version]] = []
+    for one, row in versions.shown():
+        slices = parts_in(row).slices
+        other = slices != one.slices
+        found.append((structs.replace(one, slices=slices, inline=False) if other else one, row))
+    return found
+
+
 async def _part(log: Log, head: int, ages: dict[int, float], span: Checkpoint) -> SpanStatus:
     at = span.position
     if at not in ages:
@@ -218,7 +228,7 @@ async def _away(
     """Return what is known here of projections whose store does not answer."""
     head, ages = await log.head(), dict[int, float]()
     found: list[Status] = []
-    for one, row in versions.shown():
+    for one, row in _shown(versions):
         known = [follower.checkpoint for follower in spans.of(one.name)]
         parts = [await _part(log, head, ages, span) for span in known]
         last = min(parts, key=lambda part: part.position, default=None)
