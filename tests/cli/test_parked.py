@@ -42,6 +42,14 @@ def test_what_is_parked_is_listed_and_shown(poisoned: Cli) -> None:
     assert poisoned("parked", "show", "summary", "ada", "--json").error["facts"]["field"] == "key"
 
 
+def test_no_line_of_a_table_ends_with_blanks_in_a_pipe(poisoned: Cli) -> None:
+    poisoned("do", "Place", "order=b", "customer=poison", "total=1")
+    for words in (("parked", "list"), ("status",), ("verify",), ("projections", "list")):
+        lines = poisoned(*words).out.splitlines()
+        assert len(lines) > 2
+        assert lines == [line.rstrip() for line in lines]
+
+
 def test_what_is_parked_names_the_line_that_raised(poisoned: Cli, folder: Path) -> None:
     line = SHOP.splitlines().index('        raise ValueError("the fold is broken")') + 1
     at = f"(at: {folder / 'cli_shop.py'}:{line})"

@@ -9,8 +9,9 @@ from typing import Any, Literal, TypeGuard, cast
 
 import msgspec
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.measure import Measurement
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -25,6 +26,24 @@ never folded."""
 
 ENOUGH = 24
 """How many characters of a text that is cut are worth a column."""
+
+
+class _Table(Table):
+    """A table whose lines end, where nobody looks, with what they say: no blanks behind it."""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        drawn = super().__rich_console__(console, options)
+        if console.is_terminal:
+            yield from drawn
+            return
+        for line in Segment.split_lines(one for one in drawn if isinstance(one, Segment)):
+            while line and not line[-1].text.strip(" "):
+                line.pop()
+            if line:
+                text, style, _ = line.pop()
+                yield from line
+                yield Segment(text.rstrip(" "), style)
+            yield Segment.line()
 
 
 def show_value(console: Console, value: Any) -> None:
@@ -142,7 +161,7 @@ def _width(console: Console, table: Table) -> int:
 
 def make_table(columns: Mapping[str, bool], *, tight: bool = False) -> Table:
     """Return an empty table; the columns that are True hold numbers. Nothing is ever cut off."""
-    table = Table(
+    table = _Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 0 if tight else 1, 0, 0 if tight else 1),
         pad_edge=False,
