@@ -54,7 +54,7 @@ async def test_commits_that_do_not_wait_for_the_replica(
 def position_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint is its position: what stands there is not looked at."""
 
-    async def compare(checkpoint: Checkpoint, log: Log) -> None:
+    async def compare(checkpoint: Checkpoint, log: Log, **_: object) -> None:
         head = await log.head()
         if checkpoint.position > head:
             raise ForeignCheckpoint("beyond the head", position=checkpoint.position, head=head)
@@ -65,7 +65,7 @@ def position_only(monkeypatch: pytest.MonkeyPatch) -> None:
 def trusted_position(monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint is not compared with the log at all."""
 
-    async def trust(*_: object) -> None:
+    async def trust(*_: object, **__: object) -> None:
         pass
 
     monkeypatch.setattr(follower, "refuse_foreign", trust)
