@@ -236,6 +236,26 @@ async def test_lost_rows_concern_their_projection_only(gone: str, tmp_path: Path
         assert (await said("verify")).returncode == 0
 
 
+async def test_a_table_that_was_dropped_is_not_passed_over(tmp_path: Path) -> None:
+    """Rows and checkpoints are in one database: whoever looks is told, rather than `current`."""
+    log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))
+    views = {"main": main, "reports": f"sqlite:///{tmp_path / 'reports.db'}"}
+    async with app.open(log=log, views=views) as running:
+        await running.do(Place("1", "ann"))
+        await running.catch_up()
+        (row,) = [one for one in await running.projections.versions() if one.projection == "order"]
+    with closing(sqlite3.connect(tmp_path / "main.db")) as connection, connection:
+        connection.execute(f'DROP TABLE "{row.tables[0]}"')
+    env = {
+        "DIPTYCH_APP": "tests.app.test_databases:app",
+        "DIPTYCH_LOG": log,
+        "DIPTYCH_VIEWS": " ".join(f"{name}={url}" for name, url in views.items()),
+    }
+    for command in ("status", "metrics", "verify"):
+        said = await asyncio.to_thread(diptych, command, env=env)
+        assert (said.returncode, "view-lost" in said.stderr) == (2, True), said
+
+
 async def test_health_names_what_is_away(own_server: PostgresServer, tmp_path: Path) -> None:
     """Requests may come: commands and the other views work."""
     log, main = (f"sqlite:///{tmp_path / name}.db" for name in ("log", "main"))

@@ -23,7 +23,7 @@ from diptych.app.proving import proving
 from diptych.app.reading import EventsFor
 from diptych.app.within import Within
 from diptych.codec import Codec
-from diptych.errors import DefinitionError, Invalid, Unavailable, ViewLost, calling
+from diptych.errors import DefinitionError, Invalid, Unavailable, calling
 from diptych.log import Appended, Log, Token
 from diptych.messages import Actor, Command, Query
 from diptych.read.control import Projections
@@ -215,7 +215,7 @@ class Running:
         Raises ``Unavailable`` where the log does not answer.
         """
         for engine in self._unopened[:]:
-            with suppress(Unavailable, ViewLost):
+            with suppress(Unavailable):
                 await engine.open(create=False, rebuild=False)
                 self._unopened.remove(engine)
         found = await asyncio.gather(*(engine.status() for engine in self._engines))
@@ -381,7 +381,7 @@ async def open_app(
                 await engine.open(
                     create=create != "nothing", rebuild=rebuild == "auto", builds=rebuild != "never"
                 )
-            except (Unavailable, ViewLost):
+            except Unavailable:
                 if not away:
                     raise
                 unopened.append(engine)

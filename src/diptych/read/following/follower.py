@@ -280,8 +280,7 @@ async def refuse_foreign_spans(
 
 async def refuse_foreign(checkpoint: Checkpoint, log: Log, *, lost: bool = False) -> None:
     """Raise ``ForeignCheckpoint`` unless a checkpoint lies in this log, at the event it names."""
-    anew = ANEW
-    remedy = f"connect the log it belongs to; or, {anew}"
+    remedy = f"connect the log it belongs to; or, {ANEW}"
     name, _, _ = checkpoint.projection.partition("@")  # without its version
     if checkpoint.log != log.identity:
         raise ForeignCheckpoint(
@@ -300,7 +299,7 @@ async def refuse_foreign(checkpoint: Checkpoint, log: Log, *, lost: bool = False
         raise ForeignCheckpoint(
             "The log has no event at the position of the projection's checkpoint, though its head "
             "lies behind it: somebody has deleted it. Restore the log from a backup: the rows may "
-            f"be the last copy of what it has lost; or, {anew}",
+            f"be the last copy of what it has lost; or, {ANEW}",
             projection=name,
             position=checkpoint.position,
             head=head,
